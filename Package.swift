@@ -1,0 +1,72 @@
+// swift-tools-version: 6.1
+import Foundation
+import PackageDescription
+
+let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().path
+
+func system(_ name: String, _ pkgConfig: String, _ apt: String) -> Target {
+    .systemLibrary(name: name, pkgConfig: pkgConfig, providers: [.apt([apt])])
+}
+let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let systemPackage: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
+let collections: Target.Dependency = .product(name: "Collections", package: "swift-collections")
+
+let all: [Target] = [
+    system("CProtobufC", "libprotobuf-c", "libprotobuf-c-dev"),
+    system("COpenSSL", "openssl", "libssl-dev"),
+    system("CLZ4", "liblz4", "liblz4-dev"),
+    system("CRocksDB", "rocksdb", "librocksdb-dev"),
+    system("CZlib", "zlib", "zlib1g-dev"),
+    .target(name: "CCairnChecksum"),
+    .target(name: "CCairnProto", dependencies: ["CProtobufC"]),
+    .target(name: "CairnCore", dependencies: ["CCairnChecksum", "CLZ4", "CZlib", collections]),
+    .target(name: "CairnCrypto", dependencies: ["CairnCore", "COpenSSL"]),
+    .target(name: "CairnWire", dependencies: ["CairnCore", "CCairnProto", "CProtobufC"]),
+    .target(name: "CairnTransport", dependencies: ["CairnCore", "CairnCrypto", logging, collections]),
+    .target(name: "CairnRPC", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnTransport", logging, collections]),
+    .target(name: "CairnLog", dependencies: ["CairnCore", systemPackage, logging]),
+    .target(name: "CairnStore", dependencies: ["CairnCore", "CairnCrypto", "CairnLog", "CRocksDB", logging, collections]),
+    .target(name: "CairnService", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnStore", logging, collections]),
+    .target(name: "CairnServer", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnRPC", "CairnService", logging]),
+    .target(name: "CairnClient", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnRPC", logging, collections]),
+    .executableTarget(name: "cairnd", dependencies: ["CairnServer", argumentParser, logging]),
+    .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", argumentParser, systemPackage]),
+    .testTarget(name: "CairnCoreTests", dependencies: ["CairnCore"]),
+    .testTarget(name: "CairnCryptoTests", dependencies: ["CairnCrypto"]),
+    .testTarget(
+        name: "CairnWireTests",
+        dependencies: ["CairnWire", .product(name: "SwiftProtobuf", package: "swift-protobuf")]),
+    .testTarget(name: "CairnTransportTests", dependencies: ["CairnTransport", "CairnCrypto"]),
+    .testTarget(name: "CairnRPCTests", dependencies: ["CairnRPC", "CairnCrypto"]),
+    .testTarget(name: "CairnLogTests", dependencies: ["CairnLog"]),
+    .testTarget(name: "CairnStoreTests", dependencies: ["CairnStore", "CairnCrypto"]),
+    .testTarget(name: "CairnServiceTests", dependencies: ["CairnService", "CairnCrypto"]),
+    .testTarget(name: "CairnClientTests", dependencies: ["CairnClient"]),
+    .testTarget(name: "EndToEndTests", dependencies: ["CairnClient", "CairnServer", "CairnCrypto"]),
+]
+
+let package = Package(
+    name: "cairn",
+    products: [
+        .library(name: "CairnClient", targets: ["CairnClient"]),
+        .executable(name: "cairnd", targets: ["cairnd"]),
+        .executable(name: "cairn", targets: ["cairn"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
+    ],
+    // While the spine is being built, only the targets whose folders exist are declared.
+    targets: all.filter { target in
+        FileManager.default.fileExists(atPath: "\(root)/Sources/\(target.name)")
+            || FileManager.default.fileExists(atPath: "\(root)/Tests/\(target.name)")
+    },
+    swiftLanguageModes: [.v6],
+    cLanguageStandard: .c11
+)
+let declared = Set(package.targets.map(\.name))
+package.products.removeAll { !declared.contains($0.name) }

@@ -1,0 +1,21 @@
+internal import CCairnChecksum
+internal import CZlib
+
+/// CRC-32C (Castagnoli), as iSCSI, ext4 and Ceph use it. Hardware instructions where there are any.
+public enum CRC32C {
+    /// Extends `crc` (0 to begin) over `bytes`.
+    public static func extend(_ crc: UInt32 = 0, _ bytes: UnsafeRawBufferPointer) -> UInt32 {
+        cairn_crc32c(crc, bytes.baseAddress, bytes.count)
+    }
+    static func portable(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
+        cairn_crc32c_portable(0, bytes.baseAddress, bytes.count)
+    }
+}
+
+/// CRC-32 (IEEE 802.3), as zlib computes it.
+public enum CRC32 {
+    public static func extend(_ crc: UInt32 = 0, _ bytes: UnsafeRawBufferPointer) -> UInt32 {
+        guard let base = bytes.baseAddress else { return crc }
+        return UInt32(crc32_z(UInt(crc), base.assumingMemoryBound(to: UInt8.self), bytes.count))
+    }
+}
