@@ -1,0 +1,2 @@
+/// skeleton
+public enum FrameLayout { public static let headerBytes = 32 }
