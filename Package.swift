@@ -69,4 +69,7 @@ let package = Package(
     cLanguageStandard: .c11
 )
 let declared = Set(package.targets.map(\.name))
+for target in package.targets {
+    target.dependencies.removeAll { if case .byNameItem(let name, _) = $0 { !declared.contains(name) } else { false } }
+}
 package.products.removeAll { !declared.contains($0.name) }
