@@ -66,10 +66,7 @@ enum AnswerDecoding {
         _: Message.Type, _ answer: Answer
     ) -> Result<(Message.Response, BufferSlice?), ClientError> {
         do throws(WireError) {
-            let message = try answer.message.withUnsafeBytes { bytes throws(WireError) in
-                try Message.Response.decode(bytes)
-            }
-            return .success((message, answer.payload))
+            return .success((try Message.Response.decode(answer.message), answer.payload))
         } catch {
             return .failure(ClientError(.protocolViolation, "the answer to \(Message.method.name) is malformed: \(error)"))
         }

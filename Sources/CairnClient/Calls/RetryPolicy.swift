@@ -29,8 +29,8 @@ public struct RetryPolicy: Sendable {
         let wait = backOff(attempt: attempt, dice: dice)
         switch failure.code {
         case .answered:
-            guard let answer = CallError(answered: failure), answer.retryable else { return .giveUp }
-            return .again(after: max(wait, answer.retryAfter), sameInstance: false)
+            guard let answer = CallError(answered: failure), answer.isRetryable else { return .giveUp }
+            return .again(after: max(wait, answer.retryAfter ?? .zero), sameInstance: false)
         case .goingAway:
             let delivered = failure.delivery != .notSent
             return delivered && !repeatable ? .giveUp : .again(after: wait, sameInstance: delivered)
@@ -41,8 +41,8 @@ public struct RetryPolicy: Sendable {
             return .again(after: wait, sameInstance: false)
         case .refused:
             // A server that is full or draining says that it may be tried again; a bad identity stays bad.
-            guard let answer = CallError(answered: failure), answer.retryable else { return .giveUp }
-            return .again(after: max(wait, answer.retryAfter), sameInstance: false)
+            guard let answer = CallError(answered: failure), answer.isRetryable else { return .giveUp }
+            return .again(after: max(wait, answer.retryAfter ?? .zero), sameInstance: false)
         case .cancelled, .deadlineExceeded, .insecure, .tooLarge, .protocolViolation:
             return .giveUp
         }

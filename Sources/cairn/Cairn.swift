@@ -1,0 +1,6 @@
+import ArgumentParser
+
+@main
+struct Cairn: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "cairn")
+}
