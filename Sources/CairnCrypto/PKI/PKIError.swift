@@ -35,7 +35,7 @@ public struct PKIError: Error, Sendable, CustomStringConvertible {
     public let text: String
     public var description: String { text }
 
-    init(_ code: Code, _ text: String) {
+    public init(_ code: Code, _ text: String) {
         self.code = code
         self.text = text
     }
