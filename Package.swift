@@ -43,6 +43,7 @@ let all: [Target] = [
     .testTarget(name: "CairnStoreTests", dependencies: ["CairnStore", "CairnCrypto"]),
     .testTarget(name: "CairnServiceTests", dependencies: ["CairnService", "CairnCrypto"]),
     .testTarget(name: "CairnClientTests", dependencies: ["CairnClient"]),
+    .testTarget(name: "CairnCommandTests", dependencies: ["cairn"]),
     .testTarget(name: "EndToEndTests", dependencies: ["CairnClient", "CairnServer", "CairnCrypto"]),
 ]
 
@@ -69,4 +70,7 @@ let package = Package(
     cLanguageStandard: .c11
 )
 let declared = Set(package.targets.map(\.name))
+for target in package.targets {
+    target.dependencies.removeAll { if case .byNameItem(let name, _) = $0 { !declared.contains(name) } else { false } }
+}
 package.products.removeAll { !declared.contains($0.name) }
