@@ -30,7 +30,7 @@ public enum Damage: Hashable, Sendable {
 }
 
 /// Why a storage engine failed.
-public struct StorageError: Error, Hashable, Sendable, CustomStringConvertible {
+public struct StorageError: Error, Hashable, Sendable {
     public enum Operation: String, Hashable, Sendable {
         case create, open, write, sync, read, list, delete, readSuperblock, writeSuperblock
     }
