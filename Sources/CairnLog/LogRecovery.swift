@@ -115,10 +115,9 @@ public final class LogRecovery {
             return Cursor(segment: try visit(next.segment), offset: Format.block)
         }
         // The tail of a crash, if no later group says that what is missing was durable.
-        let isDamage =
-            try reader.wasDurable(expected, in: segment.life, epoch: segment.epoch, seed: segment.seed, from: end.offset)
-            || reader.wasDurable(expected, in: next, epoch: segment.epoch, seed: segment.nextSeed, from: Format.block)
-        guard !isDamage else { throw missing }
+        let epoch = segment.epoch
+        if try reader.wasDurable(expected, in: segment.life, epoch: epoch, seed: segment.seed, from: end.offset) { throw missing }
+        if try reader.wasDurable(expected, in: next, epoch: epoch, seed: segment.nextSeed, from: Format.block) { throw missing }
         return nil
     }
 
