@@ -44,6 +44,7 @@ let all: [Target] = [
     .testTarget(name: "CairnStoreTests", dependencies: ["CairnStore", "CairnCrypto"]),
     .testTarget(name: "CairnServiceTests", dependencies: ["CairnService", "CairnCrypto"]),
     .testTarget(name: "CairnClientTests", dependencies: ["CairnClient"]),
+    .testTarget(name: "CairnCommandTests", dependencies: ["cairn"]),
     .testTarget(name: "EndToEndTests", dependencies: ["CairnClient", "CairnServer", "CairnCrypto"]),
 ]
 
