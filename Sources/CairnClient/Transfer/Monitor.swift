@@ -1,3 +1,5 @@
+internal import CLinuxFile
+
 #if canImport(Glibc)
     internal import Glibc
 #endif
@@ -65,7 +67,7 @@ enum Threads {
         let result = pthread_create(&thread, nil, { raw in
             let start = Unmanaged<Start>.fromOpaque(raw!).takeRetainedValue()
             // Linux cuts nothing, but refuses names beyond 15 bytes.
-            pthread_setname_np(pthread_self(), start.name)
+            cairn_name_this_thread(start.name)
             start.body()
             return nil
         }, start.toOpaque())

@@ -1,3 +1,5 @@
+internal import CLinuxFile
+
 #if canImport(Glibc)
     internal import Glibc
 #endif
@@ -167,7 +169,7 @@ extension OpenFile {
     /// Makes a range read as zeros and gives its space back. False where the file system or device cannot.
     func punch(_ range: Range<UInt64>) throws(SystemError) -> Bool {
         // FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE.
-        while fallocate(descriptor, 0x01 | 0x02, off_t(range.lowerBound), off_t(range.upperBound - range.lowerBound)) != 0 {
+        while cairn_fallocate(descriptor, 0x01 | 0x02, off_t(range.lowerBound), off_t(range.upperBound - range.lowerBound)) != 0 {
             if errno == EINTR { continue }
             if errno == ENOTSUP || errno == EINVAL || errno == ENODEV { return false }
             throw SystemError(errno: errno, operation: "fallocate")
