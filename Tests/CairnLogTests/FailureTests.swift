@@ -1,0 +1,91 @@
+import CairnCore
+import Glibc
+import Testing
+
+@testable import CairnLog
+
+/// Each call of the storage fails in turn: the log is fenced, nothing is tried again, and recovery finds all that was durable.
+@Suite struct FailureTests {
+    @Test(arguments: [false, true]) func everyCallOfAScriptFails(tear: Bool) throws {
+        var call = 1
+        var isComplete = false
+        while !isComplete {
+            let storage = SimulatedStorage()
+            let log = try newLog(storage)
+            storage.inject(tear ? .tear(call: call, code: EIO) : .fail(call: call, code: EIO))
+            var durable = 0
+            var attempted = 0
+            var failure: LogError?
+            do throws(LogError) {
+                for number in 0..<14 {
+                    attempted = number + 1
+                    try write(log, bytes: 250_000, commit: [UInt8(number)], sync: number % 4 != 0)
+                    durable = Int(log.durable.rawValue)
+                    if number == 7 {
+                        let checkpoint = log.position!
+                        for segment in log.segments where segment.use == .closed && segment.id != checkpoint.segment && segment.id != SegmentID(1) {
+                            log.recycle(segment.id, checkpoint: checkpoint)
+                        }
+                    }
+                }
+                try log.sync()
+                durable = 14
+                isComplete = true
+            } catch { failure = error }
+
+            if !isComplete {
+                guard case .io(let error) = failure else { Issue.record("\(String(describing: failure))"); return }
+                #expect(error.code == EIO && log.isFenced)
+                let calls = storage.calls
+                #expect(throws: LogError.fenced) { try write(log, bytes: 1, commit: [1]) }
+                #expect(throws: LogError.fenced) { try log.sync() }
+                #expect(throws: LogError.fenced) { try log.refill() }
+                #expect(throws: LogError.fenced) { try log.close() }
+                #expect(storage.calls == calls)
+            }
+            // The first segments were given back, so only what comes after the checkpoint can be replayed; before it, all.
+            storage.crash { _, sector in sector % 3 == 0 }
+            guard attempted <= 8 else { call += 1; continue }
+            var index = ModelIndex()
+            _ = try recover(storage, &index)
+            #expect(index.commits.count >= durable && index.commits.count <= attempted, "call \(call)")
+            #expect(index.commits == (0..<index.commits.count).map { [UInt8($0)] })
+            call += 1
+        }
+        #expect(call > 20)
+    }
+
+    @Test func noSpaceForAWriteFences() throws {
+        let storage = SimulatedStorage()
+        let log = try newLog(storage)
+        storage.inject(.fail(call: 1, code: ENOSPC))
+        #expect(throws: LogError.io(StorageError(operation: .write, code: ENOSPC, segment: SegmentID(1)))) {
+            try write(log, bytes: 1, commit: [1])
+        }
+        #expect(log.isFenced)
+    }
+
+    @Test func aFailedSyncFencesAndIsNotRepeated() throws {
+        let storage = SimulatedStorage()
+        let log = try newLog(storage)
+        try write(log, bytes: 1000, commit: [1], sync: false)
+        storage.inject(.fail(call: 1, code: EIO))
+        #expect(throws: LogError.io(StorageError(operation: .sync, code: EIO, segment: SegmentID(1)))) { try log.sync() }
+        #expect(throws: LogError.fenced) { try log.sync() }
+        #expect(storage.calls == 1 && log.durable == .none)
+    }
+
+    @Test func aFailureOfRecoveryIsReportedAndCanBeRepeated() throws {
+        let original = SimulatedStorage()
+        let log = try newLog(original)
+        for number in 0..<9 { try write(log, bytes: 250_000, commit: [UInt8(number)]) }
+        for call in 1...40 {
+            let storage = original.copy()
+            storage.inject(.tear(call: call, code: EIO))
+            var index = ModelIndex()
+            if (try? recover(storage, &index)) == nil { storage.inject(nil) }
+            _ = try recover(storage, &index)
+            #expect(index.commits.count == 9)
+        }
+    }
+}
