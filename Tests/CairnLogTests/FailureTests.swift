@@ -83,7 +83,8 @@ import Testing
             let storage = original.copy()
             storage.inject(.tear(call: call, code: EIO))
             var index = ModelIndex()
-            if (try? recover(storage, &index)) == nil { storage.inject(nil) }
+            _ = try? recover(storage, &index)
+            storage.inject(nil)
             _ = try recover(storage, &index)
             #expect(index.commits.count == 9)
         }

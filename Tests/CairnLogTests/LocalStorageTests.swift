@@ -48,7 +48,7 @@ import Testing
             print("SKIPPED fallsBackWhereTheFileSystemHasNoDirectWrites: ramfs cannot be mounted here (errno \(errno))")
             return
         }
-        defer { umount2(folder.path, Int32(MNT_DETACH.rawValue)) }
+        defer { umount2(folder.path, Int32(MNT_DETACH)) }
         #expect(try !exercise(folder.path).writesDirectly)
     }
 
