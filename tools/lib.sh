@@ -7,7 +7,7 @@ CAIRN_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 say() { printf '%s\n' "$*"; }
 warn() { printf '%s\n' "$*" >&2; }
-fail() { warn "${0##*/}: $*"; exit 1; }
+fail() { warn "${0##*tools/}: $*"; exit 1; }
 
 # --- What to undo at the end, newest first -------------------------------------------------------------------------
 ON_EXIT=()
