@@ -17,11 +17,13 @@ struct GroupReader {
     func group(_ lsn: LSN, in segment: SegmentHeader, at offset: Int) throws(LogError) -> Group? {
         guard offset + Format.block <= segmentSize else { return nil }
         let first = pool.buffer(capacity: Format.block)
+        defer { withExtendedLifetime(first) {} }
         guard try read(segment.life.segment, at: offset, count: Format.block, into: first),
             let header = GroupHeader(first.bytes, seed: segment.seed), header.lsn == lsn, header.epoch == segment.epoch,
             header.incarnation == segment.life.incarnation, offset + header.length <= segmentSize
         else { return nil }
         let whole = pool.buffer(capacity: header.length)
+        defer { withExtendedLifetime(whole) {} }
         guard try read(segment.life.segment, at: offset, count: header.length, into: whole),
             let commit = GroupReader.commit(of: header, in: whole.bytes, seed: segment.seed)
         else { return nil }
@@ -54,6 +56,7 @@ struct GroupReader {
     /// Where `lsn` is not to be found whole, that tells damage from a torn tail.
     func wasDurable(_ lsn: LSN, in life: SegmentLife, epoch: Epoch, seed: UInt32, from offset: Int) throws(LogError) -> Bool {
         let buffer = pool.buffer(capacity: 1 << 20)
+        defer { withExtendedLifetime(buffer) {} }
         var at = offset
         while at < segmentSize {
             let piece = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<min(buffer.memory.count, segmentSize - at)])

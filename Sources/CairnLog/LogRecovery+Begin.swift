@@ -82,6 +82,7 @@ extension LogRecovery {
 
     private func write(_ header: SegmentHeader) throws(LogError) {
         let buffer = options.buffers.buffer(capacity: Format.block)
+        defer { withExtendedLifetime(buffer) {} }
         buffer.memory.copyBytes(from: header.bytes)
         buffer.count = Format.block
         do {

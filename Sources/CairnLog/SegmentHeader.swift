@@ -68,6 +68,7 @@ struct SegmentHeader: Hashable, Sendable {
         _ segment: SegmentID, identity: LogIdentity, from storage: any SegmentStorage
     ) throws(LogError) -> SegmentHeader? {
         let buffer = BufferPool.shared.buffer(capacity: Format.block)
+        defer { withExtendedLifetime(buffer) {} }
         let block = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<Format.block])
         let count: Int
         do { count = try storage.read(segment, at: 0, into: block) } catch { throw .io(error) }

@@ -51,6 +51,7 @@ extension SegmentLog {
         // Before anything is allocated: a location of a damaged index must not ask for gigabytes.
         guard Int(last.length) <= segmentSize, start < segmentSize else { throw .damaged(.record(first)) }
         let buffer = pool.buffer(capacity: last.end - start)
+        defer { withExtendedLifetime(buffer) {} }
         do {
             let target = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<(last.end - start)])
             buffer.count = try storage.read(first.segment, at: start, into: target)

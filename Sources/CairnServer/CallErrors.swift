@@ -7,8 +7,8 @@ extension CallError {
     init(_ error: ServiceError) {
         let (status, reason, retryable): (Status, Wire.Reason, Bool) =
             switch error.code {
-            case .invalidVolumeID: (.notFound, .invalidVolumeId, false)
-            case .invalidSnapshotID: (.notFound, .invalidSnapshotId, false)
+            case .invalidVolumeID: (.notFound, .invalidVolumeID, false)
+            case .invalidSnapshotID: (.notFound, .invalidSnapshotID, false)
             case .invalidVolumeSize: (.invalidArgument, .invalidVolumeSize, false)
             case .invalidArgument: (.invalidArgument, .invalidArgument, false)
             case .invalidDataVersion: (.failedPrecondition, .invalidDataVersion, false)

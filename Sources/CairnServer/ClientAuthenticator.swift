@@ -42,7 +42,7 @@ final class ClientAuthenticator: Authenticator {
             decide(refusal(.init(status: .invalidArgument, reason: .protocolError, text: "HELLO names no protocol version")))
             return
         }
-        guard hello.instanceId.isEmpty || hello.instanceId.count == 16 else {
+        guard hello.instanceID.isEmpty || hello.instanceID.count == 16 else {
             decide(refusal(.init(status: .invalidArgument, reason: .protocolError, text: "an instance_id has 16 bytes")))
             return
         }
@@ -57,7 +57,7 @@ final class ClientAuthenticator: Authenticator {
         let admission = Admission.accept(
             context: Peer(identity: identity), hello: facts.hello().encode(),
             handler: Router(service: service, facts: facts, identity: identity))
-        follow(applicant.connection, Instance(identity: identity, id: hello.instanceId)) { decide(admission) }
+        follow(applicant.connection, Instance(identity: identity, id: hello.instanceID)) { decide(admission) }
     }
 
     /// Registers the connection of an instance; `body` runs when nothing can come of the instance's older one any more.

@@ -36,10 +36,10 @@ extension Service {
         }
         guard request.attachment == 0 else { throw ServiceError(.unimplemented, "this server attaches no volumes yet") }
         switch request.target?.target {
-        case .volumeId(let bytes):
+        case .volumeID(let bytes):
             guard let id = VolumeID(bytes: bytes) else { throw ServiceError.noSuchVolume }
             return id
-        case .snapshotId, .snapshotToken: throw ServiceError(.unimplemented, "this server takes no uploads to snapshots yet")
+        case .snapshotID, .snapshotToken: throw ServiceError(.unimplemented, "this server takes no uploads to snapshots yet")
         case nil: throw ServiceError(.unimplemented, "this server stages no chunks yet")
         }
     }
@@ -128,7 +128,7 @@ extension Service {
     public func flush(_ request: Wire.FlushRequest, _ context: CallContext, answer: @escaping Answer<Wire.FlushResponse>) {
         workers.run {
             do throws(ServiceError) {
-                guard let id = VolumeID(bytes: request.volumeId), let shard = self.shard(of: id.uuid) else {
+                guard let id = VolumeID(bytes: request.volumeID), let shard = self.shard(of: id.uuid) else {
                     throw ServiceError.noSuchVolume
                 }
                 _ = try self.view(shard) { (view) throws(ServiceError) in try self.volume(id, in: view, context) }

@@ -51,8 +51,8 @@ extension Service {
             chunkSize = given
         }
         var source: SnapshotID?
-        if !request.snapshotId.isEmpty {
-            guard let id = SnapshotID(bytes: request.snapshotId) else { throw ServiceError.noSuchSnapshot }
+        if !request.snapshotID.isEmpty {
+            guard let id = SnapshotID(bytes: request.snapshotID) else { throw ServiceError.noSuchSnapshot }
             source = id
         }
         guard request.affinity.count <= Limits.affinityKeyBytes else {
@@ -96,8 +96,8 @@ extension Service {
                 affinity: creation.affinity, tags: creation.tags)
         }
         var response = Wire.CreateVolumeResponse()
-        response.volumeId = volume.id.bytes
-        response.initialSnapshotId = volume.initialSnapshot.bytes
+        response.volumeID = volume.id.bytes
+        response.initialSnapshotID = volume.initialSnapshot.bytes
         response.dataVersion = volume.dataVersion.rawValue
         response.size = volume.size
         response.chunkSize = UInt32(volume.chunkSize.bytes)
@@ -108,7 +108,7 @@ extension Service {
     public func deleteVolume(
         _ request: Wire.DeleteVolumeRequest, _ context: CallContext, answer: @escaping Answer<Wire.DeleteVolumeResponse>
     ) {
-        guard let id = VolumeID(bytes: request.volumeId), let shard = shard(of: id.uuid) else {
+        guard let id = VolumeID(bytes: request.volumeID), let shard = shard(of: id.uuid) else {
             return answer(.failure(.noSuchVolume))
         }
         var parameters = request
@@ -125,7 +125,7 @@ extension Service {
         _ request: Wire.DescribeVolumeRequest, _ context: CallContext, answer: @escaping Answer<Wire.DescribeVolumeResponse>
     ) {
         onWorker(context, answer) { () throws(ServiceError) in
-            guard let id = VolumeID(bytes: request.volumeId), let shard = self.shard(of: id.uuid) else {
+            guard let id = VolumeID(bytes: request.volumeID), let shard = self.shard(of: id.uuid) else {
                 throw ServiceError.noSuchVolume
             }
             var response = Wire.DescribeVolumeResponse()
@@ -168,7 +168,7 @@ extension Service {
     public func resizeVolume(
         _ request: Wire.ResizeVolumeRequest, _ context: CallContext, answer: @escaping Answer<Wire.ResizeVolumeResponse>
     ) {
-        guard let id = VolumeID(bytes: request.volumeId), let shard = shard(of: id.uuid) else {
+        guard let id = VolumeID(bytes: request.volumeID), let shard = shard(of: id.uuid) else {
             return answer(.failure(.noSuchVolume))
         }
         change(on: shard, context, answer) { (transaction) throws(ServiceError) in
@@ -184,15 +184,15 @@ extension Service {
 
     static func describe(_ volume: VolumeRecord) -> Wire.VolumeDescription {
         var description = Wire.VolumeDescription()
-        description.volumeId = volume.id.bytes
+        description.volumeID = volume.id.bytes
         description.account = volume.account.name
         description.kind = volume.kind == .remote ? .remote : .local
         description.state = volume.state == .active ? .available : .deleting
         description.size = volume.size
         description.chunkSize = UInt32(volume.chunkSize.bytes)
         description.dataVersion = volume.dataVersion.rawValue
-        description.initialSnapshotId = volume.initialSnapshot.bytes
-        description.sourceSnapshotId = volume.sourceSnapshot?.bytes ?? []
+        description.initialSnapshotID = volume.initialSnapshot.bytes
+        description.sourceSnapshotID = volume.sourceSnapshot?.bytes ?? []
         description.affinity = volume.affinity
         description.tags = TagRules.wire(volume.tags)
         description.createdAtMs = volume.createdAt
