@@ -1,4 +1,4 @@
-public import CairnCore
+internal import CairnCore
 
 #if canImport(Glibc)
     internal import Glibc

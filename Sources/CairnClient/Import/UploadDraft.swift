@@ -4,11 +4,11 @@ internal import CairnWire
 /// One UploadBlock call in the making: blocks by rising offset, and the payload that is theirs. Neighbouring marks become
 /// one block, neighbouring bytes of a buffer one slice.
 struct UploadDraft: Sendable {
-    private(set) var blocks: [Wire.UploadBlock] = []
+    fileprivate(set) var blocks: [Wire.UploadBlock] = []
     private(set) var payload: [BufferSlice] = []
     /// Sums in bytes of the volume.
     private(set) var marked: UInt64 = 0
-    private(set) var named: UInt64 = 0
+    fileprivate(set) var named: UInt64 = 0
     private(set) var sent: UInt64 = 0
     private(set) var payloadBytes: UInt64 = 0
     /// What the server must answer for the chunks that are sent with their bytes: it computes the same.
@@ -68,5 +68,15 @@ struct UploadDraft: Sendable {
                 throw ClientError(.damaged, "the server stored another chunk than was sent at offset \(chunk.offset)")
             }
         }
+    }
+}
+
+extension UploadDraft {
+    /// The same upload, but for the chunks that it names by token.
+    var withoutTokens: UploadDraft {
+        var rest = self
+        rest.blocks.removeAll { if case .token = $0.source { true } else { false } }
+        rest.named = 0
+        return rest
     }
 }
