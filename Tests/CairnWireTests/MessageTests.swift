@@ -32,11 +32,9 @@ struct MessageTests {
     }
 
     @Test func generatedCodeIsFresh() throws {
-        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent()
         let output = Pipe()
         let process = Process()
-        process.executableURL = root.appendingPathComponent("tools/generate-proto")
+        process.executableURL = ContractFiles.root.appendingPathComponent("tools/generate-proto")
         process.arguments = ["--check"]
         process.standardError = output
         try process.run()
