@@ -61,7 +61,9 @@ struct Superblock: Hashable, Sendable {
         do { bytes = try storage.readSuperblock() } catch { throw .io(error) }
         var newest: (superblock: Superblock, slot: Int)?
         for slot in 0..<bytes.count / Format.block {
-            guard let found = try decode(Array(bytes[slot * Format.block..<(slot + 1) * Format.block])) else { continue }
+            guard let found = try decode(Array(bytes[slot * Format.block..<(slot + 1) * Format.block])) else {
+                continue
+            }
             if newest.map({ $0.superblock.sequence < found.sequence }) ?? true { newest = (found, slot) }
         }
         return newest
@@ -69,7 +71,8 @@ struct Superblock: Hashable, Sendable {
 
     static func decode(_ slot: [UInt8]) throws(LogError) -> Superblock? {
         let decoded = slot.withUnsafeBytes { raw -> Result<Superblock?, LogError> in
-            guard var reader = Format.openBlock(magic: Format.superblockMagic, raw), let version = reader.take(UInt32.self)
+            guard var reader = Format.openBlock(magic: Format.superblockMagic, raw),
+                let version = reader.take(UInt32.self)
             else { return .success(nil) }
             guard version == Format.version else { return .failure(.unsupportedFormat(version)) }
             return .success(Superblock(&reader))
@@ -78,20 +81,33 @@ struct Superblock: Hashable, Sendable {
     }
 
     private init?(_ reader: inout ByteReader) {
-        guard let identity = reader.takeIdentity(), let sequence = reader.take(UInt64.self), let epoch = reader.take(UInt64.self),
+        guard let identity = reader.takeIdentity(), let sequence = reader.take(UInt64.self),
+            let epoch = reader.take(UInt64.self),
             let firstSegment = reader.take(UInt32.self), let segmentSize = reader.take(UInt32.self),
             let firstIncarnation = reader.take(UInt64.self), let firstLSN = reader.take(UInt64.self),
             let durable = reader.take(UInt64.self), Format.segmentSizes.contains(Int(segmentSize))
         else { return nil }
         self.init(
-            identity: identity, sequence: sequence, epoch: Epoch(epoch), firstSegment: SegmentID(firstSegment),
-            segmentSize: Int(segmentSize), firstIncarnation: Incarnation(firstIncarnation), firstLSN: LSN(firstLSN),
-            durable: LSN(durable))
+            identity: identity,
+            sequence: sequence,
+            epoch: Epoch(epoch),
+            firstSegment: SegmentID(firstSegment),
+            segmentSize: Int(segmentSize),
+            firstIncarnation: Incarnation(firstIncarnation),
+            firstLSN: LSN(firstLSN),
+            durable: LSN(durable)
+        )
     }
 
     init(
-        identity: LogIdentity, sequence: UInt64, epoch: Epoch, firstSegment: SegmentID, segmentSize: Int,
-        firstIncarnation: Incarnation, firstLSN: LSN, durable: LSN
+        identity: LogIdentity,
+        sequence: UInt64,
+        epoch: Epoch,
+        firstSegment: SegmentID,
+        segmentSize: Int,
+        firstIncarnation: Incarnation,
+        firstLSN: LSN,
+        durable: LSN
     ) {
         self.identity = identity
         self.sequence = sequence
