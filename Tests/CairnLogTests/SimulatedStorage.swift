@@ -188,10 +188,10 @@ final class SimulatedStorage: SegmentStorage {
                 disk.superblock += [UInt8](repeating: 0, count: start + 4096 - disk.superblock.count)
             }
             do throws(StorageError) { try enter(&disk, .writeSuperblock, nil) } catch {
-                // The moment of a power cut may be in the middle of a slot.
+                // Worse than a disk with sectors: the middle of the fields.
                 if case .fail = disk.fault {
                 } else {
-                    disk.superblock.replaceSubrange(start..<start + 512, with: bytes[..<512])
+                    disk.superblock.replaceSubrange(start..<start + 44, with: bytes[..<44])
                 }
                 throw error
             }
