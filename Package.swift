@@ -18,12 +18,13 @@ let all: [Target] = [
     system("CLZ4", "liblz4", "liblz4-dev"),
     system("CRocksDB", "rocksdb", "librocksdb-dev"),
     system("CZlib", "zlib", "zlib1g-dev"),
+    .systemLibrary(name: "CEpoll"),
     .target(name: "CCairnChecksum"),
     .target(name: "CCairnProto", dependencies: ["CProtobufC"]),
     .target(name: "CairnCore", dependencies: ["CCairnChecksum", "CLZ4", "CZlib", collections]),
     .target(name: "CairnCrypto", dependencies: ["CairnCore", "COpenSSL"]),
     .target(name: "CairnWire", dependencies: ["CairnCore", "CCairnProto", "CProtobufC"]),
-    .target(name: "CairnTransport", dependencies: ["CairnCore", "CairnCrypto", logging, collections]),
+    .target(name: "CairnTransport", dependencies: ["CairnCore", "CairnCrypto", "CEpoll", logging, collections]),
     .target(name: "CairnRPC", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnTransport", logging, collections]),
     .target(name: "CairnLog", dependencies: ["CairnCore", systemPackage, logging]),
     .target(name: "CairnStore", dependencies: ["CairnCore", "CairnCrypto", "CairnLog", "CRocksDB", logging, collections]),
@@ -43,6 +44,7 @@ let all: [Target] = [
     .testTarget(name: "CairnStoreTests", dependencies: ["CairnStore", "CairnCrypto"]),
     .testTarget(name: "CairnServiceTests", dependencies: ["CairnService", "CairnCrypto"]),
     .testTarget(name: "CairnClientTests", dependencies: ["CairnClient"]),
+    .testTarget(name: "CairnCommandTests", dependencies: ["cairn"]),
     .testTarget(name: "EndToEndTests", dependencies: ["CairnClient", "CairnServer", "CairnCrypto"]),
 ]
 
@@ -69,4 +71,7 @@ let package = Package(
     cLanguageStandard: .c11
 )
 let declared = Set(package.targets.map(\.name))
+for target in package.targets {
+    target.dependencies.removeAll { if case .byNameItem(let name, _) = $0 { !declared.contains(name) } else { false } }
+}
 package.products.removeAll { !declared.contains($0.name) }

@@ -1,0 +1,20 @@
+#ifndef CAIRN_EPOLL_SHIM_H
+#define CAIRN_EPOLL_SHIM_H
+// Swift's Glibc module leaves sys/epoll.h out, and hides what glibc only shows under _GNU_SOURCE.
+#include <sys/epoll.h>
+#include <stdint.h>
+
+// The anonymous enum's members and the union of epoll_event reach Swift awkwardly, and epoll_event is packed.
+#define CAIRN_EPOLLIN 0x001u
+#define CAIRN_EPOLLOUT 0x004u
+#define CAIRN_EPOLLERR 0x008u
+#define CAIRN_EPOLLHUP 0x010u
+#define CAIRN_EPOLLRDHUP 0x2000u
+
+static inline int cairn_epoll_ctl(int epoll, int operation, int descriptor, uint32_t events, uint64_t token) {
+    struct epoll_event event = {.events = events, .data = {.u64 = token}};
+    return epoll_ctl(epoll, operation, descriptor, &event);
+}
+static inline uint32_t cairn_epoll_events(const struct epoll_event *event) { return event->events; }
+static inline uint64_t cairn_epoll_token(const struct epoll_event *event) { return event->data.u64; }
+#endif

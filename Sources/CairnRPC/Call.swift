@@ -1,0 +1,43 @@
+public import CairnCore
+
+/// A call to make.
+public struct Request: Sendable {
+    /// The method's fixed number.
+    public var method: UInt32
+    /// The encoded message.
+    public var message: [UInt8]
+    /// Raw bytes behind the message; not copied before TLS takes them, so nobody may write to them until the call ends.
+    public var payload: [BufferSlice]
+    /// How long the call may take, waiting for credit included; nil: without limit. Rounded up to milliseconds.
+    public var timeout: Duration?
+
+    public init(method: UInt32, message: [UInt8], payload: [BufferSlice] = [], timeout: Duration? = nil) {
+        self.method = method
+        self.message = message
+        self.payload = payload
+        self.timeout = timeout
+    }
+}
+
+/// A call's successful answer.
+public struct Answer: Sendable {
+    public let message: [UInt8]
+    public let payload: BufferSlice?
+
+    public init(message: [UInt8], payload: BufferSlice?) {
+        self.message = message
+        self.payload = payload
+    }
+}
+
+/// Names a call that was made, to cancel it.
+public struct CallToken: Hashable, Sendable {
+    let rawValue: UInt64
+}
+
+/// Takes the calls that a connection's peer makes.
+public protocol CallHandler: AnyObject, Sendable {
+    /// Called on the connection's loop for each call: must not block. ``IncomingCall/reply(message:payload:)`` or
+    /// ``IncomingCall/fail(status:detail:)`` ends the call, now or later, on any thread.
+    func handle(_ call: IncomingCall)
+}

@@ -1,0 +1,76 @@
+import CairnCore
+import CairnCrypto
+import CairnRPC
+import CairnService
+import CairnWire
+import Logging
+import Synchronization
+
+/// Decides who comes in (SPEC C1), and lets a client's new connection follow its old one (SPEC C5).
+final class ClientAuthenticator: Authenticator {
+    /// What stays with a connection.
+    struct Peer: Sendable {
+        let identity: PeerIdentity
+    }
+
+    private struct Instance: Hashable {
+        let identity: PeerIdentity
+        let id: [UInt8]
+    }
+
+    private let service: Service
+    private let facts: ServerFacts
+    private let logger: Logger
+    /// The latest connection of each client instance that is connected.
+    private let instances = Mutex<[Instance: RPCConnection]>([:])
+
+    init(service: Service, facts: ServerFacts, logger: Logger) {
+        self.service = service
+        self.facts = facts
+        self.logger = logger
+    }
+
+    func authenticate(_ applicant: Applicant, decide: @escaping @Sendable (Admission) -> Void) {
+        let hello: Wire.Hello
+        do throws(WireError) {
+            hello = try applicant.hello.withUnsafeBytes { bytes throws(WireError) in try Wire.Hello.decode(bytes) }
+        } catch {
+            decide(refusal(CallError(error)))
+            return
+        }
+        guard hello.protocolVersion >= 1 else {
+            decide(refusal(.init(status: .invalidArgument, reason: .protocolError, text: "HELLO names no protocol version")))
+            return
+        }
+        guard hello.instanceID.isEmpty || hello.instanceID.count == 16 else {
+            decide(refusal(.init(status: .invalidArgument, reason: .protocolError, text: "an instance_id has 16 bytes")))
+            return
+        }
+        let identity: PeerIdentity
+        do throws(IdentityError) {
+            identity = try PeerIdentity.parse(uriSANs: applicant.certificate.uriNames)
+        } catch {
+            logger.notice("refused a certificate", metadata: ["serial": "\(applicant.certificate.serial)", "reason": "\(error)"])
+            decide(refusal(.authenticationFailure))
+            return
+        }
+        let admission = Admission.accept(
+            context: Peer(identity: identity), hello: facts.hello().encode(),
+            handler: Router(service: service, facts: facts, identity: identity))
+        follow(applicant.connection, Instance(identity: identity, id: hello.instanceID)) { decide(admission) }
+    }
+
+    /// Registers the connection of an instance; `body` runs when nothing can come of the instance's older one any more.
+    private func follow(_ connection: RPCConnection, _ instance: Instance, then body: @escaping @Sendable () -> Void) {
+        guard !instance.id.isEmpty else { return body() }
+        let older = instances.withLock { $0.updateValue(connection, forKey: instance) }
+        connection.onClose { [weak self] _ in
+            self?.instances.withLock { if $0[instance] === connection { $0[instance] = nil } }
+        }
+        if let older { older.retire(then: body) } else { body() }
+    }
+
+    private func refusal(_ error: CallError) -> Admission {
+        .refuse(status: error.status.rawValue, detail: error.detail.encode())
+    }
+}

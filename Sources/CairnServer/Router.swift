@@ -1,0 +1,124 @@
+import CairnCore
+import CairnCrypto
+import CairnRPC
+import CairnService
+import CairnWire
+
+/// Takes one identity's calls: decodes each, hands it to the service, and encodes what comes back.
+///
+/// Runs on the connection's loop and never blocks there: the service works on its own threads.
+final class Router: CallHandler {
+    private let service: Service
+    private let facts: ServerFacts
+    private let identity: PeerIdentity
+
+    init(service: Service, facts: ServerFacts, identity: PeerIdentity) {
+        self.service = service
+        self.facts = facts
+        self.identity = identity
+    }
+
+    func handle(_ call: IncomingCall) {
+        let method = Wire.Method(rawValue: Int32(truncatingIfNeeded: call.method))
+        switch method {
+        case .getServerFacts:
+            answer(call) { (_: Wire.GetServerFactsRequest) in self.facts.answer(to: self.identity) }
+            return
+        case .getHealth:
+            answer(call) { (_: Wire.GetHealthRequest) in self.service.health() }
+            return
+        default: break
+        }
+        guard case .account(let account) = identity else {
+            call.fail(CallError(ServiceError(.permissionDenied, "\(method.name) takes an account's certificate")))
+            return
+        }
+        let context = CallContext(account: account, deadline: call.deadline, isCancelled: { call.isCancelled })
+        switch method {
+        case .createVolume: serve(call, context, service.createVolume)
+        case .deleteVolume: serve(call, context, service.deleteVolume)
+        case .describeVolume: serve(call, context, service.describeVolume)
+        case .listVolumes: serve(call, context, service.listVolumes)
+        case .resizeVolume: serve(call, context, service.resizeVolume)
+        case .createSnapshot: serve(call, context, service.createSnapshot)
+        case .deleteSnapshot: serve(call, context, service.deleteSnapshot)
+        case .describeSnapshot: serve(call, context, service.describeSnapshot)
+        case .listSnapshots: serve(call, context, service.listSnapshots)
+        case .uploadBlock: upload(call, context)
+        case .downloadBlock: download(call, context)
+        case .queryChunks: serve(call, context, service.queryChunks)
+        case .flush: serve(call, context, service.flush)
+        case .listBlocks: serve(call, context, service.listBlocks)
+        default:
+            call.fail(CallError(ServiceError(.unimplemented, "this server does not know method \(call.method) (\(method.name))")))
+        }
+    }
+
+    private typealias Served<Request, Response> = @Sendable (Request, CallContext, @escaping CairnService.Answer<Response>) -> Void
+
+    /// A call without a payload, either way.
+    private func serve<Request: WireMessage, Response: WireMessage>(
+        _ call: IncomingCall, _ context: CallContext, _ body: Served<Request, Response>
+    ) {
+        guard let request: Request = decode(call) else { return }
+        guard call.payload == nil else {
+            call.fail(CallError(ServiceError(.invalidArgument, "this method takes no payload")))
+            return
+        }
+        body(request, context) { call.end($0) }
+    }
+
+    /// A call that is answered at once.
+    private func answer<Request: WireMessage>(_ call: IncomingCall, _ body: (Request) -> some WireMessage) {
+        guard let request: Request = decode(call) else { return }
+        call.reply(message: body(request).encode())
+    }
+
+    private func upload(_ call: IncomingCall, _ context: CallContext) {
+        guard let request: Wire.UploadBlockRequest = decode(call) else { return }
+        service.uploadBlock(request, payload: call.payload, context) { call.end($0) }
+    }
+
+    /// The largest answer is charged before any work, so that a slow reader holds only its own memory (DESIGN §3).
+    private func download(_ call: IncomingCall, _ context: CallContext) {
+        guard let request: Wire.DownloadBlockRequest = decode(call) else { return }
+        let service = service
+        call.chargeAnswer(Service.largestAnswer(to: request)) {
+            service.downloadBlock(request, context) { result in
+                switch result {
+                case .success(let download): call.reply(message: download.message.encode(), payload: download.payload)
+                case .failure(let error): call.end(error)
+                }
+            }
+        }
+    }
+
+    private func decode<Request: WireMessage>(_ call: IncomingCall) -> Request? {
+        do throws(WireError) {
+            return try call.message.withUnsafeBytes { bytes throws(WireError) in try Request.decode(bytes) }
+        } catch {
+            call.fail(CallError(error))
+            return nil
+        }
+    }
+}
+
+extension IncomingCall {
+    fileprivate func end(_ result: Result<some WireMessage, ServiceError>) {
+        switch result {
+        case .success(let message): reply(message: message.encode())
+        case .failure(let error): end(error)
+        }
+    }
+
+    fileprivate func end(_ error: ServiceError) {
+        switch error.code {
+        case .cancelled, .deadlineExceeded: abandon()
+        default: fail(CallError(error))
+        }
+    }
+
+    fileprivate func fail(_ error: CallError) {
+        fail(status: error.status.rawValue, detail: error.detail.encode())
+    }
+}

@@ -1,0 +1,143 @@
+import CairnCore
+import CairnCrypto
+import CairnRPC
+import CairnService
+import CairnStore
+import CairnTransport
+import CairnWire
+import Dispatch
+import Logging
+import Synchronization
+
+/// Why a server could not start.
+public struct ServerError: Error, Sendable, CustomStringConvertible {
+    public enum Code: Sendable {
+        /// A certificate, key or address of the configuration does not work.
+        case configuration
+        /// The address cannot be listened on.
+        case unavailable
+        /// The store cannot be made, opened or read.
+        case store
+    }
+    public let code: Code
+    public let description: String
+
+    init(_ code: Code, _ description: String) {
+        self.code = code
+        self.description = description
+    }
+}
+
+/// A running server: a store, the service over it, and the network in front.
+public final class Server: Sendable {
+    /// Where it listens; the port is the real one.
+    public let endpoint: Endpoint
+    private let configuration: Configuration
+    private let store: Store
+    private let service: Service
+    private let network: RPCServer
+    private let certificates: CertificateWatch
+    private let logger: Logger
+
+    /// Makes an empty store in the folder `data`: once, before the first start.
+    public static func initialize(data: String, shards: Int, segmentSize: UInt64) throws(ServerError) {
+        do throws(StoreError) {
+            var options = StoreCreation()
+            options.shardCount = shards
+            options.segmentBytes = segmentSize
+            try Store.create(at: data, options)
+        } catch {
+            throw ServerError(.store, "\(error)")
+        }
+    }
+
+    /// Opens the store, recovers it, and listens. When this returns, clients can come in.
+    public static func start(_ configuration: Configuration, logger: Logger) throws(ServerError) -> Server {
+        guard let listen = Endpoint(text: configuration.listen) else {
+            throw ServerError(.configuration, "listen: `\(configuration.listen)` is no ADDRESS:PORT")
+        }
+        let tls = try loadTLS(configuration)
+        let store: Store
+        do throws(StoreError) {
+            var options = StoreOptions()
+            options.checkpointBytes = configuration.checkpointBytes
+            options.capacityBytes = configuration.capacity == 0 ? nil : configuration.capacity
+            options.leaseTime = .seconds(configuration.leaseSeconds)
+            options.logger = logger
+            store = try Store.open(at: configuration.data, options)
+        } catch {
+            throw ServerError(.store, "\(error)")
+        }
+        do throws(ServerError) {
+            return try Server(configuration, listen: listen, tls: tls, store: store, logger: logger)
+        } catch {
+            store.close()
+            throw error
+        }
+    }
+
+    private init(
+        _ configuration: Configuration, listen: Endpoint, tls: TLSContext, store: Store, logger: Logger
+    ) throws(ServerError) {
+        self.configuration = configuration
+        self.store = store
+        self.logger = logger
+        var options = ServiceOptions()
+        options.defaultVolumeSize = configuration.defaultVolumeSize
+        options.defaultChunkSize = ChunkSize(bytes: configuration.defaultChunkSize)!
+        options.checksumOptional = configuration.checksumOptional
+        if configuration.workers > 0 { options.workers = configuration.workers }
+        service = Service(store: store, options: options)
+        let facts = ServerFacts(configuration: configuration, storeID: store.id.bytes, shardCount: store.shardCount)
+        var network = RPCServer.Options()
+        network.connections = configuration.maxConnections
+        network.connectionsPerAddress = configuration.maxConnectionsPerAddress
+        network.rpc.answerBudgetBytes = Int(configuration.answerBytesPerConnection)
+        self.network = RPCServer(
+            tls: tls, authenticator: ClientAuthenticator(service: service, facts: facts, logger: logger), options: network,
+            loops: configuration.loops == 0 ? .shared : EventLoops(count: configuration.loops))
+        certificates = CertificateWatch(configuration)
+        do throws(RPCError) {
+            endpoint = try self.network.listen(at: listen)
+        } catch {
+            throw ServerError(.unavailable, "cannot listen on \(configuration.listen): \(error)")
+        }
+        certificates.start { [network = self.network] in
+            do throws(ServerError) {
+                network.replaceTLS(try Server.loadTLS(configuration))
+                logger.info("certificates read again")
+            } catch {
+                // The old ones stay in force: a half-written file must not lock everybody out.
+                logger.error("certificates cannot be read again", metadata: ["reason": "\(error)"])
+            }
+        }
+    }
+
+    private static func loadTLS(_ configuration: Configuration) throws(ServerError) -> TLSContext {
+        for (name, value) in [("cert", configuration.cert), ("key", configuration.key), ("ca", configuration.ca)]
+        where value.isEmpty {
+            throw ServerError(.configuration, "\(name): not set")
+        }
+        do throws(TLSError) {
+            return try TLSContext(
+                .server,
+                files: TLSFiles(
+                    authorities: [configuration.ca], certificate: configuration.cert, privateKey: configuration.key,
+                    revocations: configuration.crl.isEmpty ? nil : configuration.crl))
+        } catch {
+            throw ServerError(.configuration, "\(error)")
+        }
+    }
+
+    /// Reads certificates and the revocation list again at once.
+    public func reloadCertificates() { certificates.reload() }
+
+    /// Takes no new calls, finishes those in flight (within the configured limit), and closes the store in order.
+    public func stop() async {
+        certificates.stop()
+        logger.info("draining", metadata: ["connections": "\(network.connectionCount)"])
+        await network.drain(limit: .seconds(configuration.drainSeconds))
+        store.close()
+        logger.info("stopped")
+    }
+}

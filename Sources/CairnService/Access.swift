@@ -1,0 +1,31 @@
+import CairnCore
+import CairnCrypto
+import CairnStore
+import CairnWire
+
+/// Runs a store's call, its errors turned into the service's.
+func storeCall<Value>(_ body: () throws(StoreError) -> Value) throws(ServiceError) -> Value {
+    do throws(StoreError) { return try body() } catch { throw ServiceError(error) }
+}
+
+/// Finding what a caller names, and changing it: the same for every call.
+extension Service {
+    /// SPEC C2: one lookup, whether the volume is missing or another account's.
+    func volume(_ id: VolumeID, in view: some ManifestReading, _ context: CallContext) throws(ServiceError) -> VolumeRecord {
+        let record = try storeCall { () throws(StoreError) in try view.volume(id) }
+        guard let record, record.account == context.account, record.state == .active else { throw ServiceError.noSuchVolume }
+        return record
+    }
+
+    /// SPEC C2, for snapshots.
+    func snapshot(_ id: SnapshotID, in view: some ManifestReading, _ context: CallContext) throws(ServiceError) -> SnapshotRecord {
+        let record = try storeCall { () throws(StoreError) in try view.snapshot(id) }
+        guard let record, record.account == context.account, record.state != .deleting else { throw ServiceError.noSuchSnapshot }
+        return record
+    }
+
+    /// Reads from one consistent view of a shard's index, on the calling thread.
+    func view<Value>(_ shard: Shard, _ body: (borrowing ReadView) throws(ServiceError) -> Value) throws(ServiceError) -> Value {
+        try body(shard.makeView())
+    }
+}

@@ -1,0 +1,29 @@
+import CairnCore
+import Dispatch
+
+/// Who makes a call, and until when the answer matters.
+public struct CallContext: Sendable {
+    /// The account that the caller's certificate names (SPEC C1).
+    public let account: AccountID
+    /// Nanoseconds of `DispatchTime.now().uptimeNanoseconds`; nil: the caller waits for ever.
+    public let deadline: UInt64?
+    /// Whether the caller has given the call up; cheap, from any thread.
+    public let isCancelled: @Sendable () -> Bool
+
+    public init(account: AccountID, deadline: UInt64? = nil, isCancelled: @escaping @Sendable () -> Bool = { false }) {
+        self.account = account
+        self.deadline = deadline
+        self.isCancelled = isCancelled
+    }
+
+    /// Throws where nobody waits for the answer any more: asked before work that costs (hashing, the disk).
+    func checkWanted() throws(ServiceError) {
+        if isCancelled() { throw ServiceError(.cancelled, "the caller cancelled the call") }
+        if let deadline, DispatchTime.now().uptimeNanoseconds >= deadline {
+            throw ServiceError(.deadlineExceeded, "the call's deadline passed before the work began")
+        }
+    }
+}
+
+/// How a call ends: its answer, given exactly once, on any thread.
+public typealias Answer<Value> = @Sendable (Result<Value, ServiceError>) -> Void

@@ -1,0 +1,84 @@
+import CairnCore
+import CairnCrypto
+import CairnStore
+import CairnWire
+
+/// Carrying a change out on a shard, with or without an idempotency key.
+extension Service {
+    /// Runs `body` as one transaction of `shard`, and answers when it is durable.
+    func change<Value: Sendable>(
+        on shard: Shard, durability: CommitDurability = .durable, bytes: Int = 0, _ context: CallContext,
+        _ answer: @escaping Answer<Value>,
+        _ body: @escaping @Sendable (Transaction) throws(ServiceError) -> Value
+    ) {
+        shard.submit(durability: durability, bytes: bytes) { (transaction) throws(StoreError) -> Result<Value, ServiceError> in
+            // Expired work is dropped here, before the disk (DESIGN §3).
+            do throws(ServiceError) {
+                try context.checkWanted()
+                return .success(try body(transaction))
+            } catch {
+                // Refused: the transaction's own effects, if any, are rolled back.
+                transaction.abort()
+                return .failure(error)
+            }
+        } completion: { result in
+            switch result {
+            case .success(let inner): answer(inner)
+            case .failure(let error): answer(.failure(ServiceError(error)))
+            }
+        }
+    }
+
+    /// As ``change(on:durability:bytes:_:_:_:)``, and once only for each key: the answer is recorded in the same commit as the
+    /// change, and given again to the same call (SPEC C5).
+    func idempotent<Request: WireMessage, Response: WireMessage>(
+        _ kind: IdempotentCall, key: [UInt8], parameters: Request, on shard: Shard, _ context: CallContext,
+        _ answer: @escaping Answer<Response>,
+        _ body: @escaping @Sendable (Transaction) throws(ServiceError) -> Response
+    ) {
+        do throws(ServiceError) { try TagRules.check(idempotencyKey: key) } catch { return answer(.failure(error)) }
+        guard !key.isEmpty else { return change(on: shard, context, answer, body) }
+        let digest = parameters.encode().withUnsafeBytes { SHA256.hash($0) }
+        let gateKey = IdempotencyGate.Key(account: context.account, bytes: key)
+        let leaving: Answer<Response> = { result in
+            self.gate.leave(gateKey)
+            answer(result)
+        }
+        gate.enter(gateKey) {
+            self.workers.run {
+                do throws(ServiceError) {
+                    // The key may have been used for a call that went to another shard.
+                    for other in self.store.shards {
+                        let record = try self.view(other) { (view) throws(ServiceError) in
+                            try storeCall { () throws(StoreError) in try view.idempotencyRecord(account: context.account, key: key) }
+                        }
+                        if let record { return leaving(.success(try Self.replay(record, kind, digest))) }
+                    }
+                } catch { return leaving(.failure(error)) }
+                self.change(on: shard, context, leaving) { (transaction) throws(ServiceError) in
+                    let response = try body(transaction)
+                    let record = IdempotencyRecord(
+                        call: kind, parameters: digest, answer: response.encode(), createdAt: UnixTime.milliseconds)
+                    try storeCall { () throws(StoreError) in
+                        try transaction.putIdempotencyRecord(record, account: context.account, key: key)
+                    }
+                    return response
+                }
+            }
+        }
+    }
+
+    /// The first answer again, or IDEMPOTENCY_MISMATCH.
+    private static func replay<Response: WireMessage>(
+        _ record: IdempotencyRecord, _ kind: IdempotentCall, _ digest: Fingerprint
+    ) throws(ServiceError) -> Response {
+        guard record.call == kind, record.parameters == digest else {
+            throw ServiceError(.idempotencyMismatch, "the idempotency key was used for a call with other parameters")
+        }
+        do throws(WireError) {
+            return try record.answer.withUnsafeBytes { bytes throws(WireError) in try Response.decode(bytes) }
+        } catch {
+            throw ServiceError(.internalFailure, "a recorded answer does not decode: \(error)")
+        }
+    }
+}

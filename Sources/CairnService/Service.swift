@@ -1,0 +1,87 @@
+import CairnCore
+import CairnCrypto
+import CairnStore
+import CairnWire
+import Dispatch
+
+/// How a service behaves where the caller says nothing.
+public struct ServiceOptions: Sendable {
+    public var defaultVolumeSize: UInt64 = 16 << 30
+    public var defaultChunkSize = ChunkSize(bytes: 64 << 10)!
+    /// Whether a block may come without a checksum (SPEC U4).
+    public var checksumOptional = false
+    /// Threads that hash, compress and read.
+    public var workers = 1 + max(1, ProcessorCount.value)
+
+    public init() {}
+}
+
+/// What the API's calls mean, over the shards of a store. Knows no network: every call is a message, a context, and a closure
+/// that takes the answer, on any thread.
+///
+/// A call that changes something: checked and prepared on a worker, then carried out on its shard's queue as one transaction,
+/// answered when that is durable. A call that reads: on a worker, from a view of the shard's index.
+public final class Service: Sendable {
+    let store: Store
+    let options: ServiceOptions
+    let workers: Workers
+    let gate = IdempotencyGate()
+
+    public init(store: Store, options: ServiceOptions) {
+        self.store = store
+        self.options = options
+        workers = Workers(width: options.workers)
+    }
+
+    /// The shard that an ID names; nil for an ID of another store.
+    func shard(of id: UUID128) -> Shard? {
+        Int(id.shard.rawValue) < store.shardCount ? store.shard(id.shard) : nil
+    }
+
+    /// The shard for a new volume: chosen by its affinity key (SPEC V10), else by its idempotency key, so that a repeated
+    /// call finds what the first one did, else at random.
+    func shard(forAffinity affinity: [UInt8], idempotencyKey key: [UInt8], account: AccountID) -> Shard {
+        let index: UInt64
+        switch (affinity.isEmpty, key.isEmpty) {
+        case (false, _): index = Self.spread("affinity", account, affinity)
+        case (true, false): index = Self.spread("key", account, key)
+        case (true, true): index = .random(in: .min ... .max)
+        }
+        return store.shard(ShardIndex(UInt16(index % UInt64(store.shardCount))))
+    }
+
+    private static func spread(_ purpose: String, _ account: AccountID, _ key: [UInt8]) -> UInt64 {
+        let bytes = Array("\(purpose)/\(account)/".utf8) + key
+        return bytes.withUnsafeBytes { SHA256.hash($0).words.0 }
+    }
+
+    /// Runs `body` on a worker and answers with what it returns or throws; not at all worth starting when nobody waits.
+    func onWorker<Value>(
+        _ context: CallContext, _ answer: @escaping Answer<Value>,
+        _ body: @escaping @Sendable () throws(ServiceError) -> Value
+    ) {
+        workers.run {
+            let result = Result { () throws(ServiceError) -> Value in
+                try context.checkWanted()
+                return try body()
+            }
+            answer(result)
+        }
+    }
+
+    public func health() -> Wire.GetHealthResponse {
+        var response = Wire.GetHealthResponse()
+        response.problems = store.shards.compactMap { shard in
+            shard.fenceReason.map { "shard \(shard.index) takes no writes: \($0)" }
+        }
+        response.healthy = response.problems.isEmpty
+        return response
+    }
+}
+
+/// The processors that this process may use.
+enum ProcessorCount {
+    static var value: Int { ProcessInfo.processInfo.activeProcessorCount }
+}
+
+import Foundation

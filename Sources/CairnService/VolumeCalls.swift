@@ -1,0 +1,201 @@
+import CairnCore
+import CairnStore
+import CairnWire
+
+/// CreateVolume, DeleteVolume, DescribeVolume, ListVolumes, ResizeVolume (SPEC section 2).
+extension Service {
+    /// A CreateVolume whose every parameter is settled but the snapshot's.
+    private struct Creation {
+        let kind: VolumeKind
+        let size: UInt64
+        let chunkSize: ChunkSize?
+        let source: SnapshotID?
+        let affinity: [UInt8]
+        let tags: [String: String]
+    }
+
+    /// V1–V4, V6, V10.
+    public func createVolume(
+        _ request: Wire.CreateVolumeRequest, _ context: CallContext, answer: @escaping Answer<Wire.CreateVolumeResponse>
+    ) {
+        let creation: Creation
+        do throws(ServiceError) { creation = try check(request) } catch { return answer(.failure(error)) }
+        let shard: Shard
+        if let source = creation.source {
+            guard let home = self.shard(of: source.uuid) else { return answer(.failure(.noSuchSnapshot)) }
+            shard = home
+        } else {
+            shard = self.shard(forAffinity: creation.affinity, idempotencyKey: request.idempotencyKey, account: context.account)
+        }
+        var parameters = request
+        parameters.idempotencyKey = []
+        idempotent(.createVolume, key: request.idempotencyKey, parameters: parameters, on: shard, context, answer) {
+            (transaction) throws(ServiceError) in
+            try self.create(creation, in: transaction, context)
+        }
+    }
+
+    private func check(_ request: Wire.CreateVolumeRequest) throws(ServiceError) -> Creation {
+        let kind: VolumeKind
+        switch request.kind {
+        case .unspecified, .remote: kind = .remote
+        case .local: throw ServiceError(.unimplemented, "this server keeps no LOCAL volumes yet")
+        default: throw ServiceError(.invalidArgument, "volume kind \(request.kind.rawValue) is unknown")
+        }
+        if request.size != 0 { try Self.check(size: request.size) }
+        var chunkSize: ChunkSize?
+        if request.chunkSize != 0 {
+            guard let given = ChunkSize(bytes: request.chunkSize) else {
+                throw ServiceError(.invalidArgument, "chunk_size \(request.chunkSize) is no power of two from 4 KiB to 4 MiB")
+            }
+            chunkSize = given
+        }
+        var source: SnapshotID?
+        if !request.snapshotID.isEmpty {
+            guard let id = SnapshotID(bytes: request.snapshotID) else { throw ServiceError.noSuchSnapshot }
+            source = id
+        }
+        guard request.affinity.count <= Limits.affinityKeyBytes else {
+            throw ServiceError(.invalidArgument, "an affinity key has at most \(Limits.affinityKeyBytes) bytes")
+        }
+        try TagRules.check(idempotencyKey: request.idempotencyKey)
+        return Creation(
+            kind: kind, size: request.size, chunkSize: chunkSize, source: source, affinity: request.affinity,
+            tags: try TagRules.check(request.tags))
+    }
+
+    /// SPEC V2.
+    static func check(size: UInt64) throws(ServiceError) {
+        guard size >= Limits.volumeSizeMinimum, size <= Limits.volumeSizeMaximum, size.isMultiple(of: Limits.sector) else {
+            throw ServiceError(
+                .invalidVolumeSize,
+                "\(size) bytes is no multiple of 512 from \(ByteCount.text(Limits.volumeSizeMinimum)) to "
+                    + ByteCount.text(Limits.volumeSizeMaximum))
+        }
+    }
+
+    private func create(
+        _ creation: Creation, in transaction: Transaction, _ context: CallContext
+    ) throws(ServiceError) -> Wire.CreateVolumeResponse {
+        var size = creation.size == 0 ? options.defaultVolumeSize : creation.size
+        var chunkSize = creation.chunkSize ?? options.defaultChunkSize
+        if let id = creation.source {
+            let source = try self.snapshot(id, in: transaction, context)
+            size = creation.size == 0 ? source.size : creation.size
+            guard size >= source.size else {
+                throw ServiceError(.invalidVolumeSize, "\(size) bytes is less than the snapshot's \(source.size)")
+            }
+            guard creation.chunkSize == nil || creation.chunkSize == source.chunkSize else {
+                throw ServiceError(.invalidArgument, "chunk_size must be the snapshot's, \(source.chunkSize.bytes)")
+            }
+            chunkSize = source.chunkSize
+        }
+        let volume = try storeCall { () throws(StoreError) in
+            try transaction.createVolume(
+                account: context.account, kind: creation.kind, size: size, chunkSize: chunkSize, source: creation.source,
+                affinity: creation.affinity, tags: creation.tags)
+        }
+        var response = Wire.CreateVolumeResponse()
+        response.volumeID = volume.id.bytes
+        response.initialSnapshotID = volume.initialSnapshot.bytes
+        response.dataVersion = volume.dataVersion.rawValue
+        response.size = volume.size
+        response.chunkSize = UInt32(volume.chunkSize.bytes)
+        return response
+    }
+
+    /// V9.
+    public func deleteVolume(
+        _ request: Wire.DeleteVolumeRequest, _ context: CallContext, answer: @escaping Answer<Wire.DeleteVolumeResponse>
+    ) {
+        guard let id = VolumeID(bytes: request.volumeID), let shard = shard(of: id.uuid) else {
+            return answer(.failure(.noSuchVolume))
+        }
+        var parameters = request
+        parameters.idempotencyKey = []
+        idempotent(.deleteVolume, key: request.idempotencyKey, parameters: parameters, on: shard, context, answer) {
+            (transaction) throws(ServiceError) in
+            let volume = try self.volume(id, in: transaction, context)
+            try storeCall { () throws(StoreError) in try transaction.deleteVolume(volume) }
+            return Wire.DeleteVolumeResponse()
+        }
+    }
+
+    public func describeVolume(
+        _ request: Wire.DescribeVolumeRequest, _ context: CallContext, answer: @escaping Answer<Wire.DescribeVolumeResponse>
+    ) {
+        onWorker(context, answer) { () throws(ServiceError) in
+            guard let id = VolumeID(bytes: request.volumeID), let shard = self.shard(of: id.uuid) else {
+                throw ServiceError.noSuchVolume
+            }
+            var response = Wire.DescribeVolumeResponse()
+            response.volume = try self.view(shard) { (view) throws(ServiceError) in
+                Self.describe(try self.volume(id, in: view, context))
+            }
+            return response
+        }
+    }
+
+    /// R1: over all shards, oldest first.
+    public func listVolumes(
+        _ request: Wire.ListVolumesRequest, _ context: CallContext, answer: @escaping Answer<Wire.ListVolumesResponse>
+    ) {
+        onWorker(context, answer) { () throws(ServiceError) in
+            let count = try request.page.itemCount()
+            let after = try ListingCursor(token: request.page.token)
+            var found: [VolumeRecord] = []
+            for shard in self.store.shards {
+                found += try self.view(shard) { (view) throws(ServiceError) in
+                    try storeCall { () throws(StoreError) in
+                        try view.volumes(of: context.account, after: after.map { ($0.createdMilliseconds, $0.id) }, limit: count)
+                    }
+                }
+            }
+            // The page is what was looked at, not what passed the filters: so a filter that little passes costs no long walk.
+            let page = found.sorted { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }.prefix(count)
+            var response = Wire.ListVolumesResponse()
+            response.volumes = page.filter {
+                TagRules.matches($0.tags, request.tags) && (request.state == .unspecified || Self.describe($0).state == request.state)
+            }.map(Self.describe)
+            if page.count == count, let last = page.last {
+                response.nextPageToken = ListingCursor(createdMilliseconds: last.createdAt, id: last.id.uuid).token
+            }
+            return response
+        }
+    }
+
+    /// R1: grows only.
+    public func resizeVolume(
+        _ request: Wire.ResizeVolumeRequest, _ context: CallContext, answer: @escaping Answer<Wire.ResizeVolumeResponse>
+    ) {
+        guard let id = VolumeID(bytes: request.volumeID), let shard = shard(of: id.uuid) else {
+            return answer(.failure(.noSuchVolume))
+        }
+        change(on: shard, context, answer) { (transaction) throws(ServiceError) in
+            let volume = try self.volume(id, in: transaction, context)
+            try Self.check(size: request.size)
+            guard request.size >= volume.size else {
+                throw ServiceError(.invalidVolumeSize, "\(request.size) bytes is less than the volume's \(volume.size): volumes only grow")
+            }
+            try storeCall { () throws(StoreError) in try transaction.resizeVolume(volume, to: request.size) }
+            return Wire.ResizeVolumeResponse(size: request.size)
+        }
+    }
+
+    static func describe(_ volume: VolumeRecord) -> Wire.VolumeDescription {
+        var description = Wire.VolumeDescription()
+        description.volumeID = volume.id.bytes
+        description.account = volume.account.name
+        description.kind = volume.kind == .remote ? .remote : .local
+        description.state = volume.state == .active ? .available : .deleting
+        description.size = volume.size
+        description.chunkSize = UInt32(volume.chunkSize.bytes)
+        description.dataVersion = volume.dataVersion.rawValue
+        description.initialSnapshotID = volume.initialSnapshot.bytes
+        description.sourceSnapshotID = volume.sourceSnapshot?.bytes ?? []
+        description.affinity = volume.affinity
+        description.tags = TagRules.wire(volume.tags)
+        description.createdAtMs = volume.createdAt
+        return description
+    }
+}
