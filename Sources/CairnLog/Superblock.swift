@@ -39,32 +39,40 @@ struct Superblock: Hashable, Sendable {
         return Format.sealedBlock(magic: Format.superblockMagic, body: body)
     }
 
+    /// A whole superblock, and where it is: 0 or 1.
+    struct Slot {
+        let superblock: Superblock
+        let number: Int
+    }
+
     /// The newer whole one of both slots.
     static func read(from storage: any SegmentStorage, identity: LogIdentity) throws(LogError) -> Superblock {
-        guard let newest = try newest(in: storage)?.superblock else { throw .damaged(.superblock) }
-        guard newest.identity == identity else { throw .foreign(newest.identity) }
-        return newest
+        // Not `try newest(in: storage)?.superblock`: optimised by Swift 6.3.1, that returns garbage after the first field.
+        guard let slot = try newest(in: storage) else { throw .damaged(.superblock) }
+        guard slot.superblock.identity == identity else { throw .foreign(slot.superblock.identity) }
+        return slot.superblock
     }
 
     /// Writes both slots, one after the other: durable on return. `sequence` must be above that of what is there.
     func write(to storage: any SegmentStorage) throws(LogError) {
         // The slot with the newest content stays whole until the other one is.
-        let first = try Superblock.newest(in: storage).map { 1 - $0.slot } ?? 0
+        let newest = try Superblock.newest(in: storage)
+        let first = newest?.number == 0 ? 1 : 0
         do {
             try storage.writeSuperblock(slot: first, bytes)
             try storage.writeSuperblock(slot: 1 - first, bytes)
         } catch { throw .io(error) }
     }
 
-    static func newest(in storage: any SegmentStorage) throws(LogError) -> (superblock: Superblock, slot: Int)? {
+    static func newest(in storage: any SegmentStorage) throws(LogError) -> Slot? {
         let bytes: [UInt8]
         do { bytes = try storage.readSuperblock() } catch { throw .io(error) }
-        var newest: (superblock: Superblock, slot: Int)?
-        for slot in 0..<bytes.count / Format.block {
-            guard let found = try decode(Array(bytes[slot * Format.block..<(slot + 1) * Format.block])) else {
-                continue
-            }
-            if newest.map({ $0.superblock.sequence < found.sequence }) ?? true { newest = (found, slot) }
+        var newest: Slot?
+        for number in 0..<bytes.count / Format.block {
+            let block = Array(bytes[number * Format.block..<(number + 1) * Format.block])
+            guard let found = try decode(block) else { continue }
+            if let held = newest, held.superblock.sequence >= found.sequence { continue }
+            newest = Slot(superblock: found, number: number)
         }
         return newest
     }
