@@ -26,7 +26,7 @@ extension CallError {
             case .unavailable: .unavailable
             case .internalFailure: .internal
             }
-        self.init(reason, error.text, blockIndex: error.blockIndex.map { UInt32($0) })
+        self.init(reason, error.text, blockIndex: error.blockIndex)
     }
 
     /// A message that does not decode.
