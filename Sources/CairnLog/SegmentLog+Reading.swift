@@ -35,7 +35,8 @@ extension SegmentLog {
         var end = first.end
         var count = 1
         for location in locations.dropFirst() {
-            guard location.segment == first.segment, location.seed == first.seed, Int(location.offset) >= end - Format.longestHeader,
+            guard location.segment == first.segment, location.seed == first.seed,
+                Int(location.offset) >= end - Format.longestHeader,
                 Int(location.offset) > Int(first.offset), Int(location.offset) - end <= gapBytes,
                 location.end - Int(first.offset) <= runBytes
             else { break }
@@ -81,7 +82,9 @@ extension SegmentLog {
         }
         guard isKnown else { return true }
         if let life { return life.seed != location.seed }
-        guard let header = try SegmentHeader.read(location.segment, identity: identity, from: storage) else { return false }
+        guard let header = try SegmentHeader.read(location.segment, identity: identity, from: storage) else {
+            return false
+        }
         return header.seed != location.seed
     }
 }

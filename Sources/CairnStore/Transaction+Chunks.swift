@@ -1,6 +1,6 @@
 public import CairnCore
 import CairnCrypto
-public import CairnLog
+import CairnLog
 
 /// Writing chunks and parts of chunks.
 extension Transaction {
@@ -16,7 +16,7 @@ extension Transaction {
 
     /// The most patches of one chunk before they must be merged; the background merges at ``mergePatches``.
     static let maximumPatches = 1024
-    static let mergePatches = 16
+    static let mergePatches: UInt8 = 16
 
     /// Writes a whole chunk at the volume's present version.
     public func writeChunk(_ chunk: ChunkIndex, of volume: VolumeRecord, _ content: ChunkContent) throws(StoreError) {
@@ -86,13 +86,13 @@ extension Transaction {
         addLive(location)
         entry.patches.append(Patch(start: UInt32(start), location: location))
         overlay.put(key, entry.encoded)
-        overlay.put(Key.patched(volume.lineage, volume.dataVersion, chunk), [])
-        if entry.patches.count >= Transaction.mergePatches { noteNewWork() }
+        overlay.put(Key.patched(volume.lineage, volume.dataVersion, chunk), [UInt8(min(entry.patches.count, 255))])
+        if entry.patches.count >= Int(Transaction.mergePatches) { noteNewWork() }
     }
 
     // MARK: References
 
-    private func addReference(storing data: ChunkData, _ account: AccountNumber) throws(StoreError) {
+    func addReference(storing data: ChunkData, _ account: AccountNumber) throws(StoreError) {
         let key = Key.chunk(account, data.fingerprint)
         if let bytes = try overlay.get(key) {
             return try addReference(try ChunkRecord.decode(bytes), data.fingerprint, account)

@@ -1,12 +1,14 @@
 public import CairnCore
-public import CairnCrypto
+package import CairnCrypto
 
 #if canImport(Glibc)
     internal import Glibc
 #endif
 
 /// Who uses a connection. All calls come on the connection's loop.
-public protocol ConnectionOwner: AnyObject {
+package protocol ConnectionOwner: AnyObject {
+    /// The connection exists; its handshake begins.
+    func connectionStarted(_ connection: Connection)
     /// The handshake is done: the peer has proved who it is.
     func connectionOpened(_ connection: Connection, peer: PeerCertificate)
     /// Bytes came in; they are gone after the call.
@@ -80,11 +82,13 @@ public final class Connection {
     /// Begins the handshake.
     func start(handshakeLimit: Duration) {
         timer.set(EventLoop.now + handshakeLimit.nanoseconds)
+        owner?.connectionStarted(self)
+        guard state == .handshaking else {
+            // The owner has thought better of it.
+            return
+        }
         guard let token = loop.add(self, descriptor: descriptor) else {
-            Glibc.close(descriptor)
-            state = .closed
-            tellOwner(TransportError(.broken, "epoll", errno: errno))
-            finishEnd()
+            end(TransportError(.broken, "epoll", errno: errno))
             return
         }
         self.token = token
@@ -359,7 +363,7 @@ public final class Connection {
     private func end(_ error: TransportError?) {
         guard state != .closed else { return }
         state = .closed
-        loop.remove(descriptor: descriptor, token: token)
+        if token != 0 { loop.remove(descriptor: descriptor, token: token) } else { Glibc.close(descriptor) }
         outbox = Outbox()
         held = []
         tellOwner(error)

@@ -1,4 +1,4 @@
-public import CairnCrypto
+package import CairnCrypto
 internal import Dispatch
 
 #if canImport(Glibc)
@@ -17,9 +17,9 @@ public enum Connector {
     ///   - verifiedHost: the name that the server's certificate must carry; the endpoint's host unless given.
     ///   - owner: makes the owner, on the loop; it hears of the connection's opening or failure.
     ///   - failed: called instead, on the loop, when there is no TCP connection.
-    public static func connect(
+    package static func connect(
         to endpoint: Endpoint, tls: TLSContext, verifiedHost: String? = nil, limit: Duration, loop: EventLoop,
-        owner: @escaping @Sendable () -> any ConnectionOwner, started: @escaping @Sendable (Connection) -> Void,
+        owner: @escaping @Sendable () -> any ConnectionOwner,
         failed: @escaping @Sendable (TransportError) -> Void
     ) {
         queue.async {
@@ -31,7 +31,6 @@ public enum Connector {
                         let connection = Connection(
                             loop: loop, descriptor: descriptor, peerAddress: "\(endpoint)", session: session, owner: owner(),
                             atEnd: nil)
-                        started(connection)
                         connection.start(handshakeLimit: limit)
                     } catch {
                         close(descriptor)

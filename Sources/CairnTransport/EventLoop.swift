@@ -1,4 +1,4 @@
-public import Dispatch
+internal import Dispatch
 internal import CairnCrypto
 internal import Synchronization
 
@@ -20,7 +20,7 @@ public final class EventLoop: @unchecked Sendable {
     static let eventBytes = 1 << 20
     private static let current = DispatchSpecificKey<ObjectIdentifier>()
 
-    public let queue: DispatchQueue
+    let queue: DispatchQueue
     let buffers = TLSBuffers()
     /// Where small pieces of plaintext are decrypted into.
     let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 32 << 10, alignment: 64)

@@ -53,7 +53,7 @@ public final class Listener: @unchecked Sendable {
 
     /// Listens at once.
     /// - Parameter owner: makes an accepted connection's owner, on the connection's loop; nil turns it away.
-    public init(
+    package init(
         at endpoint: Endpoint, tls: TLSContext, limits: ListenerLimits = ListenerLimits(), loops: EventLoops = .shared,
         owner: @escaping @Sendable (Accepted) -> (any ConnectionOwner)?
     ) throws(TransportError) {

@@ -25,14 +25,25 @@ import Testing
 
         /// One group of random size; some are never synced.
         mutating func step(_ log: SegmentLog) throws(LogError) {
-            let commit = (0..<Int.random(in: 0...3000, using: &random)).map { UInt8(truncatingIfNeeded: $0 &+ written.count) }
-            let sizes = (0..<Int.random(in: 0...3, using: &random)).map { _ in Int.random(in: 0...130_000, using: &random) }
-            let group = try log.makeGroup(for: .normal, records: sizes.count, bytes: sizes.reduce(0, +), commit: commit.count)
+            let commit = (0..<Int.random(in: 0...3000, using: &random)).map {
+                UInt8(truncatingIfNeeded: $0 &+ written.count)
+            }
+            let sizes = (0..<Int.random(in: 0...3, using: &random)).map { _ in
+                Int.random(in: 0...130_000, using: &random)
+            }
+            let group = try log.makeGroup(
+                for: .normal,
+                records: sizes.count,
+                bytes: sizes.reduce(0, +),
+                commit: commit.count
+            )
             var added: [(RecordLocation, UInt64, LSN)] = []
             for size in sizes {
                 let content = random.next()
                 let bytes = pattern(size, content)
-                let location = chance(50) ? group.appendChunk(chunkHeader(bytes), bytes) : group.appendPatch(patchHeader(bytes), bytes)
+                let location =
+                    chance(50)
+                    ? group.appendChunk(chunkHeader(bytes), bytes) : group.appendPatch(patchHeader(bytes), bytes)
                 added.append((location, content, group.lsn))
             }
             try group.finish(commit: commit)
@@ -58,10 +69,19 @@ import Testing
         /// Recovers as an index would, killed now and then; what was found becomes the truth.
         mutating func recover() throws(LogError) -> SegmentLog {
             while true {
-                if chance(40) { storage.inject(.kill(call: Int.random(in: 1...12, using: &random))) } else { storage.inject(nil) }
+                if chance(40) {
+                    storage.inject(.kill(call: Int.random(in: 1...12, using: &random)))
+                } else {
+                    storage.inject(nil)
+                }
                 do throws(LogError) {
                     var index = held
-                    let recovery = try LogRecovery(storage, identity: identity, options: LogOptions(), from: index.position)
+                    let recovery = try LogRecovery(
+                        storage,
+                        identity: identity,
+                        options: LogOptions(),
+                        from: index.position
+                    )
                     while let group = try recovery.next() { index.apply(group) }
                     let live = Set(records.filter { $0.lsn.rawValue <= index.commits.count }.map(\.location.segment))
                     held = index
@@ -94,7 +114,8 @@ import Testing
     }
 
     /// 24 in every run; `CAIRN_CRASH_SEEDS=2000` for more.
-    private static let seeds = 1...(ProcessInfo.processInfo.environment["CAIRN_CRASH_SEEDS"].flatMap { UInt64($0) } ?? 24)
+    private static let seeds =
+        1...(ProcessInfo.processInfo.environment["CAIRN_CRASH_SEEDS"].flatMap { UInt64($0) } ?? 24)
 
     @Test(arguments: seeds) func randomLives(seed: UInt64) throws {
         var life = Life(seed: seed)
@@ -110,7 +131,10 @@ import Testing
                 for _ in 0..<Int.random(in: 0...30, using: &life.random) {
                     if life.chance(12) { try life.checkpoint(log) } else { try life.step(log) }
                 }
-                if life.chance(20) { try log.close(); life.durableCount = life.written.count }
+                if life.chance(20) {
+                    try log.close()
+                    life.durableCount = life.written.count
+                }
             } catch {
                 guard case .io = error else { throw error }
             }

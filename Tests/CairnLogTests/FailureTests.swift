@@ -38,7 +38,10 @@ import Testing
             } catch { failure = error }
 
             if !isComplete {
-                guard case .io(let error) = failure else { Issue.record("\(String(describing: failure))"); return }
+                guard case .io(let error) = failure else {
+                    Issue.record("\(String(describing: failure))")
+                    return
+                }
                 #expect(error.code == EIO && log.isFenced)
                 let calls = storage.calls
                 #expect(throws: LogError.fenced) { try write(log, bytes: 1, commit: [1]) }
@@ -71,7 +74,9 @@ import Testing
         let log = try newLog(storage)
         try write(log, bytes: 1000, commit: [1], sync: false)
         storage.inject(.fail(call: 1, code: EIO))
-        #expect(throws: LogError.io(StorageError(operation: .sync, code: EIO, segment: SegmentID(1)))) { try log.sync() }
+        #expect(throws: LogError.io(StorageError(operation: .sync, code: EIO, segment: SegmentID(1)))) {
+            try log.sync()
+        }
         #expect(throws: LogError.fenced) { try log.sync() }
         #expect(storage.calls == 1 && log.durable == .none)
     }

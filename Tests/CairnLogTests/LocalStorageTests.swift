@@ -13,7 +13,9 @@ import Testing
         let storage = try LocalSegmentStorage(path: path, options: options)
         let log = try newLog(storage)
         var locations: [RecordLocation] = []
-        for number in 0..<12 { locations.append(try write(log, bytes: 300_000 + number, commit: [UInt8(number)]).location) }
+        for number in 0..<12 {
+            locations.append(try write(log, bytes: 300_000 + number, commit: [UInt8(number)]).location)
+        }
         for (number, location) in locations.enumerated() {
             #expect(try copy(log.read(location).bytes) == copy(pattern(300_000 + number, 1)))
         }
@@ -63,7 +65,11 @@ import Testing
         try Data().write(to: URL(fileURLWithPath: segments + "notes.txt"))
         let reopened = try LocalSegmentStorage(path: folder.path + "/shard-000")
         #expect(try Set(reopened.list()) == [SegmentID(7), SegmentID(123_456_789)])
-        #expect(try Set(FileManager.default.contentsOfDirectory(atPath: segments)) == ["00000007.seg", "123456789.seg", "notes.txt"])
+        #expect(
+            try Set(FileManager.default.contentsOfDirectory(atPath: segments)) == [
+                "00000007.seg", "123456789.seg", "notes.txt",
+            ]
+        )
 
         let target = UnsafeMutableRawBufferPointer.allocate(byteCount: 8192, alignment: 4096)
         defer { target.deallocate() }
@@ -77,7 +83,9 @@ import Testing
         #expect(throws: StorageError(operation: .read, code: ENOENT, segment: SegmentID(7))) {
             try reopened.read(SegmentID(7), at: 0, into: target)
         }
-        #expect(throws: StorageError(operation: .delete, code: ENOENT, segment: SegmentID(7))) { try reopened.delete(SegmentID(7)) }
+        #expect(throws: StorageError(operation: .delete, code: ENOENT, segment: SegmentID(7))) {
+            try reopened.delete(SegmentID(7))
+        }
         try storage.writeSuperblock(slot: 1, [UInt8](repeating: 3, count: 4096))
         #expect(try storage.readSuperblock() == [UInt8](repeating: 0, count: 4096) + [UInt8](repeating: 3, count: 4096))
     }

@@ -95,9 +95,13 @@ import Testing
         let storage = SimulatedStorage()
         _ = try newLog(storage)
         let other = LogIdentity(store: identity.store, shard: ShardIndex(4))
-        func open(_ identity: LogIdentity) throws { _ = try LogRecovery(storage, identity: identity, options: LogOptions(), from: nil) }
+        func open(_ identity: LogIdentity) throws {
+            _ = try LogRecovery(storage, identity: identity, options: LogOptions(), from: nil)
+        }
         #expect(throws: LogError.foreign(identity)) { try open(other) }
-        #expect(throws: LogError.foreign(identity)) { try LogRecovery.format(storage, identity: other, segmentSize: segmentSize) }
+        #expect(throws: LogError.foreign(identity)) {
+            try LogRecovery.format(storage, identity: other, segmentSize: segmentSize)
+        }
         let good = storage.superblock()
         for slot in 0..<2 {
             var rotten = good
@@ -114,6 +118,24 @@ import Testing
         let block = Format.sealedBlock(magic: Format.superblockMagic, body: newer)
         storage.setSuperblock(block + block)
         #expect(throws: LogError.unsupportedFormat(2)) { try open(identity) }
+    }
+
+    /// Cut short twice in a row, the second time in the first slot: what was whole in between must not be the one overwritten.
+    @Test func theNewestSuperblockOutlivesATornWrite() throws {
+        let storage = SimulatedStorage()
+        _ = try newLog(storage)
+        var superblock = try Superblock.read(from: storage, identity: identity)
+        for kept in 1...4 {
+            superblock.sequence += 1
+            superblock.epoch = superblock.epoch.next
+            storage.inject(.kill(call: 2))
+            #expect(throws: LogError.self) { try superblock.write(to: storage) }
+            storage.inject(.kill(call: 1))
+            var next = superblock
+            next.sequence += 1
+            #expect(throws: LogError.self) { try next.write(to: storage) }
+            #expect(try Superblock.read(from: storage, identity: identity) == superblock, "round \(kept)")
+        }
     }
 
     /// A live segment that is gone is damage wherever it is read, and no reason to refuse all the rest.

@@ -52,7 +52,8 @@ final class SimulatedStorage: SegmentStorage {
             for (id, segment) in disk.segments {
                 var durable = segment.durable
                 for range in segment.pending {
-                    for sector in stride(from: range.lowerBound, to: range.upperBound, by: 512) where keeping(id, sector) {
+                    for sector in stride(from: range.lowerBound, to: range.upperBound, by: 512)
+                    where keeping(id, sector) {
                         let end = min(sector + 512, range.upperBound)
                         durable.replaceSubrange(sector..<end, with: segment.current[sector..<end])
                     }
@@ -87,7 +88,9 @@ final class SimulatedStorage: SegmentStorage {
 
     /// Counts a call; whether a write does half of its work before it fails.
     private func enter(
-        _ disk: inout Disk, _ operation: StorageError.Operation, _ segment: SegmentID?
+        _ disk: inout Disk,
+        _ operation: StorageError.Operation,
+        _ segment: SegmentID?
     ) throws(StorageError) {
         disk.calls += 1
         switch disk.fault {
@@ -112,11 +115,16 @@ final class SimulatedStorage: SegmentStorage {
     }
 
     func write(_ segment: SegmentID, at offset: Int, _ bytes: UnsafeRawBufferPointer) throws(StorageError) {
-        precondition(offset.isMultiple(of: 4096) && bytes.count.isMultiple(of: 4096) && UInt(bitPattern: bytes.baseAddress) % 4096 == 0)
+        precondition(
+            offset.isMultiple(of: 4096) && bytes.count.isMultiple(of: 4096)
+                && UInt(bitPattern: bytes.baseAddress) % 4096 == 0
+        )
         // Safety: used only while this call lasts.
         nonisolated(unsafe) let bytes = bytes
         try disk.withLock { disk throws(StorageError) in
-            guard disk.segments[segment] != nil else { throw StorageError(operation: .write, code: ENOENT, segment: segment) }
+            guard disk.segments[segment] != nil else {
+                throw StorageError(operation: .write, code: ENOENT, segment: segment)
+            }
             func put(_ count: Int) {
                 disk.segments[segment]!.current.withUnsafeMutableBytes {
                     UnsafeMutableRawBufferPointer(rebasing: $0[offset..<offset + count])
@@ -135,7 +143,9 @@ final class SimulatedStorage: SegmentStorage {
     func sync(_ segment: SegmentID) throws(StorageError) {
         try disk.withLock { disk throws(StorageError) in
             try enter(&disk, .sync, segment)
-            guard let state = disk.segments[segment] else { throw StorageError(operation: .sync, code: ENOENT, segment: segment) }
+            guard let state = disk.segments[segment] else {
+                throw StorageError(operation: .sync, code: ENOENT, segment: segment)
+            }
             disk.segments[segment] = nil
             var durable = state.durable
             for range in state.pending { durable.replaceSubrange(range, with: state.current[range]) }
@@ -143,7 +153,9 @@ final class SimulatedStorage: SegmentStorage {
         }
     }
 
-    func read(_ segment: SegmentID, at offset: Int, into target: UnsafeMutableRawBufferPointer) throws(StorageError) -> Int {
+    func read(_ segment: SegmentID, at offset: Int, into target: UnsafeMutableRawBufferPointer) throws(StorageError)
+        -> Int
+    {
         // Safety: used only while this call lasts.
         nonisolated(unsafe) let target = target
         return try disk.withLock { disk throws(StorageError) in
@@ -176,8 +188,11 @@ final class SimulatedStorage: SegmentStorage {
                 disk.superblock += [UInt8](repeating: 0, count: start + 4096 - disk.superblock.count)
             }
             do throws(StorageError) { try enter(&disk, .writeSuperblock, nil) } catch {
-                // The moment of a power cut may be in the middle of a slot.
-                if case .fail = disk.fault {} else { disk.superblock.replaceSubrange(start..<start + 512, with: bytes[..<512]) }
+                // Worse than a disk with sectors: the middle of the fields.
+                if case .fail = disk.fault {
+                } else {
+                    disk.superblock.replaceSubrange(start..<start + 44, with: bytes[..<44])
+                }
                 throw error
             }
             disk.superblock.replaceSubrange(start..<start + 4096, with: bytes)

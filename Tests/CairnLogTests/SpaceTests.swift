@@ -74,7 +74,10 @@ import Testing
         for _ in 0..<6 {
             log = try recover(storage, &index, options: options(segments: 8))
             // Nothing was recycled, so there is nothing for others; what frees space has the segment of the epoch.
-            #expect(throws: LogError.full) { try write(log, bytes: 524_000, commit: [1]); try write(log, bytes: 524_000, commit: [1]) }
+            #expect(throws: LogError.full) {
+                try write(log, bytes: 524_000, commit: [1])
+                try write(log, bytes: 524_000, commit: [1])
+            }
             let group = try log.makeGroup(for: .reclaim, records: 0, bytes: 0, commit: 100)
             try group.finish(commit: [8])
             index.position = try log.write(group, sync: true)

@@ -8,7 +8,9 @@ import Testing
     /// Fills segments with groups of one size, and recycles each at once, so that old groups lie exactly where new ones go.
     private func round(_ log: SegmentLog, _ index: inout ModelIndex, groups: Int) throws {
         for _ in 0..<groups {
-            let commit = [UInt8(truncatingIfNeeded: index.commits.count), UInt8(truncatingIfNeeded: index.commits.count >> 8)]
+            let commit = [
+                UInt8(truncatingIfNeeded: index.commits.count), UInt8(truncatingIfNeeded: index.commits.count >> 8),
+            ]
             index.position = try write(log, bytes: 200_000, commit: commit).position
             index.commits.append(commit)
             for segment in log.segments where segment.use == .closed && segment.id != index.position!.segment {
@@ -89,7 +91,9 @@ import Testing
         }
         #expect(try log.read(location).bytes.count == 300)
         // And locations that a damaged index might give.
-        for (offset, length) in [(location.offset + 8, 300), (location.offset, 299), (1 << 20, 300), (.max - 7, 4), (0, .max)] as [(UInt32, UInt32)] {
+        for (offset, length) in [
+            (location.offset + 8, 300), (location.offset, 299), (1 << 20, 300), (.max - 7, 4), (0, .max),
+        ] as [(UInt32, UInt32)] {
             let wrong = RecordLocation(segment: location.segment, offset: offset, length: length, seed: location.seed)
             #expect(throws: LogError.damaged(.record(wrong))) { try log.read(wrong) }
         }

@@ -5,7 +5,9 @@ import Testing
 @testable import CairnLog
 
 let identity = LogIdentity(
-    store: UUID128(bytes: (0..<16).map { UInt8($0 * 16 + 1) })!, shard: ShardIndex(3))
+    store: UUID128(bytes: (0..<16).map { UInt8($0 * 16 + 1) })!,
+    shard: ShardIndex(3)
+)
 let segmentSize = 1 << 20
 
 /// A folder that goes when the test ends.
@@ -45,14 +47,22 @@ func pattern(_ count: Int, _ seed: UInt64) -> BufferSlice {
 
 func chunkHeader(_ bytes: BufferSlice, _ number: UInt64 = 0) -> ChunkHeader {
     ChunkHeader(
-        account: 7, fingerprint: Fingerprint(bytes: [UInt8](repeating: UInt8(truncatingIfNeeded: number), count: 32))!, codec: .raw,
-        rawLength: UInt32(bytes.count), rawChecksum: CRC32C.extend(0, bytes.bytes))
+        account: 7,
+        fingerprint: Fingerprint(bytes: [UInt8](repeating: UInt8(truncatingIfNeeded: number), count: 32))!,
+        codec: .raw,
+        rawLength: UInt32(bytes.count),
+        rawChecksum: CRC32C.extend(0, bytes.bytes)
+    )
 }
 
 func patchHeader(_ bytes: BufferSlice, _ number: UInt64 = 0) -> PatchHeader {
     PatchHeader(
-        lineage: number, chunk: ChunkIndex(number + 1), version: DataVersion(number + 2), start: 512,
-        rawChecksum: CRC32C.extend(0, bytes.bytes))
+        lineage: number,
+        chunk: ChunkIndex(number + 1),
+        version: DataVersion(number + 2),
+        start: 512,
+        rawChecksum: CRC32C.extend(0, bytes.bytes)
+    )
 }
 
 /// What an index would keep: the commits in order, and where the log stands after each.
@@ -70,7 +80,9 @@ struct ModelIndex {
 
 /// Recovers, with a durable index that stands where `index` does; it is then what replay made of it.
 func recover(
-    _ storage: any SegmentStorage, _ index: inout ModelIndex, options: LogOptions = LogOptions()
+    _ storage: any SegmentStorage,
+    _ index: inout ModelIndex,
+    options: LogOptions = LogOptions()
 ) throws(LogError) -> SegmentLog {
     let recovery = try LogRecovery(storage, identity: identity, options: options, from: index.position)
     while let group = try recovery.next() { index.apply(group) }
@@ -87,7 +99,11 @@ func newLog(_ storage: any SegmentStorage, options: LogOptions = LogOptions()) t
 /// Writes a group with one chunk of `bytes` bytes, and gives the chunk's location.
 @discardableResult
 func write(
-    _ log: SegmentLog, bytes count: Int, commit: [UInt8], sync: Bool = true, purpose: GroupPurpose = .normal
+    _ log: SegmentLog,
+    bytes count: Int,
+    commit: [UInt8],
+    sync: Bool = true,
+    purpose: GroupPurpose = .normal
 ) throws(LogError) -> (location: RecordLocation, position: LogPosition) {
     let bytes = pattern(count, UInt64(commit.count))
     let group = try log.makeGroup(for: purpose, records: 1, bytes: count, commit: commit.count)

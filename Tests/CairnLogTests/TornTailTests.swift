@@ -6,7 +6,9 @@ import Testing
 /// The log's end after a crash: the last group is all there or is not there; nothing before it is touched.
 @Suite struct TornTailTests {
     /// Three groups: two durable, the third of which nothing is known.
-    private func written() throws -> (storage: SimulatedStorage, index: ModelIndex, last: Range<Int>, segment: SegmentID) {
+    private func written() throws -> (
+        storage: SimulatedStorage, index: ModelIndex, last: Range<Int>, segment: SegmentID
+    ) {
         let storage = SimulatedStorage()
         let log = try newLog(storage)
         try write(log, bytes: 5000, commit: [1])
@@ -43,7 +45,9 @@ import Testing
         let (storage, _, last, segment) = try written()
         var random = Random(state: 77)
         let length = 64 + 72 + 9000 + 64 + 512 + 32 + 3
-        let places = Array(0..<256) + (0..<300).map { _ in Int.random(in: 0..<last.count, using: &random) } + Array(length - 700..<length)
+        let places =
+            Array(0..<256) + (0..<300).map { _ in Int.random(in: 0..<last.count, using: &random) }
+            + Array(length - 700..<length)
         let bytes = storage.bytes(segment)
         for place in places {
             let offset = last.lowerBound + place

@@ -86,7 +86,9 @@ import Testing
         _ = group.appendChunk(chunkHeader(bytes), bytes)
         #expect(group.hasRoom(records: 1, bytes: 4000, commit: segmentSize / 4))
         #expect(!group.hasRoom(records: 1, bytes: 4300, commit: 0))
-        #expect(throws: LogError.groupTooLarge) { try group.finish(commit: [UInt8](repeating: 0, count: segmentSize / 4 + 1)) }
+        #expect(throws: LogError.groupTooLarge) {
+            try group.finish(commit: [UInt8](repeating: 0, count: segmentSize / 4 + 1))
+        }
         try group.finish(commit: [UInt8](repeating: 1, count: 300))
         _ = try log.write(group, sync: false)
         #expect(log.durable == .none)
@@ -107,7 +109,9 @@ import Testing
         #expect(Set(positions.map(\.segment)).count >= 5)
         for held in -1..<positions.count {
             var index = ModelIndex(
-                commits: (0...held + 1).dropLast().map { [UInt8($0)] }, position: held < 0 ? nil : positions[held])
+                commits: (0...held + 1).dropLast().map { [UInt8($0)] },
+                position: held < 0 ? nil : positions[held]
+            )
             _ = try recover(storage.copy(), &index)
             #expect(index.commits == (0..<30).map { [UInt8($0)] } && index.position == positions.last)
         }
