@@ -2,6 +2,7 @@
 #define CAIRN_EPOLL_SHIM_H
 // Swift's Glibc module leaves sys/epoll.h out, and hides what glibc only shows under _GNU_SOURCE.
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <stdint.h>
 
 // The anonymous enum's members and the union of epoll_event reach Swift awkwardly, and epoll_event is packed.
@@ -11,6 +12,10 @@
 #define CAIRN_EPOLLHUP 0x010u
 #define CAIRN_EPOLLRDHUP 0x2000u
 
+int accept4(int socket, struct sockaddr *restrict address, socklen_t *restrict length, int flags);
+static inline int cairn_accept(int socket, struct sockaddr *address, socklen_t *length, int flags) {
+    return accept4(socket, address, length, flags);
+}
 static inline int cairn_epoll_ctl(int epoll, int operation, int descriptor, uint32_t events, uint64_t token) {
     struct epoll_event event = {.events = events, .data = {.u64 = token}};
     return epoll_ctl(epoll, operation, descriptor, &event);

@@ -1,46 +1,181 @@
+internal import CairnCore
 public import CairnCrypto
-public import CairnTransport
+internal import CairnTransport
+internal import CairnWire
+internal import Collections
+internal import Synchronization
 
 /// A connection whose two sides call each other. Every method may be called from any thread.
-public final class RPCConnection: Sendable {
-    init() {}
+///
+/// It stays open, and alive, until one side ends it: who no longer needs it says ``close(status:detail:)``.
+// Safety: everything that changes is confined to the loop (asserted at each entry), but for what has a mutex or is atomic.
+public final class RPCConnection: @unchecked Sendable {
+    struct Facts {
+        var peerHello: [UInt8] = []
+        var peerLimits = SessionLimits()
+        var peerCertificate: PeerCertificate?
+        var context: (any Sendable)?
+        var isOpen = false
+    }
+    /// A call of ours that has not completed.
+    struct Outgoing {
+        /// Nil once it was sent.
+        var request: Request?
+        let completion: @Sendable (Result<Answer, RPCError>) -> Void
+        let deadline: UInt64?
+        /// 0 until it was sent.
+        var id: UInt64 = 0
+    }
+    /// A call of the peer's that has not been answered.
+    struct Served {
+        /// The handler's: dropping it answers the call.
+        weak var call: IncomingCall?
+        let method: UInt32
+        /// Credit to give back when the request's buffers are free.
+        var cost: Int
+        /// What the answer budget holds for it.
+        var charged = 0
+        /// Waits in the answer budget.
+        var turn: (@Sendable () -> Void)?
+    }
+    /// What is to be done once the bytes before `end` are with the system.
+    struct WriteMark {
+        enum Kind { case answer, reserve }
+        let end: UInt64
+        let bytes: Int
+        let kind: Kind
+    }
 
-    /// Connects, proves who both sides are, and exchanges HELLOs.
-    /// - Parameters:
-    ///   - hello: our encoded `cairn.v1.Hello`; its `limits` are set from the configuration.
-    ///   - handler: takes the server's calls (SPEC S10); nil: they are answered UNIMPLEMENTED.
-    public static func connect(
-        to endpoint: Endpoint, tls: TLSContext, hello: [UInt8], configuration: RPCConfiguration = RPCConfiguration(),
-        handler: (any CallHandler)? = nil, loops: EventLoops = .shared
-    ) async throws(RPCError) -> RPCConnection { fatalError("skeleton") }
+    let loop: EventLoop
+    let configuration: RPCConfiguration
+    let facts = Mutex(Facts())
+    private let lastToken = Atomic<UInt64>(0)
+
+    // Confined to the loop.
+    var session: Session
+    var transport: Connection?
+    var decoder: FrameDecoder
+    var hello: [UInt8]
+    var handler: (any CallHandler)?
+    var authenticator: (any Authenticator)?
+    /// Tells who made the connection how opening went: called once.
+    var opened: (@Sendable (RPCError?) -> Void)?
+    var liveness: Liveness
+    var timer: LoopTimer!
+    /// By when HELLOs must have been exchanged; nil once they were.
+    var helloDeadline: UInt64?
+    /// By when the peer must have closed after our GOAWAY.
+    var farewellDeadline: UInt64?
+    var framesReceived: UInt64 = 0
+    var requestArrival: UInt64 = 0
+    var outgoing: [CallToken: Outgoing] = [:]
+    var outgoingDeadlines = DeadlineQueue<CallToken>()
+    var served: [UInt64: Served] = [:]
+    var servedDeadlines = DeadlineQueue<UInt64>()
+    /// Calls that wait until the answer budget has room at all.
+    var undelivered = Deque<IncomingCall>()
+    var budget: AnswerBudget
+    var marks = Deque<WriteMark>()
+    /// Bytes of frames on their way that no call pays for.
+    var reserveBytes = 0
+    var isSettling = false
+    var hasEnded = false
+    var endError: RPCError?
+    var closeObservers: [@Sendable (RPCError?) -> Void] = []
+    var retireObservers: [@Sendable () -> Void] = []
+
+    init(_ role: Session.Role, loop: EventLoop, configuration: RPCConfiguration, hello: [UInt8]) {
+        self.loop = loop
+        self.configuration = configuration
+        self.hello = hello
+        let now = EventLoop.now
+        session = Session(role, limits: configuration.limits)
+        decoder = FrameDecoder(messageLimit: SessionLimits.helloBytes, payloadLimit: 0)
+        budget = AnswerBudget(limit: configuration.answerBudgetBytes)
+        liveness = Liveness(configuration, now: now)
+        helloDeadline = now + configuration.handshakeLimit.nanoseconds
+        timer = LoopTimer(loop: loop) { [weak self] in self?.timePassed() }
+    }
+
+    // MARK: Public facts
 
     /// The peer's encoded `cairn.v1.Hello`.
-    public var peerHello: [UInt8] { fatalError("skeleton") }
+    public var peerHello: [UInt8] { facts.withLock { $0.peerHello } }
     /// What the peer takes.
-    public var peerLimits: SessionLimits { fatalError("skeleton") }
-    public var peerCertificate: PeerCertificate { fatalError("skeleton") }
-    /// What the server's authenticator attached to the connection; nil on the client's side.
-    public var context: (any Sendable)? { fatalError("skeleton") }
+    public var peerLimits: SessionLimits { facts.withLock { $0.peerLimits } }
+    /// Who the peer is. Known on every connection that this module hands out.
+    public var peerCertificate: PeerCertificate {
+        guard let certificate = facts.withLock({ $0.peerCertificate }) else { preconditionFailure("before the handshake") }
+        return certificate
+    }
+    /// What the server's authenticator attached to the connection; nil before, and on the client's side.
+    public var context: (any Sendable)? { facts.withLock { $0.context } }
     /// Whether new calls are taken: not after a GOAWAY from either side, nor after the end.
-    public var isOpen: Bool { fatalError("skeleton") }
+    public var isOpen: Bool { facts.withLock { $0.isOpen } }
+
+    // MARK: Public calls
 
     /// Makes a call. `completion` is called exactly once, on the connection's loop: it must not block.
     @discardableResult
     public func call(
         _ request: Request, completion: @escaping @Sendable (Result<Answer, RPCError>) -> Void
-    ) -> CallToken { fatalError("skeleton") }
-    /// Makes a call. Cancelling the task cancels the call and throws `.cancelled` at once; the peer may yet have carried it out.
-    public func call(_ request: Request) async throws(RPCError) -> Answer { fatalError("skeleton") }
-    /// Cancels a call: it completes with `.cancelled` at once, unless it has already completed.
-    public func cancel(_ token: CallToken) { fatalError("skeleton") }
+    ) -> CallToken {
+        let token = CallToken(rawValue: lastToken.add(1, ordering: .relaxed).newValue)
+        let deadline = request.timeout.map { EventLoop.now + $0.nanoseconds }
+        onLoop { $0.begin(token, Outgoing(request: request, completion: completion, deadline: deadline)) }
+        return token
+    }
 
-    /// Takes no more calls from the peer (GOAWAY), cancels those under way, and calls `body` on the loop when the last of them
-    /// has ended and nothing more can come of them (SPEC C5); then closes.
-    public func retire(then body: @escaping @Sendable () -> Void) { fatalError("skeleton") }
-    /// Finishes what is in flight, in both directions, and closes.
-    public func drain() { fatalError("skeleton") }
+    /// Makes a call. Cancelling the task cancels the call and throws `.cancelled` at once; the peer may yet carry it out.
+    public func call(_ request: Request) async throws(RPCError) -> Answer {
+        let placed = Mutex<(token: CallToken?, isCancelled: Bool)>((nil, false))
+        let result = await withTaskCancellationHandler {
+            await withCheckedContinuation { (continuation: CheckedContinuation<Result<Answer, RPCError>, Never>) in
+                let token = call(request) { continuation.resume(returning: $0) }
+                let isCancelled = placed.withLock { placed in
+                    placed.token = token
+                    return placed.isCancelled
+                }
+                if isCancelled { cancel(token) }
+            }
+        } onCancel: {
+            let token = placed.withLock { placed in
+                placed.isCancelled = true
+                return placed.token
+            }
+            if let token { cancel(token) }
+        }
+        return try result.get()
+    }
+
+    /// Cancels a call: it completes with `.cancelled` at once, unless it has already completed. The peer is told; until it has
+    /// answered, the call holds its slot among those in flight.
+    public func cancel(_ token: CallToken) { onLoop { $0.giveUp(token, .cancelled) } }
+
+    /// Takes no more calls from the peer, cancels those under way, and calls `body` on the loop when the last of them has ended
+    /// and nothing more can come of them (SPEC C5); then closes. Also after the connection's end: its calls may go on.
+    public func retire(then body: @escaping @Sendable () -> Void) { onLoop { $0.beginRetirement(body) } }
+    /// Finishes what is in flight, in both directions, and closes. The peer is told to make no new calls.
+    public func drain() { onLoop { $0.beginDrain() } }
     /// Ends the connection: calls in flight fail with `.connectionLost`. With a status, a GOAWAY says why first.
-    public func close(status: UInt32 = 0, detail: [UInt8] = []) { fatalError("skeleton") }
-    /// Calls `body` once, on the loop, when the connection has ended: at once if it has. Nil: closed in order.
-    public func onClose(_ body: @escaping @Sendable (RPCError?) -> Void) { fatalError("skeleton") }
+    public func close(status: UInt32 = 0, detail: [UInt8] = []) { onLoop { $0.end(status: status, detail: detail) } }
+    /// Calls `body` once, on the loop, when the connection has ended: soon, if it has. Nil: closed in order.
+    public func onClose(_ body: @escaping @Sendable (RPCError?) -> Void) {
+        onLoop { connection in
+            if connection.hasEnded {
+                body(connection.endError)
+            } else {
+                connection.closeObservers.append(body)
+            }
+        }
+    }
+
+    /// Runs `body` in one of the loop's batches: at once when already there.
+    func onLoop(_ body: @escaping @Sendable (RPCConnection) -> Void) {
+        if loop.isCurrent {
+            body(self)
+        } else {
+            loop.execute { body(self) }
+        }
+    }
 }

@@ -1,0 +1,142 @@
+internal import CairnCore
+internal import CairnTransport
+internal import CairnWire
+
+/// The peer's calls: given to the handler, charged for their answers, answered, and their credit given back.
+extension RPCConnection {
+    func serve(_ frame: Frame) {
+        let header = frame.header
+        let deadline = header.value == 0 ? nil : requestArrival + UInt64(header.value) * 1_000_000
+        let call = IncomingCall(frame, connection: self, deadline: deadline)
+        served[call.id] = Served(call: call, method: header.method, cost: creditCost(of: header))
+        if let deadline {
+            servedDeadlines.insert(call.id, at: deadline, live: served.count) { served[$0] != nil }
+            timer.setNoLater(deadline)
+        }
+        if undelivered.isEmpty, budget.hasRoom {
+            deliver(call)
+        } else {
+            undelivered.append(call)
+        }
+    }
+
+    /// Gives waiting calls to the handler while answers have room.
+    func deliverCalls() {
+        while budget.hasRoom, let call = undelivered.popFirst() {
+            // Given up and answered while it waited?
+            if served[call.id] != nil { deliver(call) }
+        }
+    }
+
+    private func deliver(_ call: IncomingCall) {
+        guard let handler else {
+            finish(call, CallError(.unknownMethod, "this side takes no calls"))
+            return
+        }
+        handler.handle(call)
+    }
+
+    private func finish(_ call: IncomingCall, _ error: CallError) {
+        call.fail(status: error.status.rawValue, detail: error.detail.encode())
+    }
+
+    /// Charges an answer; from any thread.
+    func charge(_ id: UInt64, bytes: Int, then body: @escaping @Sendable () -> Void) {
+        onLoop { connection in
+            guard var entry = connection.served[id] else { return }
+            precondition(entry.charged == 0 && entry.turn == nil, "an answer is charged once")
+            // Nobody waits for this answer: it does not wait either.
+            if let call = entry.call, call.isCancelled {
+                call.abandon()
+                return
+            }
+            if connection.budget.charge(id, bytes: bytes) {
+                entry.charged = bytes
+                connection.served[id] = entry
+                body()
+            } else {
+                entry.turn = body
+                connection.served[id] = entry
+            }
+        }
+    }
+
+    /// Lets calls go on whose answers have room now.
+    func grantTurns() {
+        while let next = budget.next(isWanted: { served[$0]?.turn != nil }) {
+            let turn = served[next.call]?.turn
+            served[next.call]?.turn = nil
+            served[next.call]?.charged = next.bytes
+            turn?()
+        }
+    }
+
+    /// A request's buffers are free before its answer; from any thread.
+    func release(_ id: UInt64) {
+        onLoop { connection in
+            guard let cost = connection.served[id]?.cost, cost > 0 else { return }
+            connection.served[id]?.cost = 0
+            connection.session.callee.released(cost)
+            connection.settle()
+        }
+    }
+
+    /// A call was answered; from any thread.
+    func finish(_ id: UInt64, _ result: Result<ReadyAnswer, CallError>) {
+        onLoop { connection in
+            connection.answer(id, result)
+            connection.settle()
+        }
+    }
+
+    private func answer(_ id: UInt64, _ result: Result<ReadyAnswer, CallError>) {
+        guard let entry = served.removeValue(forKey: id) else { return }
+        session.callee.released(entry.cost)
+        if !hasEnded {
+            let answer = fitting(result)
+            let header = FrameHeader(
+                .response, method: entry.method, callID: id, value: answer.status, messageBytes: answer.message.count,
+                payloadBytes: answer.payloadBytes)
+            let bytes = FrameHeader.byteCount + header.bodyBytes
+            budget.adjust(from: entry.charged, to: bytes)
+            send(header, message: answer.message, payload: answer.payload)
+            mark(bytes, .answer)
+        }
+        if served.isEmpty { tellRetired() }
+    }
+
+    /// The answer as the peer can take it.
+    private func fitting(_ result: Result<ReadyAnswer, CallError>) -> ReadyAnswer {
+        let error: CallError
+        switch result {
+        case .failure(let failure): error = failure
+        case .success(let answer):
+            let peer = peerLimits
+            let isFitting = answer.message.count <= Int(peer.messageBytes) && answer.payloadBytes <= Int(peer.payloadBytes)
+            if isFitting { return answer }
+            error = CallError(.internal, "the answer is larger than the peer takes")
+        }
+        return ReadyAnswer(status: error.status.rawValue, message: error.detail.encode())
+    }
+
+    /// The peer no longer wants an answer. Who has not begun is answered here; who has is told.
+    func peerGaveUp(_ id: UInt64, _ cause: IncomingCall.GivenUp) {
+        guard let entry = served[id], let call = entry.call else { return }
+        call.giveUp(cause)
+        let waits = entry.turn != nil || undelivered.contains { $0 === call }
+        if waits {
+            served[id]?.turn = nil
+            call.abandon()
+        }
+    }
+
+    /// Answers a call that is not carried out.
+    func turnAway(_ header: FrameHeader, _ error: CallError) {
+        session.callee.released(creditCost(of: header))
+        let detail = error.detail.encode()
+        sendReserve(
+            FrameHeader(
+                .response, method: header.method, callID: header.callID, value: error.status.rawValue, messageBytes: detail.count),
+            message: detail)
+    }
+}

@@ -1,0 +1,91 @@
+internal import Collections
+internal import Dispatch
+
+/// Something to do at a time that may move: cheap to set again and again to a later one. Confined to its loop.
+public final class LoopTimer {
+    fileprivate var action: (() -> Void)?
+    /// Uptime in nanoseconds.
+    fileprivate var deadline: UInt64?
+    /// When the earliest entry in the loop's heap comes up, if there is one.
+    fileprivate var queued: UInt64?
+    private unowned let loop: EventLoop
+
+    /// `action` runs on the loop; it must not keep the timer's owner alive.
+    public init(loop: EventLoop, action: @escaping () -> Void) {
+        self.loop = loop
+        self.action = action
+    }
+
+    /// Runs the action at `deadline` (uptime in nanoseconds, at some milliseconds' precision) instead of any other time.
+    public func set(_ deadline: UInt64) {
+        self.deadline = deadline
+        if let queued, queued <= deadline { return }
+        queued = deadline
+        loop.timers.insert(self, at: deadline)
+    }
+
+    /// Runs the action at `deadline` unless it is due earlier anyway.
+    public func setNoLater(_ deadline: UInt64) {
+        if let current = self.deadline, current <= deadline { return }
+        set(deadline)
+    }
+
+    public func cancel() { deadline = nil }
+    /// For the owner's end: the action is let go.
+    public func invalidate() {
+        deadline = nil
+        action = nil
+    }
+}
+
+/// All timers of a loop, behind one timer source that is only touched when the earliest deadline moves forward.
+struct TimerQueue {
+    private struct Entry: Comparable {
+        let deadline: UInt64
+        let timer: LoopTimer
+        static func < (a: Entry, b: Entry) -> Bool { a.deadline < b.deadline }
+        static func == (a: Entry, b: Entry) -> Bool { a.deadline == b.deadline }
+    }
+    private var heap = Heap<Entry>()
+    private var armed = UInt64.max
+    let source: any DispatchSourceTimer
+
+    init(queue: DispatchQueue) {
+        source = DispatchSource.makeTimerSource(queue: queue)
+        source.schedule(deadline: .distantFuture)
+    }
+
+    mutating func insert(_ timer: LoopTimer, at deadline: UInt64) {
+        heap.insert(Entry(deadline: deadline, timer: timer))
+        arm()
+    }
+
+    /// The actions that are due at `now`; entries whose timer moved on are put where they belong.
+    mutating func due(_ now: UInt64) -> [() -> Void] {
+        armed = .max
+        var actions: [() -> Void] = []
+        while let first = heap.min, first.deadline <= now {
+            _ = heap.popMin()
+            let timer = first.timer
+            // An entry that was overtaken by an earlier one is of no use any more.
+            guard timer.queued == first.deadline else { continue }
+            timer.queued = nil
+            guard let deadline = timer.deadline else { continue }
+            if deadline <= now {
+                timer.deadline = nil
+                if let action = timer.action { actions.append(action) }
+            } else {
+                timer.queued = deadline
+                heap.insert(Entry(deadline: deadline, timer: timer))
+            }
+        }
+        arm()
+        return actions
+    }
+
+    private mutating func arm() {
+        guard let first = heap.min, first.deadline < armed else { return }
+        armed = first.deadline
+        source.schedule(deadline: DispatchTime(uptimeNanoseconds: armed), leeway: .milliseconds(2))
+    }
+}
