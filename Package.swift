@@ -27,8 +27,10 @@ let all: [Target] = [
     .target(name: "CairnWire", dependencies: ["CairnCore", "CCairnProto", "CProtobufC"]),
     .target(name: "CairnTransport", dependencies: ["CairnCore", "CairnCrypto", "CEpoll", logging, collections]),
     .target(name: "CairnRPC", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnTransport", logging, collections]),
-    .target(name: "CairnLog", dependencies: ["CairnCore", systemPackage, logging]),
-    .target(name: "CairnStore", dependencies: ["CairnCore", "CairnCrypto", "CairnLog", "CRocksDB", logging, collections]),
+    .target(name: "CairnLog", dependencies: ["CairnCore"], exclude: ["FORMAT.md"]),
+    .target(
+        name: "CairnStore", dependencies: ["CairnCore", "CairnCrypto", "CairnLog", "CRocksDB", logging, collections],
+        exclude: ["FORMAT.md"]),
     .target(name: "CairnService", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnStore", logging, collections]),
     .target(name: "CairnServer", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnRPC", "CairnService", logging]),
     .target(name: "CairnClient", dependencies: ["CLinuxFile", "CairnCore", "CairnCrypto", "CairnWire", "CairnRPC", logging, collections]),

@@ -45,7 +45,7 @@ extension Service {
         }
         var parameters = request
         parameters.idempotencyKey = []
-        idempotent(.deleteSnapshot, key: request.idempotencyKey, parameters: parameters, on: shard, context, answer) {
+        idempotent(.deleteSnapshot, key: request.idempotencyKey, parameters: parameters, on: shard, reclaims: true, context, answer) {
             (transaction) throws(ServiceError) in
             let snapshot = try self.snapshot(id, in: transaction, context)
             try storeCall { () throws(StoreError) in try transaction.deleteSnapshot(snapshot) }

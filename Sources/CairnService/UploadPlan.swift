@@ -25,7 +25,7 @@ struct UploadPlan: Sendable {
     }
 
     /// Whole chunks that one call may name by zeros, holes and tokens: bounds the size of its commit.
-    static let chunksPerCall: UInt64 = 65536
+    static let chunksPerCall: UInt64 = 8192
 
     let blocks: [Block]
 

@@ -79,20 +79,23 @@ extension Service {
     ) throws(ServiceError) -> Wire.CreateVolumeResponse {
         var size = creation.size == 0 ? options.defaultVolumeSize : creation.size
         var chunkSize = creation.chunkSize ?? options.defaultChunkSize
+        var source: SnapshotRecord?
         if let id = creation.source {
-            let source = try self.snapshot(id, in: transaction, context)
-            size = creation.size == 0 ? source.size : creation.size
-            guard size >= source.size else {
-                throw ServiceError(.invalidVolumeSize, "\(size) bytes is less than the snapshot's \(source.size)")
+            let found = try self.snapshot(id, in: transaction, context)
+            source = found
+            size = creation.size == 0 ? found.size : creation.size
+            guard size >= found.size else {
+                throw ServiceError(.invalidVolumeSize, "\(size) bytes is less than the snapshot's \(found.size)")
             }
-            guard creation.chunkSize == nil || creation.chunkSize == source.chunkSize else {
-                throw ServiceError(.invalidArgument, "chunk_size must be the snapshot's, \(source.chunkSize.bytes)")
+            guard creation.chunkSize == nil || creation.chunkSize == found.chunkSize else {
+                throw ServiceError(.invalidArgument, "chunk_size must be the snapshot's, \(found.chunkSize.bytes)")
             }
-            chunkSize = source.chunkSize
+            chunkSize = found.chunkSize
         }
+        let (finalSize, finalChunkSize, finalSource) = (size, chunkSize, source)
         let volume = try storeCall { () throws(StoreError) in
             try transaction.createVolume(
-                account: context.account, kind: creation.kind, size: size, chunkSize: chunkSize, source: creation.source,
+                account: context.account, kind: creation.kind, size: finalSize, chunkSize: finalChunkSize, source: finalSource,
                 affinity: creation.affinity, tags: creation.tags)
         }
         var response = Wire.CreateVolumeResponse()
@@ -113,7 +116,7 @@ extension Service {
         }
         var parameters = request
         parameters.idempotencyKey = []
-        idempotent(.deleteVolume, key: request.idempotencyKey, parameters: parameters, on: shard, context, answer) {
+        idempotent(.deleteVolume, key: request.idempotencyKey, parameters: parameters, on: shard, reclaims: true, context, answer) {
             (transaction) throws(ServiceError) in
             let volume = try self.volume(id, in: transaction, context)
             try storeCall { () throws(StoreError) in try transaction.deleteVolume(volume) }
@@ -171,7 +174,7 @@ extension Service {
         guard let id = VolumeID(bytes: request.volumeID), let shard = shard(of: id.uuid) else {
             return answer(.failure(.noSuchVolume))
         }
-        change(on: shard, context, answer) { (transaction) throws(ServiceError) in
+        change(on: shard, Footprint(), context, answer) { (transaction) throws(ServiceError) in
             let volume = try self.volume(id, in: transaction, context)
             try Self.check(size: request.size)
             guard request.size >= volume.size else {

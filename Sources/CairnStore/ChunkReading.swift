@@ -1,6 +1,6 @@
 public import CairnCore
 import CairnCrypto
-public import CairnLog
+import CairnLog
 
 /// What is read: a volume at its present version, or a snapshot.
 public struct ReadSource: Sendable, Hashable {

@@ -50,7 +50,9 @@ final class IndexDatabase: @unchecked Sendable {
         let base = rocksdb_options_create()!
         let options = rocksdb_options_create()!
         // A flush at closing would write what the log has not synced; the C API has this setting only as text.
-        rocksdb_get_options_from_string(base, "avoid_flush_during_shutdown=true", options, nil)
+        var failure: UnsafeMutablePointer<CChar>?
+        rocksdb_get_options_from_string(base, "avoid_flush_during_shutdown=true", options, &failure)
+        precondition(failure == nil, "RocksDB does not know avoid_flush_during_shutdown")
         rocksdb_options_destroy(base)
         rocksdb_options_set_create_if_missing(options, 1)
         rocksdb_options_set_paranoid_checks(options, 1)
@@ -230,7 +232,9 @@ final class IndexOverlay: IndexReading, @unchecked Sendable {
     }
 
     func rollback() {
-        rocksdb_writebatch_wi_rollback_to_save_point(batch, nil)
+        var failure: UnsafeMutablePointer<CChar>?
+        rocksdb_writebatch_wi_rollback_to_save_point(batch, &failure)
+        precondition(failure == nil, "a rollback without a save point")
         encoded.removeLast(encoded.count - savedCount)
     }
 

@@ -1,7 +1,7 @@
 public import CairnCore
 import CairnCrypto
 import CairnLog
-public import Dispatch
+import Dispatch
 import DequeModule
 import Logging
 import Synchronization
@@ -248,7 +248,8 @@ public final class Shard: @unchecked Sendable {
         var answers: [Bool] = []
         answers.reserveCapacity(chunks.count)
         for chunk in chunks {
-            answers.append(try !leaving.contains(chunk) && present.chunk(number, chunk.fingerprint) != nil)
+            let record = try present.chunk(number, chunk.fingerprint)
+            answers.append(record != nil && !leaving.contains(chunk))
         }
         return answers
     }

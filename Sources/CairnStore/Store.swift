@@ -45,13 +45,11 @@ public final class Store: Sendable {
             id: .random(shard: ShardIndex(0)), shardCount: UInt16(creation.shardCount), segmentBytes: creation.segmentBytes)
         for index in 0..<creation.shardCount {
             let shard = ShardIndex(UInt16(index))
-            do throws(StorageError) {
-                let storage = try LocalSegmentStorage(path: shardFolder(folder, shard))
-                try logCall { () throws(LogError) in
-                    try LogRecovery.format(
-                        storage, identity: LogIdentity(store: header.id, shard: shard), segmentSize: Int(header.segmentBytes))
-                }
-            } catch let error as StorageError { throw StoreError(.io, "\(error)") } catch let error as StoreError { throw error }
+            let storage = try openStorage(shardFolder(folder, shard))
+            try logCall { () throws(LogError) in
+                try LogRecovery.format(
+                    storage, identity: LogIdentity(store: header.id, shard: shard), segmentSize: Int(header.segmentBytes))
+            }
         }
         // Last: a store whose making was interrupted is none.
         try header.write(to: folder)
@@ -86,13 +84,16 @@ public final class Store: Sendable {
         return "\(folder)/shard-\(String(repeating: "0", count: 3 - number.count))\(number)"
     }
 
+    private static func openStorage(_ path: String) throws(StoreError) -> LocalSegmentStorage {
+        do throws(StorageError) { return try LocalSegmentStorage(path: path) } catch { throw StoreError(.io, "\(path): \(error)") }
+    }
+
     /// Index, then the log from where the index stands, then a new epoch (DESIGN §5). Killed anywhere, it can be run again.
     private static func openShard(
         _ index: ShardIndex, of header: StoreHeader, in folder: String, _ options: StoreOptions
     ) throws(StoreError) -> Shard {
         let path = shardFolder(folder, index)
-        let storage: LocalSegmentStorage
-        do throws(StorageError) { storage = try LocalSegmentStorage(path: path) } catch { throw StoreError(.io, "\(error)") }
+        let storage = try openStorage(path)
         var settings = IndexDatabase.Options()
         settings.cacheBytes = options.indexCacheBytes
         settings.flushBytes = options.indexFlushBytes

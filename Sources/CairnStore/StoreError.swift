@@ -1,5 +1,5 @@
-public import CairnCore
-public import CairnLog
+import CairnCore
+import CairnLog
 
 /// Why a store, shard or transaction did not do what was asked.
 public struct StoreError: Error, Sendable, Hashable, CustomStringConvertible {

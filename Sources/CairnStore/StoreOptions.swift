@@ -1,4 +1,4 @@
-public import CairnCore
+import CairnCore
 public import Logging
 
 /// What is fixed when a store is made.

@@ -1,6 +1,6 @@
 public import CairnCore
 import CairnCrypto
-public import CairnLog
+import CairnLog
 
 /// Writing chunks and parts of chunks.
 extension Transaction {
