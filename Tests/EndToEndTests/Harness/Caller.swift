@@ -72,3 +72,13 @@ extension ServerProcess {
         try await connect(try credentials(account), instance: instance)
     }
 }
+
+/// The error that a call must end with.
+func failure<Value>(
+    of body: () async throws -> Value, file: String = #fileID, line: Int = #line
+) async throws -> CallError {
+    do {
+        _ = try await body()
+    } catch let error as CallError { return error }
+    throw HarnessError("\(file):\(line): the call was answered as if all were well")
+}
