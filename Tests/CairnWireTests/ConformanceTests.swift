@@ -81,6 +81,13 @@ struct ConformanceTests {
         }
     }
 
+    // MARK: Another implementation
+
+    /// The Python client, which was written from the document alone, runs all of the cases too.
+    @Test func pythonClient() throws {
+        try expectSuccess("Tests/clients/python/conformance.py")
+    }
+
     // MARK: Messages
 
     @Test func messages() throws {
@@ -118,4 +125,18 @@ enum ContractFiles {
     static func json(_ path: String) throws -> [String: Any] {
         try #require(JSONSerialization.jsonObject(with: Data(contentsOf: url(path))) as? [String: Any])
     }
+}
+
+/// Runs a program of the repository; fails the test with what it said unless it exits with 0.
+func expectSuccess(_ program: String, _ arguments: String..., location: SourceLocation = #_sourceLocation) throws {
+    let output = Pipe()
+    let process = Process()
+    process.executableURL = ContractFiles.root.appendingPathComponent(program)
+    process.arguments = arguments
+    process.standardOutput = output
+    process.standardError = output
+    try process.run()
+    let words = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+    process.waitUntilExit()
+    #expect(process.terminationStatus == 0, "\(words.prefix(2000))", sourceLocation: location)
 }
