@@ -129,3 +129,28 @@ final class ServerProcess: Sendable {
         try ChildProcess(Program.cairn, arguments, environment: try environment(account), input: input, in: folder)
     }
 }
+
+extension ServerProcess {
+    /// What the store's segment files take on disk.
+    func logBytes() throws -> Int {
+        try files(under: store, ending: ".seg").reduce(0) { sum, path in
+            var facts = stat()
+            guard stat(path, &facts) == 0 else { return sum }
+            return sum + Int(facts.st_blocks) * 512
+        }
+    }
+
+    /// Bytes that the server has written, to files and sockets, since it started.
+    var writtenBytes: Int {
+        get throws {
+            let text = try String(contentsOfFile: "/proc/\(pid)/io", encoding: .utf8)
+            let line = text.split(separator: "\n").first { $0.hasPrefix("wchar:") } ?? ""
+            guard let count = Int(line.filter(\.isNumber)) else { throw HarnessError("/proc/\(pid)/io has no wchar") }
+            return count
+        }
+    }
+
+    func files(under folder: String, ending suffix: String) throws -> [String] {
+        try FileManager.default.subpathsOfDirectory(atPath: folder).filter { $0.hasSuffix(suffix) }.map { folder + "/" + $0 }
+    }
+}
