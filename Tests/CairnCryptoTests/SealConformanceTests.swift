@@ -16,9 +16,14 @@ struct SealConformanceTests {
         }
         let number: String
         let size: UInt64
-        let chunk_size: Int
+        let chunkSize: Int
         let content: [Part]
         let seal: String
+
+        enum CodingKeys: String, CodingKey {
+            case number, size, content, seal
+            case chunkSize = "chunk_size"
+        }
     }
 
     @Test func seals() throws {
@@ -28,7 +33,7 @@ struct SealConformanceTests {
         let cases = try JSONDecoder().decode(File.self, from: data).cases
         #expect(cases.count >= 8)
         for item in cases {
-            let chunkSize = try #require(ChunkSize(bytes: item.chunk_size))
+            let chunkSize = try #require(ChunkSize(bytes: item.chunkSize))
             // The store's and the client's.
             var seal = Seal(size: item.size, chunkSize: chunkSize)
             var builder = SealBuilder(size: item.size, chunkSize: chunkSize)

@@ -34,7 +34,9 @@ struct ConformanceTests {
     }
 
     private func receive(
-        _ bytes: [UInt8], pieceSize: Int, limits: (UInt32, UInt32)
+        _ bytes: [UInt8],
+        pieceSize: Int,
+        limits: (UInt32, UInt32)
     ) -> (frames: [[String: String]], error: String?, isIncomplete: Bool) {
         var decoder = FrameDecoder(messageLimit: limits.0, payloadLimit: limits.1)
         var frames: [[String: String]] = []
@@ -96,16 +98,25 @@ struct ConformanceTests {
         for item in cases {
             let type = try #require(allMessages.first { $0.messageName == item["message"] as? String }, "\(item)")
             let bytes = try #require((item["bytes"] as? String).flatMap(Hex.decode), "\(item)")
-            try check(type, bytes, #require(item["expect"] as? [String: Any]), "\(item["number"] ?? "?"): \(item["name"] ?? "?")")
+            try check(
+                type,
+                bytes,
+                #require(item["expect"] as? [String: Any]),
+                "\(item["number"] ?? "?"): \(item["name"] ?? "?")"
+            )
         }
     }
 
     private func check<Message: RandomMessage & OracleConvertible>(
-        _: Message.Type, _ bytes: [UInt8], _ expected: [String: Any], _ name: String
+        _: Message.Type,
+        _ bytes: [UInt8],
+        _ expected: [String: Any],
+        _ name: String
     ) throws {
         if let error = expected["error"] as? String {
             let expectedError: WireError =
-                error == "invalid_text" ? .invalidText(message: Message.messageName) : .malformed(message: Message.messageName)
+                error == "invalid_text"
+                ? .invalidText(message: Message.messageName) : .malformed(message: Message.messageName)
             #expect(throws: expectedError, "\(name)") { try Message.decode(bytes) }
             return
         }

@@ -33,6 +33,9 @@ public struct ExportSummary: Sendable, Hashable {
     }
     /// The sums at the end.
     public let progress: TransferProgress
+    /// The image's.
+    public let size: UInt64
+    public let chunkSize: ChunkSize
     /// The seal of what was written (SPEC S6).
     public let seal: Fingerprint
     public let sealCheck: SealCheck
@@ -88,7 +91,9 @@ public final class Exporter: Sendable {
         let seal = run.seal
         let check = try await compare(seal, with: facts)
         try sink.finish()
-        return ExportSummary(progress: counter.value, seal: seal, sealCheck: check, duration: clock.now - begin)
+        return ExportSummary(
+            progress: counter.value, size: facts.size, chunkSize: facts.chunkSize, seal: seal, sealCheck: check,
+            duration: clock.now - begin)
     }
 
     private func facts() async throws(ClientError) -> Facts {
