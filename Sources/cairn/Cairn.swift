@@ -19,6 +19,7 @@ struct Cairn: AsyncParsableCommand {
             Sizes are written like 20GiB, 512M or 1.5TiB; K, M, G and T are binary, KB, MB and GB decimal.
 
             \(ExitCodes.text)
+
             Completion for the shell: cairn --generate-completion-script bash (or zsh, fish).
             """,
         version: "cairn 0.1",

@@ -4,7 +4,7 @@ import Dispatch
 import Foundation
 
 /// A command that talks to the server.
-protocol ServiceCommand: AsyncParsableCommand {
+protocol ServiceCommand: AsyncParsableCommand, Sendable {
     var connection: ConnectionOptions { get }
     /// What an interrupted user is told about how to go on.
     var interruptedHint: String? { get }
@@ -17,13 +17,17 @@ extension ServiceCommand {
     func run() async throws {
         signal(SIGPIPE, SIG_IGN)
         let command = self
-        let task = Task { () async throws(ClientError) in
-            let client = try command.connection.makeClient()
-            defer { client.close() }
-            try await command.run(with: client)
+        let task = Task { () async -> Result<Void, ClientError> in
+            do throws(ClientError) {
+                let client = try command.connection.makeClient()
+                defer { client.close() }
+                return .success(try await command.run(with: client))
+            } catch {
+                return .failure(error)
+            }
         }
         let interruption = Interruption { task.cancel() }
-        let result = await task.result
+        let result = await task.value
         interruption.end()
         guard case .failure(let error) = result else { return }
         // Whatever a cancelled command stumbled over: it was interrupted.
@@ -56,7 +60,8 @@ enum Session {
 }
 
 /// SIGINT and SIGTERM ask the command to stop. One that does not within its grace, or a second signal, ends the program.
-final class Interruption: Sendable {
+// Safety: the sources are made in the initialiser and never change; Dispatch's sources may be cancelled from any thread.
+final class Interruption: @unchecked Sendable {
     private static let grace: DispatchTimeInterval = .seconds(5)
     private let sources: [any DispatchSourceSignal]
     private let count = Locked(0)
