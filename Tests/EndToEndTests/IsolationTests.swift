@@ -29,7 +29,7 @@ struct IsolationTests {
         add("wrong size", Wire.ResizeVolumeRequest(volumeID: volume, size: 1))
         add("", Wire.AttachVolumeRequest(volumeID: volume))
         add("", Wire.CreateSnapshotRequest(volumeID: volume))
-        add("", Wire.CreateSnapshotsRequest(volumeIds: [volume]))
+        add("", Wire.CreateSnapshotsRequest(volumeIDs: [volume]))
         add("", Wire.DeleteSnapshotRequest(snapshotID: snapshot))
         add("", Wire.DescribeSnapshotRequest(target: .snapshotID(snapshot)))
         add("token", Wire.DescribeSnapshotRequest(target: .snapshotToken(token)))
