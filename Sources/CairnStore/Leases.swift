@@ -51,6 +51,12 @@ final class Leases: Sendable {
         }
     }
 
+    /// Forgets pins of chunks that turned out not to be there.
+    func unpin(_ chunks: [ChunkKey]) {
+        if chunks.isEmpty { return }
+        state.withLock { state in for chunk in chunks { state.ends[chunk] = nil } }
+    }
+
     /// Those of `chunks` that no lease holds; from now on they cannot be pinned, until ``endPurge(_:)``.
     func beginPurge(_ chunks: [ChunkKey]) -> [ChunkKey] {
         let now = DispatchTime.now().uptimeNanoseconds

@@ -247,10 +247,14 @@ public final class Shard: @unchecked Sendable {
         let present = makeView()
         var answers: [Bool] = []
         answers.reserveCapacity(chunks.count)
+        var absent: [ChunkKey] = []
         for chunk in chunks {
             let record = try present.chunk(number, chunk.fingerprint)
+            if record == nil { absent.append(chunk) }
             answers.append(record != nil && !leaving.contains(chunk))
         }
+        // Nobody can have been promised what is not there: an import of new data leaves no pins behind.
+        leases.unpin(absent)
         return answers
     }
 }
