@@ -28,7 +28,7 @@ import Testing
         let volume = try scratch.volume()
         scratch.shard.background.stop()
         var applied = 0
-        for round in 0..<40 {
+        for round in 0..<200 {
             try scratch.change(durability: .onFlush, entries: 64) { (transaction) throws(StoreError) in
                 for chunk in 0..<64 { try transaction.writeChunk(ChunkIndex(UInt64(chunk)), of: volume, round & 1 == 0 ? .zeros : .hole) }
             }
