@@ -48,7 +48,7 @@ let all: [Target] = [
     .testTarget(name: "CairnServiceTests", dependencies: ["CairnService", "CairnCrypto"]),
     .testTarget(name: "CairnClientTests", dependencies: ["CairnClient"]),
     .testTarget(name: "CairnCommandTests", dependencies: ["cairn"]),
-    .testTarget(name: "EndToEndTests", dependencies: ["CairnClient", "CairnServer", "CairnCrypto"]),
+    .testTarget(name: "EndToEndTests", dependencies: ["CairnClient", "CairnCrypto", "CairnRPC", "cairn", "cairnd"]),
 ]
 
 let package = Package(

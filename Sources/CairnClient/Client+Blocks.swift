@@ -69,7 +69,7 @@ extension Wire.ListBlocksRequest {
     static func page(_ token: [UInt8], of target: BlockTarget, in range: BlockRange?) -> Wire.ListBlocksRequest {
         Wire.ListBlocksRequest(
             target: target.wire, range: range.map { Wire.ByteRange(offset: $0.offset, length: $0.length) },
-            page: Wire.PageRequest(limit: UInt32(Limits.pageItems), pageToken: token))
+            page: Wire.PageRequest(limit: UInt32(Limits.blocksPerPage / 2), pageToken: token))
     }
 }
 

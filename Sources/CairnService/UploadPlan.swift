@@ -92,6 +92,8 @@ struct UploadPlan: Sendable {
                 }
                 content = .plain(payload: range)
             case .lz4:
+                // Also because a call with no payload at all has nothing to cut from.
+                guard count > 0 else { throw ServiceError(.invalidArgument, "an LZ4 block brings no bytes") }
                 guard wholeChunk else {
                     throw ServiceError(.invalidArgument, "an LZ4 block must be exactly one whole chunk of \(chunkSize.bytes) bytes")
                 }

@@ -185,7 +185,7 @@ final class FakeServer: Caller {
             var end: UInt64 = 0
             for (index, block) in request.blocks.enumerated() {
                 guard block.offset >= end, block.offset + UInt64(block.length) <= state.size, block.length % 512 == 0 else {
-                    throw CallError(.invalidArgument, "order or range", blockIndex: UInt32(index))
+                    throw CallError(.invalidArgument, "order or range", blockIndex: index)
                 }
                 end = block.offset + UInt64(block.length)
                 let token = try apply(block, index, payload, &at, &next)
@@ -211,7 +211,7 @@ final class FakeServer: Caller {
         case .token(let bytes):
             let fingerprint = Fingerprint(bytes: bytes)!
             guard isWhole, state.store[fingerprint] != nil else {
-                throw CallError(.invalidChunkToken, blockIndex: UInt32(index))
+                throw CallError(.invalidChunkToken, blockIndex: index)
             }
             state.chunks[chunk] = .data(fingerprint)
             return fingerprint
@@ -226,7 +226,7 @@ final class FakeServer: Caller {
                 bytes = raw
             }
             guard bytes.withUnsafeBytes({ CRC32C.extend(0, $0) }) == block.checksum?.crc32c else {
-                throw CallError(.checksumError, blockIndex: UInt32(index))
+                throw CallError(.checksumError, blockIndex: index)
             }
             let fingerprint = bytes.withUnsafeBytes { SHA256.hash($0, padding: chunkSize.bytes - bytes.count) }
             state.store[fingerprint] = bytes

@@ -34,7 +34,9 @@ struct ConformanceTests {
     }
 
     private func receive(
-        _ bytes: [UInt8], pieceSize: Int, limits: (UInt32, UInt32)
+        _ bytes: [UInt8],
+        pieceSize: Int,
+        limits: (UInt32, UInt32)
     ) -> (frames: [[String: String]], error: String?, isIncomplete: Bool) {
         var decoder = FrameDecoder(messageLimit: limits.0, payloadLimit: limits.1)
         var frames: [[String: String]] = []
@@ -81,6 +83,13 @@ struct ConformanceTests {
         }
     }
 
+    // MARK: Another implementation
+
+    /// The Python client, which was written from the document alone, runs all of the cases too.
+    @Test func pythonClient() throws {
+        try expectSuccess("Tests/clients/python/conformance.py")
+    }
+
     // MARK: Messages
 
     @Test func messages() throws {
@@ -89,16 +98,25 @@ struct ConformanceTests {
         for item in cases {
             let type = try #require(allMessages.first { $0.messageName == item["message"] as? String }, "\(item)")
             let bytes = try #require((item["bytes"] as? String).flatMap(Hex.decode), "\(item)")
-            try check(type, bytes, #require(item["expect"] as? [String: Any]), "\(item["number"] ?? "?"): \(item["name"] ?? "?")")
+            try check(
+                type,
+                bytes,
+                #require(item["expect"] as? [String: Any]),
+                "\(item["number"] ?? "?"): \(item["name"] ?? "?")"
+            )
         }
     }
 
     private func check<Message: RandomMessage & OracleConvertible>(
-        _: Message.Type, _ bytes: [UInt8], _ expected: [String: Any], _ name: String
+        _: Message.Type,
+        _ bytes: [UInt8],
+        _ expected: [String: Any],
+        _ name: String
     ) throws {
         if let error = expected["error"] as? String {
             let expectedError: WireError =
-                error == "invalid_text" ? .invalidText(message: Message.messageName) : .malformed(message: Message.messageName)
+                error == "invalid_text"
+                ? .invalidText(message: Message.messageName) : .malformed(message: Message.messageName)
             #expect(throws: expectedError, "\(name)") { try Message.decode(bytes) }
             return
         }
@@ -118,4 +136,18 @@ enum ContractFiles {
     static func json(_ path: String) throws -> [String: Any] {
         try #require(JSONSerialization.jsonObject(with: Data(contentsOf: url(path))) as? [String: Any])
     }
+}
+
+/// Runs a program of the repository; fails the test with what it said unless it exits with 0.
+func expectSuccess(_ program: String, _ arguments: String..., location: SourceLocation = #_sourceLocation) throws {
+    let output = Pipe()
+    let process = Process()
+    process.executableURL = ContractFiles.root.appendingPathComponent(program)
+    process.arguments = arguments
+    process.standardOutput = output
+    process.standardError = output
+    try process.run()
+    let words = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+    process.waitUntilExit()
+    #expect(process.terminationStatus == 0, "\(words.prefix(2000))", sourceLocation: location)
 }

@@ -17,14 +17,18 @@ struct HostileMessageTests {
         #expect(outcomes[true, default: 0] > 1_000 && outcomes[false, default: 0] > 1_000, "\(outcomes)")
     }
 
-    /// Whether the bytes were read. Where the oracle reads them too, both must read the same. (They differ in one thing that
-    /// no sender does and these seeds do not meet: protobuf-c does not merge the numbers of a message field that comes twice.)
-    private func attack<Message: RandomMessage & OracleConvertible>(_: Message.Type, _ random: inout RandomValues) -> Bool {
+    /// Whether the bytes were read. Where the oracle reads them too, both must read the same. (They differ in one thing
+    /// that no sender does and these seeds do not meet: of a message field that comes twice, protobuf-c does not merge the
+    /// numbers.)
+    private func attack<Message: RandomMessage & OracleConvertible>(_: Message.Type, _ random: inout RandomValues)
+        -> Bool
+    {
         let bytes = hostileBytes(Message(random: &random).encode(), &random)
         guard let message = try? Message.decode(bytes) else { return false }
         if var oracle = try? Message.Oracle(serializedBytes: bytes) {
             // What was unknown is not kept by us: both say the known part again.
-            oracle = (try? Message.Oracle(serializedBytes: oracle.serializedData(), options: .discardingUnknown)) ?? oracle
+            oracle =
+                (try? Message.Oracle(serializedBytes: oracle.serializedData(), options: .discardingUnknown)) ?? oracle
             #expect(message.oracle == oracle, "\(Message.messageName): \(bytes)")
         }
         return true
@@ -46,10 +50,14 @@ struct HostileMessageTests {
         func tag(_ key: [UInt8]) -> [UInt8] { [0x0a, UInt8(key.count)] + key }
         #expect(try Wire.Tag.decode(tag(Array("石".utf8))).key == "石")
         #expect(try Wire.Tag.decode(tag([])).key == "")
-        for bad: [UInt8] in [[0x61, 0, 0x62], [0], [0x61, 0], [0xff], [0xc0, 0x80], [0xed, 0xa0, 0x80], [0xe7, 0x9f]] {
+        for bad: [UInt8] in [
+            [0x61, 0, 0x62], [0], [0x61, 0], [0xff], [0xc0, 0x80], [0xed, 0xa0, 0x80], [0xe7, 0x9f],
+        ] {
             #expect(throws: WireError.invalidText(message: "Tag"), "\(bad)") { try Wire.Tag.decode(tag(bad)) }
             let list: [UInt8] = [0x1a, UInt8(bad.count)] + bad
-            #expect(throws: WireError.invalidText(message: "UpdateTagsRequest")) { try Wire.UpdateTagsRequest.decode(list) }
+            #expect(throws: WireError.invalidText(message: "UpdateTagsRequest")) {
+                try Wire.UpdateTagsRequest.decode(list)
+            }
         }
         #expect(try Wire.Tag.decode(Wire.Tag(key: "a\0b").encode()).key == "a\u{fffd}b")
     }
@@ -57,7 +65,9 @@ struct HostileMessageTests {
     @Test func memoryIsBounded() throws {
         // Half a million empty blocks in a megabyte: each would cost a C struct and a Swift one.
         let empties = Array(repeatElement([0x32, 0] as [UInt8], count: 1 << 19).joined())
-        #expect(throws: WireError.overBudget(message: "UploadBlockRequest")) { try Wire.UploadBlockRequest.decode(empties) }
+        #expect(throws: WireError.overBudget(message: "UploadBlockRequest")) {
+            try Wire.UploadBlockRequest.decode(empties)
+        }
         // The same of fields that the contract does not know: 2 bytes each of field 15.
         let unknown = Array(repeatElement([0x78, 0] as [UInt8], count: 1 << 19).joined())
         #expect(throws: WireError.overBudget(message: "FlushRequest")) { try Wire.FlushRequest.decode(unknown) }
@@ -67,8 +77,12 @@ struct HostileMessageTests {
 
     @Test func theFullestCallsFit() throws {
         let block = Wire.UploadBlock(
-            offset: .max, length: .max, checksum: .init(algorithm: .sha256, value: Array(repeating: 1, count: 32)),
-            codec: .lz4, source: .token(Array(repeating: 2, count: 32)))
+            offset: .max,
+            length: .max,
+            checksum: .init(algorithm: .sha256, value: Array(repeating: 1, count: 32)),
+            codec: .lz4,
+            source: .token(Array(repeating: 2, count: 32))
+        )
         let upload = Wire.UploadBlockRequest(blocks: Array(repeating: block, count: 4096))
         #expect(try Wire.UploadBlockRequest.decode(upload.encode()) == upload)
         let query = Wire.QueryChunksRequest(tokens: Array(repeating: Array(repeating: 3, count: 32), count: 16384))

@@ -28,7 +28,8 @@ struct OracleTests {
         var random = RandomValues(seed: 1)
         // Field 1000, as a varint, as 8 bytes, as bytes and as 4 bytes.
         let unknown: [[UInt8]] = [
-            [0xc0, 0x3e, 0x96, 0x01], [0xc1, 0x3e, 1, 2, 3, 4, 5, 6, 7, 8], [0xc2, 0x3e, 3, 9, 9, 9], [0xc5, 0x3e, 1, 2, 3, 4],
+            [0xc0, 0x3e, 0x96, 0x01], [0xc1, 0x3e, 1, 2, 3, 4, 5, 6, 7, 8], [0xc2, 0x3e, 3, 9, 9, 9],
+            [0xc5, 0x3e, 1, 2, 3, 4],
         ]
         for _ in 0..<50 {
             let message = Wire.UploadBlockRequest(random: &random)

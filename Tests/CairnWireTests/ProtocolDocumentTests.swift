@@ -35,7 +35,8 @@ struct ProtocolDocumentTests {
             let message: any WireMessage =
                 switch (frame.header.kind, Wire.Method(header: frame.header.method)) {
                 case (.hello, _): try Wire.Hello.decode(frame.message)
-                case (_, .createVolume?) where frame.header.kind == .request: try Wire.CreateVolumeRequest.decode(frame.message)
+                case (_, .createVolume?) where frame.header.kind == .request:
+                    try Wire.CreateVolumeRequest.decode(frame.message)
                 case (_, .createVolume?): try Wire.CreateVolumeResponse.decode(frame.message)
                 case (.request, .uploadBlock?): try Wire.UploadBlockRequest.decode(frame.message)
                 case (_, .uploadBlock?): try Wire.UploadBlockResponse.decode(frame.message)
@@ -63,7 +64,9 @@ struct ProtocolDocumentTests {
         for row in rows {
             let number = try #require(Int32(row[0]), "\(row)")
             let reason = Wire.Reason(rawValue: number)
-            #expect([reason.description, reason.status.description, reason.isRetryable ? "yes" : "no"] == Array(row[1...3]))
+            #expect(
+                [reason.description, reason.status.description, reason.isRetryable ? "yes" : "no"] == Array(row[1...3])
+            )
         }
     }
 
@@ -74,7 +77,10 @@ struct ProtocolDocumentTests {
 
     @Test func kindsTable() throws {
         let rows = try table(after: "### Kinds")
-        #expect(rows.map { "\($0[0]) \($0[1].lowercased())" } == FrameKind.allCases.map { "\($0.rawValue) \("\($0)".lowercased())" })
+        #expect(
+            rows.map { "\($0[0]) \($0[1].lowercased())" }
+                == FrameKind.allCases.map { "\($0.rawValue) \("\($0)".lowercased())" }
+        )
     }
 
     /// The cells of the rows of the first table after a heading.

@@ -1,7 +1,8 @@
 """The Swift value types of messages and enums."""
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 
-from cairnproto.names import MAX_LINE, Unsupported, default_value, element_type, lower_camel, quoted, snake, swift_type, upper_camel
+from cairnproto.names import (
+    MAX_LINE, Unsupported, default_value, element_type, lower_camel, quoted, snake, swift_type, upper_camel)
 
 
 class Comments:

@@ -1,5 +1,4 @@
 internal import CairnCore
-internal import CairnRPC
 internal import CairnWire
 
 /// From the claims to the answered upload.
@@ -135,23 +134,13 @@ extension ImportRun {
         _ request: Message, payload: [BufferSlice] = [], recover: @escaping @Sendable (ClientError) -> Bool = { _ in false },
         answered: @escaping @Sendable (Message.Response, BufferSlice?) throws(ClientError) -> Void
     ) {
-        let message = request.encode()
-        let bytes = UInt64(message.count + payload.reduce(0) { $0 + $1.count } + 32)
-        runner?.call { counts in
-            let call = OutgoingCall(method: UInt32(Message.method.rawValue), message: message, payload: payload)
-            return caller.start(call) { result in
-                guard counts() else { return }
-                do throws(ClientError) {
-                    let answer = try result.flatMap { AnswerDecoding.decode(Message.self, $0) }.get()
-                    self.counter.update { progress in
-                        progress.wire += bytes
-                        progress.calls += 1
-                    }
-                    try answered(answer.0, answer.1)
-                } catch {
-                    if !recover(error) { self.runner?.fail(error) }
-                }
+        runner?.send(request, payload: payload, over: caller, recover: recover) {
+            (exchange: PieceRunner.Exchange<Message>) throws(ClientError) in
+            self.counter.update { progress in
+                progress.wire += exchange.sent
+                progress.calls += 1
             }
+            try answered(exchange.answer, exchange.payload)
         }
     }
 }

@@ -14,6 +14,9 @@ public struct ImportOptions: Sendable {
 public struct ImportSummary: Sendable, Hashable {
     /// The sums at the end.
     public let progress: TransferProgress
+    /// The volume's.
+    public let volumeSize: UInt64
+    public let chunkSize: ChunkSize
     /// Bytes that the source holds.
     public let sourceBytes: UInt64
     /// Zeros that were added because a volume is made of sectors of 512 bytes.
@@ -66,7 +69,7 @@ public final class Importer: Sendable {
         try await run.run(workers: options.workers ?? Threads.processors)
         let end = run.sourceEnd
         return ImportSummary(
-            progress: counter.value, sourceBytes: end, padding: ImportSource.padded(end) - end, seal: run.seal,
+            progress: counter.value, volumeSize: target.size, chunkSize: target.chunkSize, sourceBytes: end, padding: ImportSource.padded(end) - end, seal: run.seal,
             duration: clock.now - begin)
     }
 }

@@ -9,8 +9,8 @@ final class Listing: Sendable {
         var next: [UInt8]? = []
         var isFetching = false
     }
-    /// Descriptions that may wait: some pages' worth, at about 150 bytes each.
-    private static let enough = 4 * Limits.pageItems
+    /// Descriptions that may wait, at about 100 bytes each, before the next page is fetched.
+    private static let enough = Limits.blocksPerPage
 
     private let state: Mutex<State>
     private let target: BlockTarget

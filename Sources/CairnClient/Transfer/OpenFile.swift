@@ -39,6 +39,9 @@ final class OpenFile: Sendable {
     static let readOnly = O_RDONLY
     static let readWrite = O_RDWR
     static let create = O_CREAT
+    /// To look at what a name stands for without touching it: `O_PATH`, which has no name in Swift.
+    static let pathOnly: Int32 = 0o10000000
+    static let existsError = EEXIST
     /// Past the page cache: `O_DIRECT`, which differs between architectures and has no name in Swift.
     #if arch(arm64)
         static let direct: Int32 = 0o200000
@@ -52,6 +55,13 @@ final class OpenFile: Sendable {
             if descriptor >= 0 { return OpenFile(descriptor: descriptor) }
             guard errno == EINTR else { throw SystemError(errno: errno, operation: "open") }
         }
+    }
+
+    /// The path without symbolic links; as it is where there is no such file.
+    static func resolved(_ path: String) -> String {
+        guard let real = realpath(path, nil) else { return path }
+        defer { free(real) }
+        return String(cString: real)
     }
 
     func kind() throws(SystemError) -> Kind {

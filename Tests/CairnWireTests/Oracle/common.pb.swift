@@ -35,7 +35,7 @@ nonisolated enum Cairn_V1_Codec: SwiftProtobuf.Enum, Swift.CaseIterable {
   case unspecified // = 0
   case plain // = 1
 
-  /// One LZ4 block (no frame) that decodes to exactly one whole chunk, zero-padded where the volume ends inside it.
+  /// One LZ4 block (no frame) that decodes to exactly `length` bytes: one whole chunk, or what the volume has of its last one.
   case lz4 // = 2
   case UNRECOGNIZED(Int)
 

@@ -25,8 +25,6 @@ fileprivate nonisolated struct _GeneratedWithProtocGenSwiftVersion: SwiftProtobu
 nonisolated enum Cairn_V1_Method: SwiftProtobuf.Enum, Swift.CaseIterable {
   typealias RawValue = Int
   case unspecified // = 0
-
-  /// Volumes (SPEC section 2).
   case createVolume // = 1
   case deleteVolume // = 2
   case describeVolume // = 3
@@ -34,8 +32,6 @@ nonisolated enum Cairn_V1_Method: SwiftProtobuf.Enum, Swift.CaseIterable {
   case resizeVolume // = 5
   case updateTags // = 6
   case attachVolume // = 7
-
-  /// Snapshots (SPEC section 3).
   case createSnapshot // = 16
   case deleteSnapshot // = 17
   case describeSnapshot // = 18
@@ -43,8 +39,6 @@ nonisolated enum Cairn_V1_Method: SwiftProtobuf.Enum, Swift.CaseIterable {
   case snapshotProgress // = 20
   case createSnapshots // = 21
   case missingBlocks // = 22
-
-  /// Blocks (SPEC sections 4-6).
   case uploadBlock // = 32
   case downloadBlock // = 33
   case queryChunks // = 34
@@ -55,8 +49,6 @@ nonisolated enum Cairn_V1_Method: SwiftProtobuf.Enum, Swift.CaseIterable {
   case discard // = 39
   case renewLease // = 40
   case releaseLease // = 41
-
-  /// Accounts (SPEC D5, R2, R3).
   case createGrant // = 48
   case deleteGrant // = 49
   case listGrants // = 50
@@ -64,8 +56,6 @@ nonisolated enum Cairn_V1_Method: SwiftProtobuf.Enum, Swift.CaseIterable {
   case describeAccount // = 52
   case setAccountLimits // = 53
   case listAccounts // = 54
-
-  /// The server (SPEC R4).
   case getServerFacts // = 64
   case getHealth // = 65
   case getMetrics // = 66
