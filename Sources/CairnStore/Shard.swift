@@ -243,14 +243,18 @@ public final class Shard: @unchecked Sendable {
         guard let number = try view.accountNumber(account) else { return fingerprints.map { _ in false } }
         let chunks = fingerprints.map { ChunkKey(account: number, fingerprint: $0) }
         // Pinned first, then looked up in a newer view: a chunk that is seen there and is not being purged stays.
-        let leaving = leases.pin(chunks)
+        let (leaving, end) = leases.pin(chunks)
         let present = makeView()
         var answers: [Bool] = []
         answers.reserveCapacity(chunks.count)
+        var absent: [ChunkKey] = []
         for chunk in chunks {
             let record = try present.chunk(number, chunk.fingerprint)
+            if record == nil { absent.append(chunk) }
             answers.append(record != nil && !leaving.contains(chunk))
         }
+        // Nobody can have been promised what is not there: an import of new data leaves no pins behind.
+        leases.unpin(absent, end: end)
         return answers
     }
 }

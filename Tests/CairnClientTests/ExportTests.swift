@@ -1,6 +1,7 @@
 import CairnCore
 import CairnCrypto
 import Foundation
+import Synchronization
 import Testing
 
 @testable import CairnClient
@@ -127,7 +128,8 @@ struct ExportTests {
         let path = folder.file("pipe")
         #expect(mkfifo(path, 0o600) == 0)
         let server = Self.filled()
-        let reader = Task.detached {
+        let received = Mutex<[UInt8]?>(nil)
+        Thread.detachNewThread {
             var bytes: [UInt8] = []
             let file = open(path, O_RDONLY)
             var buffer = [UInt8](repeating: 0, count: 10_000)
@@ -137,10 +139,11 @@ struct ExportTests {
                 bytes += buffer[0..<count]
             }
             close(file)
-            return bytes
+            received.withLock { $0 = bytes }
         }
         _ = try await Self.run(server, to: .path(path))
-        #expect(try await limited { await reader.value } == server.content)
+        try await limited { while received.withLock({ $0 == nil }) { try await Task.sleep(for: .milliseconds(5)) } }
+        #expect(received.withLock { $0 } == server.content)
     }
 
     @Test func aPipeThatIsClosedEndsTheExport() async throws {
@@ -155,6 +158,17 @@ struct ExportTests {
             close(file)
         }
         await #expect { try await Self.run(Self.filled(), to: .path(path)) } throws: { ($0 as? ClientError)?.errno == EPIPE }
+    }
+
+    @Test func aPipeWithoutAReaderCanBeGivenUp() async throws {
+        let folder = TemporaryFolder()
+        let path = folder.file("pipe")
+        #expect(mkfifo(path, 0o600) == 0)
+        let server = Self.filled()
+        let task = Task { try await Exporter(client: Client(caller: server), from: .volume(server.volume), to: .path(path)).run() }
+        try await Task.sleep(for: .milliseconds(50))
+        task.cancel()
+        await #expect { try await limited(.seconds(10)) { try await task.value } } throws: { ($0 as? ClientError)?.code == .cancelled }
     }
 
     @Test func cancellingLeavesThePartialFile() async throws {

@@ -9,8 +9,11 @@ struct ImportTests {
     static let chunk = 4096
 
     static func run(_ path: String, into server: FakeServer) async throws -> ImportSummary {
-        let source = try ImportSource.open(path)
-        return try await limited { try await Importer(client: Client(caller: server), source: source, volume: server.volume).run() }
+        try await run(try ImportSource.open(path), into: server)
+    }
+
+    static func run(_ source: ImportSource, into server: FakeServer) async throws -> ImportSummary {
+        try await limited { try await Importer(client: Client(caller: server), source: source, volume: server.volume).run() }
     }
 
     @Test func anImageBecomesTheVolume() async throws {
@@ -138,8 +141,6 @@ struct ImportTests {
         let folder = TemporaryFolder()
         let path = folder.file("pipe")
         #expect(mkfifo(path, 0o600) == 0)
-        let held = open(path, O_RDWR)
-        defer { close(held) }
         let server = FakeServer(size: 1 << 20)
         let source = try ImportSource.open(path)
         let task = Task { try await Importer(client: Client(caller: server), source: source, volume: server.volume).run() }
@@ -155,10 +156,10 @@ struct ImportTests {
         #expect(mkfifo(path, 0o600) == 0)
         var random = Seeded(8)
         let image = random.bytes(size)
-        let held = open(path, O_RDWR)
+        // The reader first: a pipe without one kills its writer.
+        let source = try ImportSource.open(path)
         Thread.detachNewThread {
             let out = open(path, O_WRONLY)
-            close(held)
             image.withUnsafeBytes { bytes in
                 var done = 0
                 while done < bytes.count {
@@ -171,9 +172,20 @@ struct ImportTests {
         }
         let server = FakeServer(size: 1 << 20)
         server.place(random.bytes(Self.chunk), at: 255)
-        let summary = try await Self.run(path, into: server)
+        let summary = try await Self.run(source, into: server)
         #expect(summary.sourceBytes == UInt64(size))
         #expect(server.content == image + [UInt8](repeating: 0, count: (1 << 20) - size))
+    }
+
+    @Test func hugeHolesCostNothing() async throws {
+        let folder = TemporaryFolder()
+        var random = Seeded(10)
+        let path = try folder.sparse("image", size: 8 << 40, [5 << 40: random.bytes(8192)])
+        let server = FakeServer(size: 8 << 40)
+        server.place(random.bytes(Self.chunk), at: 1 << 30)
+        let summary = try await Self.run(path, into: server)
+        #expect(summary.progress.transferred == 8192 && summary.progress.done == 8 << 40)
+        #expect(server.state.withLock { $0.chunks.count } == 2)
     }
 
     @Test func memoryIsBounded() async throws {

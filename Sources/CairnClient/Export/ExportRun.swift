@@ -73,7 +73,7 @@ final class ExportRun: Sendable {
         var end = start
         while end < known, chunks.count * layout.chunkSize.bytes < layout.pieceBytes {
             guard let allocated = map.firstAllocated(from: end).map(layout.chunkStart), allocated < known else {
-                _ = map.take(end..<known)
+                map.skip(to: known)
                 end = known
                 break
             }

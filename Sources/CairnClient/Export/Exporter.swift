@@ -119,7 +119,7 @@ public final class Exporter: Sendable {
                 throw ClientError(.target, "\(path) is a block device, and would be overwritten", errno: OpenFile.existsError)
             }
             return try DeviceSink(path, size: size)
-        case .stream: return try StreamSink(path)
+        case .stream: return StreamSink(path)
         case .folder: throw ClientError(.target, "\(path) is a folder", errno: OpenFile.existsError)
         // A symbolic link stays: the file that it leads to is replaced.
         case .regular: return try FileSink(OpenFile.resolved(path), size: size, replaces: options.replaces)

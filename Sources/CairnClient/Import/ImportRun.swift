@@ -118,7 +118,7 @@ final class ImportRun: Sendable {
             let allocated = map.firstAllocated(from: range.lowerBound).map(layout.chunkStart) ?? end
             if allocated > range.lowerBound {
                 let empty = range.lowerBound..<min(allocated, end)
-                _ = map.take(empty)
+                map.skip(to: empty.upperBound)
                 return .empty(empty)
             }
             let filled = range.lowerBound..<min(end, range.lowerBound + UInt64(layout.pieceBytes))

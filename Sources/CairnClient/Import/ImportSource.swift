@@ -32,7 +32,12 @@ public final class ImportSource: Sendable {
     /// - Throws: `source`, with the system's error number.
     public static func open(_ path: String) throws(ClientError) -> ImportSource {
         let file: OpenFile
-        do throws(SystemError) { file = try OpenFile.open(path, OpenFile.readOnly) } catch { throw error.source(path) }
+        do throws(SystemError) {
+            // Without waiting for a pipe's writer: a reader that waits where it reads can be cancelled.
+            file = try OpenFile.open(path, OpenFile.readOnly | O_NONBLOCK)
+        } catch {
+            throw error.source(path)
+        }
         return try ImportSource(file: file, name: path)
     }
 

@@ -66,8 +66,13 @@ struct PlacementMap {
             let to = min(chunkSize.count(for: block.offset + block.length), first + UInt64(count))
             for chunk in from..<to { placements[Int(chunk - first)] = placement(of: chunk, in: block) }
         }
-        while let block = blocks.first, block.offset + block.length <= range.upperBound { blocks.removeFirst() }
+        skip(to: range.upperBound)
         return placements
+    }
+
+    /// Forgets all that lies before `offset`.
+    mutating func skip(to offset: UInt64) {
+        while let block = blocks.first, block.offset + block.length <= offset { blocks.removeFirst() }
     }
 
     private func placement(of chunk: UInt64, in block: BlockDescription) -> Placement {
