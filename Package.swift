@@ -19,6 +19,7 @@ let all: [Target] = [
     system("CRocksDB", "rocksdb", "librocksdb-dev"),
     system("CZlib", "zlib", "zlib1g-dev"),
     .systemLibrary(name: "CEpoll"),
+    .systemLibrary(name: "CLinuxFile"),
     .target(name: "CCairnChecksum"),
     .target(name: "CCairnProto", dependencies: ["CProtobufC"]),
     .target(name: "CairnCore", dependencies: ["CCairnChecksum", "CLZ4", "CZlib", collections]),
@@ -26,11 +27,13 @@ let all: [Target] = [
     .target(name: "CairnWire", dependencies: ["CairnCore", "CCairnProto", "CProtobufC"]),
     .target(name: "CairnTransport", dependencies: ["CairnCore", "CairnCrypto", "CEpoll", logging, collections]),
     .target(name: "CairnRPC", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnTransport", logging, collections]),
-    .target(name: "CairnLog", dependencies: ["CairnCore", systemPackage, logging]),
-    .target(name: "CairnStore", dependencies: ["CairnCore", "CairnCrypto", "CairnLog", "CRocksDB", logging, collections]),
+    .target(name: "CairnLog", dependencies: ["CairnCore"], exclude: ["FORMAT.md"]),
+    .target(
+        name: "CairnStore", dependencies: ["CairnCore", "CairnCrypto", "CairnLog", "CRocksDB", logging, collections],
+        exclude: ["FORMAT.md"]),
     .target(name: "CairnService", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnStore", logging, collections]),
     .target(name: "CairnServer", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnRPC", "CairnService", logging]),
-    .target(name: "CairnClient", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnRPC", logging, collections]),
+    .target(name: "CairnClient", dependencies: ["CLinuxFile", "CairnCore", "CairnCrypto", "CairnWire", "CairnRPC", logging, collections]),
     .executableTarget(name: "cairnd", dependencies: ["CairnServer", argumentParser, logging]),
     .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", argumentParser, systemPackage]),
     .testTarget(name: "CairnCoreTests", dependencies: ["CairnCore"]),
@@ -45,7 +48,7 @@ let all: [Target] = [
     .testTarget(name: "CairnServiceTests", dependencies: ["CairnService", "CairnCrypto"]),
     .testTarget(name: "CairnClientTests", dependencies: ["CairnClient"]),
     .testTarget(name: "CairnCommandTests", dependencies: ["cairn"]),
-    .testTarget(name: "EndToEndTests", dependencies: ["CairnClient", "CairnServer", "CairnCrypto"]),
+    .testTarget(name: "EndToEndTests", dependencies: ["CairnClient", "CairnCrypto", "CairnRPC", "cairn", "cairnd"]),
 ]
 
 let package = Package(

@@ -47,6 +47,8 @@ public enum Limits {
     public static let tokensPerCall = 16384
     /// Items on one page of a listing.
     public static let pageItems = 1000
+    /// Blocks on one page of ListBlocks: its answer fits the message limit.
+    public static let blocksPerPage = 8192
     /// SPEC C5.
     public static let idempotencyKeyBytes = 64
     /// Tags of one volume or snapshot; key and value are at most 256 bytes each.

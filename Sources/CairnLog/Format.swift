@@ -19,7 +19,9 @@ enum Format {
     static func align(_ count: Int, to unit: Int) -> Int { (count + unit - 1) & ~(unit - 1) }
 
     /// Where every checksum inside a segment begins: the CRC32C of what makes this life of the segment unlike any other.
-    static func seed(_ identity: LogIdentity, _ segment: SegmentID, _ incarnation: Incarnation, _ epoch: Epoch) -> UInt32 {
+    static func seed(_ identity: LogIdentity, _ segment: SegmentID, _ incarnation: Incarnation, _ epoch: Epoch)
+        -> UInt32
+    {
         var writer = ByteWriter(capacity: 40)
         writer.put(identity)
         writer.put(segment.rawValue)
@@ -61,7 +63,8 @@ extension ByteWriter {
 
 extension ByteReader {
     mutating func takeIdentity() -> LogIdentity? {
-        guard let uuid = take(bytes: 16).flatMap(UUID128.init(bytes:)), let shard = take(UInt16.self), take(raw: 6) != nil
+        guard let uuid = take(bytes: 16).flatMap(UUID128.init(bytes:)), let shard = take(UInt16.self),
+            take(raw: 6) != nil
         else { return nil }
         return LogIdentity(store: uuid, shard: ShardIndex(shard))
     }

@@ -44,14 +44,21 @@ struct GroupHeader: Hashable, Sendable {
         guard bytes.count >= Format.groupHeader, bytes.starts(with: Format.groupMagic) else { return nil }
         var reader = ByteReader(UnsafeRawBufferPointer(rebasing: bytes[8..<Format.groupHeader]))
         let sum = CRC32C.extend(seed, UnsafeRawBufferPointer(rebasing: bytes[12..<Format.groupHeader]))
-        guard reader.take(UInt32.self) == sum, let length = reader.take(UInt32.self), let lsn = reader.take(UInt64.self),
+        guard reader.take(UInt32.self) == sum, let length = reader.take(UInt32.self),
+            let lsn = reader.take(UInt64.self),
             let epoch = reader.take(UInt64.self), let incarnation = reader.take(UInt64.self),
             let durable = reader.take(UInt64.self), let records = reader.take(UInt32.self),
             let commitOffset = reader.take(UInt32.self), commitOffset < length
         else { return nil }
         self.init(
-            length: Int(length), lsn: LSN(lsn), epoch: Epoch(epoch), incarnation: Incarnation(incarnation),
-            durable: LSN(durable), records: Int(records), commitOffset: Int(commitOffset))
+            length: Int(length),
+            lsn: LSN(lsn),
+            epoch: Epoch(epoch),
+            incarnation: Incarnation(incarnation),
+            durable: LSN(durable),
+            records: Int(records),
+            commitOffset: Int(commitOffset)
+        )
     }
 
     init(length: Int, lsn: LSN, epoch: Epoch, incarnation: Incarnation, durable: LSN, records: Int, commitOffset: Int) {

@@ -17,17 +17,21 @@ struct GroupReader {
     func group(_ lsn: LSN, in segment: SegmentHeader, at offset: Int) throws(LogError) -> Group? {
         guard offset + Format.block <= segmentSize else { return nil }
         let first = pool.buffer(capacity: Format.block)
+        defer { withExtendedLifetime(first) {} }
         guard try read(segment.life.segment, at: offset, count: Format.block, into: first),
             let header = GroupHeader(first.bytes, seed: segment.seed), header.lsn == lsn, header.epoch == segment.epoch,
             header.incarnation == segment.life.incarnation, offset + header.length <= segmentSize
         else { return nil }
         let whole = pool.buffer(capacity: header.length)
+        defer { withExtendedLifetime(whole) {} }
         guard try read(segment.life.segment, at: offset, count: header.length, into: whole),
             let commit = GroupReader.commit(of: header, in: whole.bytes, seed: segment.seed)
         else { return nil }
         return Group(
-            header: header, commit: BufferSlice(buffer: whole, range: commit),
-            end: offset + Format.align(header.length, to: Format.block))
+            header: header,
+            commit: BufferSlice(buffer: whole, range: commit),
+            end: offset + Format.align(header.length, to: Format.block)
+        )
     }
 
     /// Where in the group's bytes the commit's are; nil unless every record is whole and of this group.
@@ -52,11 +56,16 @@ struct GroupReader {
 
     /// Whether this life of a segment holds, at `offset` or later, the header of a group which says that `lsn` was durable.
     /// Where `lsn` is not to be found whole, that tells damage from a torn tail.
-    func wasDurable(_ lsn: LSN, in life: SegmentLife, epoch: Epoch, seed: UInt32, from offset: Int) throws(LogError) -> Bool {
+    func wasDurable(_ lsn: LSN, in life: SegmentLife, epoch: Epoch, seed: UInt32, from offset: Int) throws(LogError)
+        -> Bool
+    {
         let buffer = pool.buffer(capacity: 1 << 20)
+        defer { withExtendedLifetime(buffer) {} }
         var at = offset
         while at < segmentSize {
-            let piece = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<min(buffer.memory.count, segmentSize - at)])
+            let piece = UnsafeMutableRawBufferPointer(
+                rebasing: buffer.memory[..<min(buffer.memory.count, segmentSize - at)]
+            )
             let count = try read(life.segment, at: at, into: piece)
             for block in stride(from: 0, to: count, by: Format.block) where count - block >= Format.groupHeader {
                 guard let header = GroupHeader(UnsafeRawBufferPointer(rebasing: piece[block..<count]), seed: seed),
@@ -71,11 +80,17 @@ struct GroupReader {
     }
 
     private func read(_ segment: SegmentID, at offset: Int, count: Int, into buffer: Buffer) throws(LogError) -> Bool {
-        buffer.count = try read(segment, at: offset, into: UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<count]))
+        buffer.count = try read(
+            segment,
+            at: offset,
+            into: UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<count])
+        )
         return buffer.count == count
     }
 
-    private func read(_ segment: SegmentID, at offset: Int, into target: UnsafeMutableRawBufferPointer) throws(LogError) -> Int {
+    private func read(_ segment: SegmentID, at offset: Int, into target: UnsafeMutableRawBufferPointer) throws(LogError)
+        -> Int
+    {
         do { return try storage.read(segment, at: offset, into: target) } catch { throw .io(error) }
     }
 }

@@ -25,15 +25,25 @@ struct GroupWriter {
     ///   - durable: the LSN up to which everything is known to be durable.
     ///   - buffer: at least 4096 bytes, a multiple of them.
     static func write(
-        _ group: LogGroup, opening header: SegmentHeader?, durable: LSN, to storage: any SegmentStorage, buffer: Buffer
+        _ group: LogGroup,
+        opening header: SegmentHeader?,
+        durable: LSN,
+        to storage: any SegmentStorage,
+        buffer: Buffer
     ) throws(StorageError) {
         let place = group.place
         let start = header == nil ? place.offset : 0
         var writer = GroupWriter(storage, place.life.segment, offset: start, buffer: buffer)
         if let header { try writer.put(header.bytes) }
         let groupHeader = GroupHeader(
-            length: group.length, lsn: place.lsn, epoch: place.epoch, incarnation: place.life.incarnation, durable: durable,
-            records: group.entries.count + 1, commitOffset: group.end)
+            length: group.length,
+            lsn: place.lsn,
+            epoch: place.epoch,
+            incarnation: place.life.incarnation,
+            durable: durable,
+            records: group.entries.count + 1,
+            commitOffset: group.end
+        )
         try writer.put(groupHeader.bytes(seed: place.seed))
         for entry in group.entries {
             let bytes = entry.bytes.bytes
@@ -42,7 +52,9 @@ struct GroupWriter {
             try writer.pad(to: 8)
         }
         guard let commit = group.commit else { preconditionFailure("the group is not finished") }
-        let commitHeader = commit.withUnsafeBytes { RecordFormat.encode(nil, lsn: place.lsn, stored: $0, seed: place.seed) }
+        let commitHeader = commit.withUnsafeBytes {
+            RecordFormat.encode(nil, lsn: place.lsn, stored: $0, seed: place.seed)
+        }
         try writer.put(commitHeader)
         try writer.put(commit)
         try writer.pad(to: Format.block)
@@ -71,7 +83,10 @@ struct GroupWriter {
 
     private mutating func pad(to unit: Int) throws(StorageError) {
         let count = Format.align(buffer.count, to: unit) - buffer.count
-        UnsafeMutableRawBufferPointer(rebasing: buffer.memory[buffer.count..<buffer.count + count]).initializeMemory(as: UInt8.self, repeating: 0)
+        UnsafeMutableRawBufferPointer(rebasing: buffer.memory[buffer.count..<buffer.count + count]).initializeMemory(
+            as: UInt8.self,
+            repeating: 0
+        )
         buffer.count += count
         try flushIfFull()
     }

@@ -78,7 +78,9 @@ public final class LocalSegmentStorage: SegmentStorage {
     }
 
     public func read(
-        _ segment: SegmentID, at offset: Int, into target: UnsafeMutableRawBufferPointer
+        _ segment: SegmentID,
+        at offset: Int,
+        into target: UnsafeMutableRawBufferPointer
     ) throws(StorageError) -> Int {
         do throws(SystemError) {
             let path = path(segment)
@@ -151,9 +153,11 @@ public final class LocalSegmentStorage: SegmentStorage {
         var names: [String] = []
         errno = 0
         while let entry = readdir(handle) {
-            names.append(withUnsafePointer(to: &entry.pointee.d_name) { name in
-                name.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            })
+            names.append(
+                withUnsafePointer(to: &entry.pointee.d_name) { name in
+                    name.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+                }
+            )
             errno = 0
         }
         guard errno == 0 else { throw StorageError(operation: .list, code: errno) }
@@ -162,7 +166,9 @@ public final class LocalSegmentStorage: SegmentStorage {
 
     /// Makes names in a folder durable.
     private func syncFolder(
-        _ path: String, _ operation: StorageError.Operation, _ segment: SegmentID? = nil
+        _ path: String,
+        _ operation: StorageError.Operation,
+        _ segment: SegmentID? = nil
     ) throws(StorageError) {
         do { try OpenFile(path, O_RDONLY | O_DIRECTORY).sync() } catch {
             throw StorageError(operation: operation, code: error.code, segment: segment)

@@ -58,8 +58,11 @@ public final class LogGroup: @unchecked Sendable {
     public var position: LogPosition {
         precondition(commit != nil)
         return LogPosition(
-            lsn: place.lsn, epoch: place.epoch, segment: place.life.segment,
-            offset: UInt32(place.offset + Format.align(length, to: Format.block)))
+            lsn: place.lsn,
+            epoch: place.epoch,
+            segment: place.life.segment,
+            offset: UInt32(place.offset + Format.align(length, to: Format.block))
+        )
     }
 
     /// Whether no chunk or patch was appended.
@@ -87,7 +90,11 @@ public final class LogGroup: @unchecked Sendable {
     private func append(_ entry: Entry) -> RecordLocation {
         precondition(commit == nil && hasRoom(records: 1, bytes: entry.bytes.count, commit: 0))
         let location = RecordLocation(
-            segment: place.life.segment, offset: UInt32(place.offset + end), length: UInt32(entry.bytes.count), seed: place.seed)
+            segment: place.life.segment,
+            offset: UInt32(place.offset + end),
+            length: UInt32(entry.bytes.count),
+            seed: place.seed
+        )
         end += Format.align(RecordFormat.headerLength(entry.header) + entry.bytes.count, to: 8)
         entries.append(entry)
         return location

@@ -16,8 +16,12 @@ extension LogRecovery {
         var segments = try listSegments(live: live)
         let (first, second) = try firstSegments(&segments)
         let header = SegmentHeader(
-            identity: superblock.identity, life: first, epoch: superblock.epoch.next, next: second,
-            firstLSN: last?.lsn.next ?? superblock.firstLSN)
+            identity: superblock.identity,
+            life: first,
+            epoch: superblock.epoch.next,
+            next: second,
+            firstLSN: last?.lsn.next ?? superblock.firstLSN
+        )
         try write(header)
 
         var raised = superblock
@@ -30,7 +34,12 @@ extension LogRecovery {
         try raised.write(to: storage)
 
         let state = LogState(
-            header: header, segmentSize: superblock.segmentSize, options: options, position: last, segments: segments)
+            header: header,
+            segmentSize: superblock.segmentSize,
+            options: options,
+            position: last,
+            segments: segments
+        )
         let log = SegmentLog(storage, superblock: raised, state: state, pool: options.buffers)
         do { try log.fillReserve() } catch .full {
             log.state.withLock { $0.isFull = $0.free.count < SegmentLog.recoveryReserve }
@@ -45,8 +54,10 @@ extension LogRecovery {
         for segment in listed {
             let seen = visited[segment]
             segments[segment] = LogState.Segment(
-                use: live.contains(segment) ? .closed : .free, lastLSN: seen?.lastLSN,
-                life: seen.map { ($0.header.life.incarnation, $0.header.seed) })
+                use: live.contains(segment) ? .closed : .free,
+                lastLSN: seen?.lastLSN,
+                life: seen.map { ($0.header.life.incarnation, $0.header.seed) }
+            )
         }
         for segment in live where segments[segment] == nil {
             segments[segment] = LogState.Segment(use: .closed, isMissing: true)
@@ -67,7 +78,8 @@ extension LogRecovery {
         return (try life(of: first, segments), try life(of: second, segments))
     }
 
-    private func life(of segment: SegmentID, _ segments: [SegmentID: LogState.Segment]) throws(LogError) -> SegmentLife {
+    private func life(of segment: SegmentID, _ segments: [SegmentID: LogState.Segment]) throws(LogError) -> SegmentLife
+    {
         try SegmentLog.nextLife(of: segment, known: segments[segment]?.life?.incarnation, superblock.identity, storage)
     }
 
@@ -82,6 +94,7 @@ extension LogRecovery {
 
     private func write(_ header: SegmentHeader) throws(LogError) {
         let buffer = options.buffers.buffer(capacity: Format.block)
+        defer { withExtendedLifetime(buffer) {} }
         buffer.memory.copyBytes(from: header.bytes)
         buffer.count = Format.block
         do {

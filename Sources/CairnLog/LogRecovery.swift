@@ -32,13 +32,22 @@ public final class LogRecovery {
     /// - Parameter segmentSize: bytes of each segment, 1 MiB … 1 GiB, a multiple of 4096. Traps otherwise.
     /// - Throws: `.foreign` where there is a log already, `.io`.
     public static func format(
-        _ storage: any SegmentStorage, identity: LogIdentity, segmentSize: Int
+        _ storage: any SegmentStorage,
+        identity: LogIdentity,
+        segmentSize: Int
     ) throws(LogError) {
         precondition(Format.segmentSizes.contains(segmentSize) && segmentSize.isMultiple(of: Format.block))
         if let present = try Superblock.newest(in: storage) { throw .foreign(present.superblock.identity) }
         let superblock = Superblock(
-            identity: identity, sequence: 1, epoch: Epoch(0), firstSegment: SegmentID(0), segmentSize: segmentSize,
-            firstIncarnation: Incarnation(0), firstLSN: LSN.none.next, durable: .none)
+            identity: identity,
+            sequence: 1,
+            epoch: Epoch(0),
+            firstSegment: SegmentID(0),
+            segmentSize: segmentSize,
+            firstIncarnation: Incarnation(0),
+            firstLSN: LSN.none.next,
+            durable: .none
+        )
         try superblock.write(to: storage)
     }
 
@@ -47,7 +56,10 @@ public final class LogRecovery {
     /// - Throws: `.damaged(.unknownPosition)` where the log does not continue from there, `.damaged` with `.superblock` or
     ///   `.segmentHeader`, `.unsupportedFormat`, `.foreign`, `.io`.
     public init(
-        _ storage: any SegmentStorage, identity: LogIdentity, options: LogOptions, from: LogPosition?
+        _ storage: any SegmentStorage,
+        identity: LogIdentity,
+        options: LogOptions,
+        from: LogPosition?
     ) throws(LogError) {
         self.storage = storage
         self.options = options
@@ -88,7 +100,11 @@ public final class LogRecovery {
             if let group = try reader.group(expected, in: at.segment, at: at.offset) {
                 let segment = at.segment.life.segment
                 let position = LogPosition(
-                    lsn: expected, epoch: superblock.epoch, segment: segment, offset: UInt32(group.end))
+                    lsn: expected,
+                    epoch: superblock.epoch,
+                    segment: segment,
+                    offset: UInt32(group.end)
+                )
                 cursor?.offset = group.end
                 visited[segment]?.lastLSN = position.lsn
                 last = position
@@ -114,10 +130,16 @@ public final class LogRecovery {
             guard header.firstLSN == expected, visited[next.segment] == nil else { throw missing }
             return Cursor(segment: try visit(next.segment), offset: Format.block)
         }
+        // A later life in the same epoch: the life that was to come has been and gone, and is not to be had from here.
+        if let header, header.epoch == segment.epoch, next.incarnation < header.life.incarnation { throw missing }
         // The tail of a crash, if no later group says that what is missing was durable.
         let epoch = segment.epoch
-        if try reader.wasDurable(expected, in: segment.life, epoch: epoch, seed: segment.seed, from: end.offset) { throw missing }
-        if try reader.wasDurable(expected, in: next, epoch: epoch, seed: segment.nextSeed, from: Format.block) { throw missing }
+        if try reader.wasDurable(expected, in: segment.life, epoch: epoch, seed: segment.seed, from: end.offset) {
+            throw missing
+        }
+        if try reader.wasDurable(expected, in: next, epoch: epoch, seed: segment.nextSeed, from: Format.block) {
+            throw missing
+        }
         return nil
     }
 
@@ -134,7 +156,9 @@ public final class LogRecovery {
 
     /// Nil where the header is damaged, or of another log. A segment that a header names was made before: it must be there.
     private func header(of segment: SegmentID) throws(LogError) -> SegmentHeader? {
-        do throws(LogError) { return try SegmentHeader.read(segment, identity: superblock.identity, from: storage) } catch {
+        do throws(LogError) {
+            return try SegmentHeader.read(segment, identity: superblock.identity, from: storage)
+        } catch {
             if case .io(let failure) = error, failure.code == ENOENT { throw .damaged(.segmentHeader(segment)) }
             throw error
         }

@@ -37,7 +37,11 @@ struct LogState: Sendable {
 
     /// A log that has just begun an epoch.
     init(
-        header: SegmentHeader, segmentSize: Int, options: LogOptions, position: LogPosition?, segments: [SegmentID: Segment]
+        header: SegmentHeader,
+        segmentSize: Int,
+        options: LogOptions,
+        position: LogPosition?,
+        segments: [SegmentID: Segment]
     ) {
         identity = header.identity
         self.segmentSize = segmentSize
@@ -67,10 +71,19 @@ struct LogState: Sendable {
         guard purpose == .reclaim || !isFull else { throw .full }
         func group(in life: SegmentLife, at offset: Int, opensSegment: Bool) -> LogGroup? {
             let room = LogGroup.Room(segment: segmentSize - offset, records: recordLimit, commit: commitLimit)
-            guard room.holds(used: Format.groupHeader, records: records, bytes: bytes, commit: commit) else { return nil }
+            guard room.holds(used: Format.groupHeader, records: records, bytes: bytes, commit: commit) else {
+                return nil
+            }
             let seed = Format.seed(identity, life.segment, life.incarnation, epoch)
             let place = LogGroup.Place(
-                life: life, epoch: epoch, seed: seed, offset: offset, opensSegment: opensSegment, lsn: lsn.next, purpose: purpose)
+                life: life,
+                epoch: epoch,
+                seed: seed,
+                offset: offset,
+                opensSegment: opensSegment,
+                lsn: lsn.next,
+                purpose: purpose
+            )
             return LogGroup(place: place, room: room)
         }
         if let group = group(in: open, at: end, opensSegment: false) { return group }
@@ -134,7 +147,9 @@ struct LogState: Sendable {
     }
 
     mutating func recycle(_ segment: SegmentID, checkpoint: LogPosition) {
-        guard let state = segments[segment], state.use == .closed else { preconditionFailure("segment \(segment) is not closed") }
+        guard let state = segments[segment], state.use == .closed else {
+            preconditionFailure("segment \(segment) is not closed")
+        }
         precondition(segment != checkpoint.segment, "replay would begin in segment \(segment)")
         precondition(state.lastLSN.map { $0 <= checkpoint.lsn } ?? true, "replay would need segment \(segment)")
         if state.isMissing { segments[segment] = nil } else { release(segment) }

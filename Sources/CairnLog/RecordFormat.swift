@@ -76,7 +76,8 @@ enum RecordFormat {
         var reader = ByteReader(bytes)
         guard let checksum = reader.take(UInt32.self), let kind = reader.take(UInt8.self).flatMap(Kind.init(rawValue:)),
             let codec = reader.take(UInt8.self).flatMap(Codec.init(rawValue:)), let length = reader.take(UInt16.self),
-            let stored = reader.take(UInt32.self), let raw = reader.take(UInt32.self), let rawSum = reader.take(UInt32.self),
+            let stored = reader.take(UInt32.self), let raw = reader.take(UInt32.self),
+            let rawSum = reader.take(UInt32.self),
             reader.take(UInt32.self) == 0, let lsn = reader.take(UInt64.self)
         else { return nil }
         var header: RecordHeader?
@@ -85,19 +86,36 @@ enum RecordFormat {
             guard let fingerprint = reader.takeFingerprint(), let account = reader.take(UInt32.self) else { return nil }
             header = .chunk(
                 ChunkHeader(
-                    account: account, fingerprint: fingerprint, codec: codec, rawLength: raw, rawChecksum: rawSum))
+                    account: account,
+                    fingerprint: fingerprint,
+                    codec: codec,
+                    rawLength: raw,
+                    rawChecksum: rawSum
+                )
+            )
         case .patch:
             guard let lineage = reader.take(UInt64.self), let chunk = reader.take(UInt64.self),
                 let version = reader.take(UInt64.self), let start = reader.take(UInt32.self)
             else { return nil }
             header = .patch(
                 PatchHeader(
-                    lineage: lineage, chunk: ChunkIndex(chunk), version: DataVersion(version), start: start, rawChecksum: rawSum))
+                    lineage: lineage,
+                    chunk: ChunkIndex(chunk),
+                    version: DataVersion(version),
+                    start: start,
+                    rawChecksum: rawSum
+                )
+            )
         case .commit: break
         }
         guard Int(length) == headerLength(header), bytes.count >= Int(length) else { return nil }
         return Decoded(
-            header: header, headerLength: Int(length), storedLength: Int(stored), checksum: checksum, lsn: LSN(lsn))
+            header: header,
+            headerLength: Int(length),
+            storedLength: Int(stored),
+            checksum: checksum,
+            lsn: LSN(lsn)
+        )
     }
 
     /// Whether the record that `bytes` begin with is all there and fits its checksum.
@@ -111,7 +129,12 @@ enum RecordFormat {
 extension ByteWriter {
     /// Bytes 4 ..< 32 of a record.
     fileprivate mutating func put(
-        _ kind: RecordFormat.Kind, _ codec: Codec, _ headerLength: Int, _ stored: UInt32, _ raw: UInt32, _ rawChecksum: UInt32,
+        _ kind: RecordFormat.Kind,
+        _ codec: Codec,
+        _ headerLength: Int,
+        _ stored: UInt32,
+        _ raw: UInt32,
+        _ rawChecksum: UInt32,
         _ lsn: LSN
     ) {
         put(kind.rawValue)

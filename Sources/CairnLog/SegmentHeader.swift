@@ -45,14 +45,20 @@ struct SegmentHeader: Hashable, Sendable {
 
     /// Nil where these bytes are not the whole header of `segment` in this log.
     init?(_ bytes: UnsafeRawBufferPointer, of segment: SegmentID, identity: LogIdentity) {
-        guard var reader = Format.openBlock(magic: Format.segmentMagic, bytes), reader.take(UInt32.self) == Format.version,
+        guard var reader = Format.openBlock(magic: Format.segmentMagic, bytes),
+            reader.take(UInt32.self) == Format.version,
             reader.takeIdentity() == identity, reader.take(UInt32.self) == segment.rawValue,
-            let next = reader.take(UInt32.self), let incarnation = reader.take(UInt64.self), let epoch = reader.take(UInt64.self),
+            let next = reader.take(UInt32.self), let incarnation = reader.take(UInt64.self),
+            let epoch = reader.take(UInt64.self),
             let nextIncarnation = reader.take(UInt64.self), let firstLSN = reader.take(UInt64.self)
         else { return nil }
         self.init(
-            identity: identity, life: SegmentLife(segment: segment, incarnation: Incarnation(incarnation)), epoch: Epoch(epoch),
-            next: SegmentLife(segment: SegmentID(next), incarnation: Incarnation(nextIncarnation)), firstLSN: LSN(firstLSN))
+            identity: identity,
+            life: SegmentLife(segment: segment, incarnation: Incarnation(incarnation)),
+            epoch: Epoch(epoch),
+            next: SegmentLife(segment: SegmentID(next), incarnation: Incarnation(nextIncarnation)),
+            firstLSN: LSN(firstLSN)
+        )
     }
 
     init(identity: LogIdentity, life: SegmentLife, epoch: Epoch, next: SegmentLife, firstLSN: LSN) {
@@ -65,9 +71,12 @@ struct SegmentHeader: Hashable, Sendable {
 
     /// The header of `segment` as it is on the disk; nil where it is none, or is damaged.
     static func read(
-        _ segment: SegmentID, identity: LogIdentity, from storage: any SegmentStorage
+        _ segment: SegmentID,
+        identity: LogIdentity,
+        from storage: any SegmentStorage
     ) throws(LogError) -> SegmentHeader? {
         let buffer = BufferPool.shared.buffer(capacity: Format.block)
+        defer { withExtendedLifetime(buffer) {} }
         let block = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<Format.block])
         let count: Int
         do { count = try storage.read(segment, at: 0, into: block) } catch { throw .io(error) }

@@ -35,7 +35,8 @@ extension SegmentLog {
         var end = first.end
         var count = 1
         for location in locations.dropFirst() {
-            guard location.segment == first.segment, location.seed == first.seed, Int(location.offset) >= end - Format.longestHeader,
+            guard location.segment == first.segment, location.seed == first.seed,
+                Int(location.offset) >= end - Format.longestHeader,
                 Int(location.offset) > Int(first.offset), Int(location.offset) - end <= gapBytes,
                 location.end - Int(first.offset) <= runBytes
             else { break }
@@ -51,6 +52,7 @@ extension SegmentLog {
         // Before anything is allocated: a location of a damaged index must not ask for gigabytes.
         guard Int(last.length) <= segmentSize, start < segmentSize else { throw .damaged(.record(first)) }
         let buffer = pool.buffer(capacity: last.end - start)
+        defer { withExtendedLifetime(buffer) {} }
         do {
             let target = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<(last.end - start)])
             buffer.count = try storage.read(first.segment, at: start, into: target)
@@ -80,7 +82,9 @@ extension SegmentLog {
         }
         guard isKnown else { return true }
         if let life { return life.seed != location.seed }
-        guard let header = try SegmentHeader.read(location.segment, identity: identity, from: storage) else { return false }
+        guard let header = try SegmentHeader.read(location.segment, identity: identity, from: storage) else {
+            return false
+        }
         return header.seed != location.seed
     }
 }

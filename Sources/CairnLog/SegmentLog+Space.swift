@@ -76,7 +76,9 @@ extension SegmentLog {
     func fillReserve() throws(LogError) {
         while state.withLock({ $0.free.count <= $0.reserve }) {
             guard let segment = state.withLock({ $0.nameSegment() }) else { throw .full }
-            do { try SegmentLog.create(segment, size: segmentSize, storage) } catch .full { throw .full } catch { throw fence(error) }
+            do { try SegmentLog.create(segment, size: segmentSize, storage) } catch .full { throw .full } catch {
+                throw fence(error)
+            }
             state.withLock { $0.add(segment) }
         }
         state.withLock { $0.isFull = false }
@@ -92,7 +94,10 @@ extension SegmentLog {
     /// The life that a free segment begins when it is opened: after the one it had in this epoch, or the one that its header
     /// tells. Without either it may have had the same incarnation before, but then in an earlier epoch.
     static func nextLife(
-        of segment: SegmentID, known: Incarnation?, _ identity: LogIdentity, _ storage: any SegmentStorage
+        of segment: SegmentID,
+        known: Incarnation?,
+        _ identity: LogIdentity,
+        _ storage: any SegmentStorage
     ) throws(LogError) -> SegmentLife {
         if let known { return SegmentLife(segment: segment, incarnation: known.next) }
         let header = try SegmentHeader.read(segment, identity: identity, from: storage)

@@ -61,7 +61,10 @@ public final class SegmentLog: Sendable {
     ///   - commit: the same.
     /// - Throws: `.fenced`; `.full` while ``isFull``, for a `.normal` group; `.groupTooLarge`.
     public func makeGroup(
-        for purpose: GroupPurpose, records: Int, bytes: Int, commit: Int
+        for purpose: GroupPurpose,
+        records: Int,
+        bytes: Int,
+        commit: Int
     ) throws(LogError) -> LogGroup {
         try state.withLock { state throws(LogError) in
             try state.makeGroup(purpose, records: records, bytes: bytes, commit: commit)
@@ -81,8 +84,12 @@ public final class SegmentLog: Sendable {
             if group.place.opensSegment {
                 // First of all: where there is no space, nothing has been written.
                 opening = SegmentHeader(
-                    identity: identity, life: group.place.life, epoch: epoch, next: try takeSuccessor(for: group.place.purpose),
-                    firstLSN: group.lsn)
+                    identity: identity,
+                    life: group.place.life,
+                    epoch: epoch,
+                    next: try takeSuccessor(for: group.place.purpose),
+                    firstLSN: group.lsn
+                )
                 // So that a segment which has been opened proves that the one before it is whole.
                 try self.sync(open.segment, &writing)
                 state.withLock { $0.open(with: group) }

@@ -11,7 +11,8 @@ public protocol SegmentStorage: Sendable {
     /// Makes all writes to the segment durable. Must not be called again for the same writes once it has failed.
     func sync(_ segment: SegmentID) throws(StorageError)
     /// Reads into `target`, and returns how many bytes there were: fewer only at the segment's end.
-    func read(_ segment: SegmentID, at offset: Int, into target: UnsafeMutableRawBufferPointer) throws(StorageError) -> Int
+    func read(_ segment: SegmentID, at offset: Int, into target: UnsafeMutableRawBufferPointer) throws(StorageError)
+        -> Int
     /// Every segment there is, in no order.
     func list() throws(StorageError) -> [SegmentID]
     func delete(_ segment: SegmentID) throws(StorageError)

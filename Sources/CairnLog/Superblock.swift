@@ -39,37 +39,48 @@ struct Superblock: Hashable, Sendable {
         return Format.sealedBlock(magic: Format.superblockMagic, body: body)
     }
 
+    /// A whole superblock, and where it is: 0 or 1.
+    struct Slot {
+        let superblock: Superblock
+        let number: Int
+    }
+
     /// The newer whole one of both slots.
     static func read(from storage: any SegmentStorage, identity: LogIdentity) throws(LogError) -> Superblock {
-        guard let newest = try newest(in: storage)?.superblock else { throw .damaged(.superblock) }
-        guard newest.identity == identity else { throw .foreign(newest.identity) }
-        return newest
+        // Not `try newest(in: storage)?.superblock`: optimised by Swift 6.3.1, that returns garbage after the first field.
+        guard let slot = try newest(in: storage) else { throw .damaged(.superblock) }
+        guard slot.superblock.identity == identity else { throw .foreign(slot.superblock.identity) }
+        return slot.superblock
     }
 
     /// Writes both slots, one after the other: durable on return. `sequence` must be above that of what is there.
     func write(to storage: any SegmentStorage) throws(LogError) {
         // The slot with the newest content stays whole until the other one is.
-        let first = try Superblock.newest(in: storage).map { 1 - $0.slot } ?? 0
+        let newest = try Superblock.newest(in: storage)
+        let first = newest?.number == 0 ? 1 : 0
         do {
             try storage.writeSuperblock(slot: first, bytes)
             try storage.writeSuperblock(slot: 1 - first, bytes)
         } catch { throw .io(error) }
     }
 
-    static func newest(in storage: any SegmentStorage) throws(LogError) -> (superblock: Superblock, slot: Int)? {
+    static func newest(in storage: any SegmentStorage) throws(LogError) -> Slot? {
         let bytes: [UInt8]
         do { bytes = try storage.readSuperblock() } catch { throw .io(error) }
-        var newest: (superblock: Superblock, slot: Int)?
-        for slot in 0..<bytes.count / Format.block {
-            guard let found = try decode(Array(bytes[slot * Format.block..<(slot + 1) * Format.block])) else { continue }
-            if newest.map({ $0.superblock.sequence < found.sequence }) ?? true { newest = (found, slot) }
+        var newest: Slot?
+        for number in 0..<bytes.count / Format.block {
+            let block = Array(bytes[number * Format.block..<(number + 1) * Format.block])
+            guard let found = try decode(block) else { continue }
+            if let held = newest, held.superblock.sequence >= found.sequence { continue }
+            newest = Slot(superblock: found, number: number)
         }
         return newest
     }
 
     static func decode(_ slot: [UInt8]) throws(LogError) -> Superblock? {
         let decoded = slot.withUnsafeBytes { raw -> Result<Superblock?, LogError> in
-            guard var reader = Format.openBlock(magic: Format.superblockMagic, raw), let version = reader.take(UInt32.self)
+            guard var reader = Format.openBlock(magic: Format.superblockMagic, raw),
+                let version = reader.take(UInt32.self)
             else { return .success(nil) }
             guard version == Format.version else { return .failure(.unsupportedFormat(version)) }
             return .success(Superblock(&reader))
@@ -78,20 +89,33 @@ struct Superblock: Hashable, Sendable {
     }
 
     private init?(_ reader: inout ByteReader) {
-        guard let identity = reader.takeIdentity(), let sequence = reader.take(UInt64.self), let epoch = reader.take(UInt64.self),
+        guard let identity = reader.takeIdentity(), let sequence = reader.take(UInt64.self),
+            let epoch = reader.take(UInt64.self),
             let firstSegment = reader.take(UInt32.self), let segmentSize = reader.take(UInt32.self),
             let firstIncarnation = reader.take(UInt64.self), let firstLSN = reader.take(UInt64.self),
             let durable = reader.take(UInt64.self), Format.segmentSizes.contains(Int(segmentSize))
         else { return nil }
         self.init(
-            identity: identity, sequence: sequence, epoch: Epoch(epoch), firstSegment: SegmentID(firstSegment),
-            segmentSize: Int(segmentSize), firstIncarnation: Incarnation(firstIncarnation), firstLSN: LSN(firstLSN),
-            durable: LSN(durable))
+            identity: identity,
+            sequence: sequence,
+            epoch: Epoch(epoch),
+            firstSegment: SegmentID(firstSegment),
+            segmentSize: Int(segmentSize),
+            firstIncarnation: Incarnation(firstIncarnation),
+            firstLSN: LSN(firstLSN),
+            durable: LSN(durable)
+        )
     }
 
     init(
-        identity: LogIdentity, sequence: UInt64, epoch: Epoch, firstSegment: SegmentID, segmentSize: Int,
-        firstIncarnation: Incarnation, firstLSN: LSN, durable: LSN
+        identity: LogIdentity,
+        sequence: UInt64,
+        epoch: Epoch,
+        firstSegment: SegmentID,
+        segmentSize: Int,
+        firstIncarnation: Incarnation,
+        firstLSN: LSN,
+        durable: LSN
     ) {
         self.identity = identity
         self.sequence = sequence

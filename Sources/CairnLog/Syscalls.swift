@@ -45,7 +45,9 @@ final class OpenFile: Sendable {
     /// The first `count` bytes of the file, or all that there are.
     func readBytes(_ count: Int) throws(SystemError) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)
-        let found = try bytes.withUnsafeMutableBytes { raw in Result { () throws(SystemError) in try read(into: raw, at: 0) } }.get()
+        let found = try bytes.withUnsafeMutableBytes { raw in
+            Result { () throws(SystemError) in try read(into: raw, at: 0) }
+        }.get()
         return Array(bytes.prefix(found))
     }
 

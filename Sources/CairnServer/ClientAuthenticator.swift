@@ -33,17 +33,17 @@ final class ClientAuthenticator: Authenticator {
     func authenticate(_ applicant: Applicant, decide: @escaping @Sendable (Admission) -> Void) {
         let hello: Wire.Hello
         do throws(WireError) {
-            hello = try applicant.hello.withUnsafeBytes { bytes throws(WireError) in try Wire.Hello.decode(bytes) }
+            hello = try Wire.Hello.decode(applicant.hello)
         } catch {
             decide(refusal(CallError(error)))
             return
         }
         guard hello.protocolVersion >= 1 else {
-            decide(refusal(.init(status: .invalidArgument, reason: .protocolError, text: "HELLO names no protocol version")))
+            decide(refusal(CallError(.protocolError, "HELLO names no protocol version")))
             return
         }
-        guard hello.instanceId.isEmpty || hello.instanceId.count == 16 else {
-            decide(refusal(.init(status: .invalidArgument, reason: .protocolError, text: "an instance_id has 16 bytes")))
+        guard hello.instanceID.isEmpty || hello.instanceID.count == 16 else {
+            decide(refusal(CallError(.protocolError, "an instance_id has 16 bytes")))
             return
         }
         let identity: PeerIdentity
@@ -57,7 +57,7 @@ final class ClientAuthenticator: Authenticator {
         let admission = Admission.accept(
             context: Peer(identity: identity), hello: facts.hello().encode(),
             handler: Router(service: service, facts: facts, identity: identity))
-        follow(applicant.connection, Instance(identity: identity, id: hello.instanceId)) { decide(admission) }
+        follow(applicant.connection, Instance(identity: identity, id: hello.instanceID)) { decide(admission) }
     }
 
     /// Registers the connection of an instance; `body` runs when nothing can come of the instance's older one any more.

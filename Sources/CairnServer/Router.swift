@@ -95,7 +95,7 @@ final class Router: CallHandler {
 
     private func decode<Request: WireMessage>(_ call: IncomingCall) -> Request? {
         do throws(WireError) {
-            return try call.message.withUnsafeBytes { bytes throws(WireError) in try Request.decode(bytes) }
+            return try Request.decode(call.message)
         } catch {
             call.fail(CallError(error))
             return nil

@@ -12,7 +12,7 @@ struct ServerFacts: Sendable {
     init(configuration: Configuration, storeID: [UInt8], shardCount: Int) {
         var facts = Wire.ServerFacts()
         facts.version = ServerVersion.text
-        facts.storeId = storeID
+        facts.storeID = storeID
         facts.shardCount = UInt32(shardCount)
         facts.volumeSizeMinimum = Limits.volumeSizeMinimum
         facts.volumeSizeMaximum = Limits.volumeSizeMaximum

@@ -1,7 +1,5 @@
 import CairnCore
-import CairnCrypto
 import CairnStore
-import CairnWire
 
 /// Runs a store's call, its errors turned into the service's.
 func storeCall<Value>(_ body: () throws(StoreError) -> Value) throws(ServiceError) -> Value {
@@ -11,21 +9,34 @@ func storeCall<Value>(_ body: () throws(StoreError) -> Value) throws(ServiceErro
 /// Finding what a caller names, and changing it: the same for every call.
 extension Service {
     /// SPEC C2: one lookup, whether the volume is missing or another account's.
-    func volume(_ id: VolumeID, in view: some ManifestReading, _ context: CallContext) throws(ServiceError) -> VolumeRecord {
+    func volume(_ id: VolumeID, in view: ManifestReader, _ context: CallContext) throws(ServiceError) -> VolumeRecord {
         let record = try storeCall { () throws(StoreError) in try view.volume(id) }
         guard let record, record.account == context.account, record.state == .active else { throw ServiceError.noSuchVolume }
         return record
     }
 
     /// SPEC C2, for snapshots.
-    func snapshot(_ id: SnapshotID, in view: some ManifestReading, _ context: CallContext) throws(ServiceError) -> SnapshotRecord {
+    func snapshot(_ id: SnapshotID, in view: ManifestReader, _ context: CallContext) throws(ServiceError) -> SnapshotRecord {
         let record = try storeCall { () throws(StoreError) in try view.snapshot(id) }
         guard let record, record.account == context.account, record.state != .deleting else { throw ServiceError.noSuchSnapshot }
         return record
     }
 
     /// Reads from one consistent view of a shard's index, on the calling thread.
-    func view<Value>(_ shard: Shard, _ body: (borrowing ReadView) throws(ServiceError) -> Value) throws(ServiceError) -> Value {
+    func view<Value>(_ shard: Shard, _ body: (ReadView) throws(ServiceError) -> Value) throws(ServiceError) -> Value {
         try body(shard.makeView())
+    }
+}
+
+extension ServiceError {
+    /// What a store's failure is to a caller. Damage names the place (SPEC D4).
+    init(_ error: StoreError) {
+        switch error.code {
+        case .damaged: self.init(.dataLoss, error.text)
+        case .full: self.init(.storeFull, error.text)
+        case .fenced, .closed: self.init(.unavailable, error.text)
+        case .invalid: self.init(.invalidArgument, error.text)
+        case .notAStore, .exists, .locked, .newerFormat, .io, .aborted: self.init(.internalFailure, error.text)
+        }
     }
 }

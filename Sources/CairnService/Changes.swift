@@ -5,39 +5,47 @@ import CairnWire
 
 /// Carrying a change out on a shard, with or without an idempotency key.
 extension Service {
-    /// Runs `body` as one transaction of `shard`, and answers when it is durable.
+    /// What a change needs of a group; small for all but uploads.
+    struct Footprint {
+        var durability = CommitDurability.durable
+        var records = 0
+        var bytes = 0
+        var entries = 8
+        /// Whether it frees space, and so is let in when the store is full.
+        var reclaims = false
+    }
+
+    /// Runs `body` as one transaction of `shard`, and answers when it is durable. What `body` throws undoes it.
     func change<Value: Sendable>(
-        on shard: Shard, durability: CommitDurability = .durable, bytes: Int = 0, _ context: CallContext,
-        _ answer: @escaping Answer<Value>,
+        on shard: Shard, _ footprint: Footprint, _ context: CallContext, _ answer: @escaping Answer<Value>,
         _ body: @escaping @Sendable (Transaction) throws(ServiceError) -> Value
     ) {
-        shard.submit(durability: durability, bytes: bytes) { (transaction) throws(StoreError) -> Result<Value, ServiceError> in
-            // Expired work is dropped here, before the disk (DESIGN §3).
+        shard.submit(
+            durability: footprint.durability, records: footprint.records, bytes: footprint.bytes, entries: footprint.entries,
+            reclaims: footprint.reclaims
+        ) { (transaction) throws(StoreError) -> Result<Value, ServiceError> in
             do throws(ServiceError) {
+                // Expired work is dropped here, before the disk (DESIGN §3).
                 try context.checkWanted()
                 return .success(try body(transaction))
             } catch {
-                // Refused: the transaction's own effects, if any, are rolled back.
                 transaction.abort()
                 return .failure(error)
             }
         } completion: { result in
-            switch result {
-            case .success(let inner): answer(inner)
-            case .failure(let error): answer(.failure(ServiceError(error)))
-            }
+            answer(result.mapError { ServiceError($0) }.flatMap { $0 })
         }
     }
 
-    /// As ``change(on:durability:bytes:_:_:_:)``, and once only for each key: the answer is recorded in the same commit as the
+    /// As ``change(on:_:_:_:_:)``, and once only for each key: the answer is recorded in the same commit as the
     /// change, and given again to the same call (SPEC C5).
     func idempotent<Request: WireMessage, Response: WireMessage>(
-        _ kind: IdempotentCall, key: [UInt8], parameters: Request, on shard: Shard, _ context: CallContext,
-        _ answer: @escaping Answer<Response>,
+        _ kind: IdempotentCall, key: [UInt8], parameters: Request, on shard: Shard, reclaims: Bool = false,
+        _ context: CallContext, _ answer: @escaping Answer<Response>,
         _ body: @escaping @Sendable (Transaction) throws(ServiceError) -> Response
     ) {
         do throws(ServiceError) { try TagRules.check(idempotencyKey: key) } catch { return answer(.failure(error)) }
-        guard !key.isEmpty else { return change(on: shard, context, answer, body) }
+        guard !key.isEmpty else { return change(on: shard, Footprint(reclaims: reclaims), context, answer, body) }
         let digest = parameters.encode().withUnsafeBytes { SHA256.hash($0) }
         let gateKey = IdempotencyGate.Key(account: context.account, bytes: key)
         let leaving: Answer<Response> = { result in
@@ -55,7 +63,7 @@ extension Service {
                         if let record { return leaving(.success(try Self.replay(record, kind, digest))) }
                     }
                 } catch { return leaving(.failure(error)) }
-                self.change(on: shard, context, leaving) { (transaction) throws(ServiceError) in
+                self.change(on: shard, Footprint(reclaims: reclaims), context, leaving) { (transaction) throws(ServiceError) in
                     let response = try body(transaction)
                     let record = IdempotencyRecord(
                         call: kind, parameters: digest, answer: response.encode(), createdAt: UnixTime.milliseconds)
@@ -76,7 +84,7 @@ extension Service {
             throw ServiceError(.idempotencyMismatch, "the idempotency key was used for a call with other parameters")
         }
         do throws(WireError) {
-            return try record.answer.withUnsafeBytes { bytes throws(WireError) in try Response.decode(bytes) }
+            return try Response.decode(record.answer)
         } catch {
             throw ServiceError(.internalFailure, "a recorded answer does not decode: \(error)")
         }

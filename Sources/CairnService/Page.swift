@@ -40,13 +40,36 @@ struct ListingCursor: Sendable, Equatable {
 
 extension Wire.PageRequest? {
     /// How many items the caller wants: 100 where it does not say.
-    func itemCount() throws(ServiceError) -> Int {
+    func itemCount(atMost most: Int = Limits.pageItems) throws(ServiceError) -> Int {
         let limit = self?.limit ?? 0
-        guard limit <= Limits.pageItems else {
-            throw ServiceError(.invalidArgument, "a page holds at most \(Limits.pageItems) items, not \(limit)")
-        }
+        guard limit <= most else { throw ServiceError(.invalidArgument, "a page holds at most \(most) items, not \(limit)") }
         return limit == 0 ? 100 : Int(limit)
     }
 
     var token: [UInt8] { self?.pageToken ?? [] }
+}
+
+/// The page token of ListBlocks: the chunk to go on with, a CRC behind it.
+enum BlockCursor {
+    static func token(_ chunk: ChunkIndex) -> [UInt8] {
+        var writer = ByteWriter(capacity: 13)
+        writer.put(UInt8(2))
+        writer.put(chunk.rawValue)
+        writer.put(writer.bytes.withUnsafeBytes { CRC32C.extend(0, $0) })
+        return writer.bytes
+    }
+
+    /// Nil for an empty token; throws INVALID_ARGUMENT for one that no listing gave.
+    static func chunk(_ token: [UInt8]) throws(ServiceError) -> ChunkIndex? {
+        guard !token.isEmpty else { return nil }
+        let chunk = token.withUnsafeBytes { bytes -> ChunkIndex? in
+            var reader = ByteReader(bytes)
+            guard bytes.count == 13, reader.take(UInt8.self) == 2, let chunk = reader.take(UInt64.self),
+                reader.take(UInt32.self) == CRC32C.extend(0, UnsafeRawBufferPointer(rebasing: bytes[0..<9]))
+            else { return nil }
+            return ChunkIndex(chunk)
+        }
+        guard let chunk else { throw ServiceError(.invalidArgument, "page_token is not one that this listing gave") }
+        return chunk
+    }
 }

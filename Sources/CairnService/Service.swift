@@ -2,7 +2,7 @@ import CairnCore
 import CairnCrypto
 import CairnStore
 import CairnWire
-import Dispatch
+import Foundation
 
 /// How a service behaves where the caller says nothing.
 public struct ServiceOptions: Sendable {
@@ -10,6 +10,8 @@ public struct ServiceOptions: Sendable {
     public var defaultChunkSize = ChunkSize(bytes: 64 << 10)!
     /// Whether a block may come without a checksum (SPEC U4).
     public var checksumOptional = false
+    /// How long QueryChunks promises hold, in milliseconds: what the store was opened with.
+    public var leaseMilliseconds: UInt64 = 900_000
     /// Threads that hash, compress and read.
     public var workers = 1 + max(1, ProcessorCount.value)
 
@@ -83,5 +85,3 @@ public final class Service: Sendable {
 enum ProcessorCount {
     static var value: Int { ProcessInfo.processInfo.activeProcessorCount }
 }
-
-import Foundation

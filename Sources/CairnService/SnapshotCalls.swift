@@ -16,7 +16,7 @@ extension Service {
             try TagRules.check(description: request.description)
             tags = try TagRules.check(request.tags)
         } catch { return answer(.failure(error)) }
-        guard let id = VolumeID(bytes: request.volumeId), let shard = shard(of: id.uuid) else {
+        guard let id = VolumeID(bytes: request.volumeID), let shard = shard(of: id.uuid) else {
             return answer(.failure(.noSuchVolume))
         }
         var parameters = request
@@ -28,7 +28,7 @@ extension Service {
                 try transaction.createSnapshot(of: volume, description: request.description, tags: tags)
             }
             var response = Wire.CreateSnapshotResponse()
-            response.snapshotId = snapshot.id.bytes
+            response.snapshotID = snapshot.id.bytes
             response.dataVersion = snapshot.version.rawValue
             response.snapshotToken = SnapshotToken(snapshot).bytes
             response.state = .complete
@@ -40,12 +40,12 @@ extension Service {
     public func deleteSnapshot(
         _ request: Wire.DeleteSnapshotRequest, _ context: CallContext, answer: @escaping Answer<Wire.DeleteSnapshotResponse>
     ) {
-        guard let id = SnapshotID(bytes: request.snapshotId), let shard = shard(of: id.uuid) else {
+        guard let id = SnapshotID(bytes: request.snapshotID), let shard = shard(of: id.uuid) else {
             return answer(.failure(.noSuchSnapshot))
         }
         var parameters = request
         parameters.idempotencyKey = []
-        idempotent(.deleteSnapshot, key: request.idempotencyKey, parameters: parameters, on: shard, context, answer) {
+        idempotent(.deleteSnapshot, key: request.idempotencyKey, parameters: parameters, on: shard, reclaims: true, context, answer) {
             (transaction) throws(ServiceError) in
             let snapshot = try self.snapshot(id, in: transaction, context)
             try storeCall { () throws(StoreError) in try transaction.deleteSnapshot(snapshot) }
@@ -59,7 +59,7 @@ extension Service {
         onWorker(context, answer) { () throws(ServiceError) in
             let id: SnapshotID
             switch request.target {
-            case .snapshotId(let bytes):
+            case .snapshotID(let bytes):
                 guard let named = SnapshotID(bytes: bytes) else { throw ServiceError.noSuchSnapshot }
                 id = named
             case .snapshotToken(let bytes): id = try SnapshotToken.id(bytes)
@@ -82,8 +82,8 @@ extension Service {
             let count = try request.page.itemCount()
             let after = try ListingCursor(token: request.page.token)
             var volume: VolumeID?
-            if !request.volumeId.isEmpty {
-                guard let id = VolumeID(bytes: request.volumeId) else { throw ServiceError.noSuchVolume }
+            if !request.volumeID.isEmpty {
+                guard let id = VolumeID(bytes: request.volumeID) else { throw ServiceError.noSuchVolume }
                 volume = id
             }
             // Snapshots live on their volume's shard.
@@ -112,8 +112,8 @@ extension Service {
 
     static func describe(_ snapshot: SnapshotRecord) -> Wire.SnapshotDescription {
         var description = Wire.SnapshotDescription()
-        description.snapshotId = snapshot.id.bytes
-        description.volumeId = snapshot.volume.bytes
+        description.snapshotID = snapshot.id.bytes
+        description.volumeID = snapshot.volume.bytes
         description.account = snapshot.account.name
         switch snapshot.state {
         case .pending: description.state = .inProgress

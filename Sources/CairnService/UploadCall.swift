@@ -36,10 +36,10 @@ extension Service {
         }
         guard request.attachment == 0 else { throw ServiceError(.unimplemented, "this server attaches no volumes yet") }
         switch request.target?.target {
-        case .volumeId(let bytes):
+        case .volumeID(let bytes):
             guard let id = VolumeID(bytes: bytes) else { throw ServiceError.noSuchVolume }
             return id
-        case .snapshotId, .snapshotToken: throw ServiceError(.unimplemented, "this server takes no uploads to snapshots yet")
+        case .snapshotID, .snapshotToken: throw ServiceError(.unimplemented, "this server takes no uploads to snapshots yet")
         case nil: throw ServiceError(.unimplemented, "this server stages no chunks yet")
         }
     }
@@ -54,8 +54,10 @@ extension Service {
         case .onFlush: durability = .onFlush
         default: return answer(.failure(ServiceError(.invalidArgument, "durability \(request.durability.rawValue) is unknown")))
         }
-        let bytes = changes.reduce(0) { $0 + $1.recordBytes }
-        change(on: shard, durability: durability, bytes: bytes, context, answer) { (transaction) throws(ServiceError) in
+        let footprint = Footprint(
+            durability: durability, records: changes.count { $0.recordBytes > 0 }, bytes: changes.reduce(0) { $0 + $1.recordBytes },
+            entries: changes.count)
+        change(on: shard, footprint, context, answer) { (transaction) throws(ServiceError) in
             let volume = try self.volume(prepared.id, in: transaction, context)
             guard volume.size == prepared.size || changes.allSatisfy({ !$0.dependsOnSize }) else {
                 // Its last chunk is another one now: what was hashed as a whole chunk is only a part.
@@ -106,11 +108,10 @@ extension Service {
     ) throws(StoreError) -> Wire.WrittenChunk? {
         switch change {
         case .data(let chunk, let data):
-            try transaction.storeChunk(data, account: volume.account)
-            try transaction.writeChunk(chunk, of: volume, .data(data.fingerprint, owner: volume.account))
+            try transaction.writeChunk(chunk, of: volume, .data(data))
             return Wire.WrittenChunk(offset: volume.chunkSize.offset(of: chunk), token: data.fingerprint.bytes)
         case .token(let chunk, let token, _):
-            try transaction.writeChunk(chunk, of: volume, .data(token, owner: volume.account))
+            try transaction.writeChunk(chunk, of: volume, .token(token))
             return Wire.WrittenChunk(offset: volume.chunkSize.offset(of: chunk), token: token.bytes)
         case .zeros(let chunk, let token):
             try transaction.writeChunk(chunk, of: volume, .zeros)
@@ -119,7 +120,7 @@ extension Service {
                     offset: volume.chunkSize.offset(of: chunk), token: ZeroChunk.fingerprint(volume.chunkSize).bytes)
             }
         case .hole(let chunk): try transaction.writeChunk(chunk, of: volume, .hole)
-        case .patch(let offset, let bytes): try transaction.writePatch(at: offset, bytes.bytes, of: volume)
+        case .patch(let offset, let bytes): try transaction.writePatch(at: offset, bytes, of: volume)
         }
         return nil
     }
@@ -128,7 +129,7 @@ extension Service {
     public func flush(_ request: Wire.FlushRequest, _ context: CallContext, answer: @escaping Answer<Wire.FlushResponse>) {
         workers.run {
             do throws(ServiceError) {
-                guard let id = VolumeID(bytes: request.volumeId), let shard = self.shard(of: id.uuid) else {
+                guard let id = VolumeID(bytes: request.volumeID), let shard = self.shard(of: id.uuid) else {
                     throw ServiceError.noSuchVolume
                 }
                 _ = try self.view(shard) { (view) throws(ServiceError) in try self.volume(id, in: view, context) }

@@ -25,7 +25,7 @@ struct UploadPlan: Sendable {
     }
 
     /// Whole chunks that one call may name by zeros, holes and tokens: bounds the size of its commit.
-    static let chunksPerCall: UInt64 = 65536
+    static let chunksPerCall: UInt64 = 8192
 
     let blocks: [Block]
 
@@ -92,6 +92,8 @@ struct UploadPlan: Sendable {
                 }
                 content = .plain(payload: range)
             case .lz4:
+                // Also because a call with no payload at all has nothing to cut from.
+                guard count > 0 else { throw ServiceError(.invalidArgument, "an LZ4 block brings no bytes") }
                 guard wholeChunk else {
                     throw ServiceError(.invalidArgument, "an LZ4 block must be exactly one whole chunk of \(chunkSize.bytes) bytes")
                 }

@@ -81,7 +81,7 @@ struct UploadPreparation {
             chunk,
             ChunkData(
                 fingerprint: fingerprint, rawLength: UInt32(bytes.count), rawChecksum: crc,
-                codec: packed == nil ? .plain : .lz4, bytes: packed ?? bytes))
+                codec: packed == nil ? .raw : .lz4, bytes: packed ?? bytes))
     }
 
     /// LZ4, where it saves at least a sixteenth (SPEC A2).
@@ -112,7 +112,7 @@ struct UploadPreparation {
             ChunkData(
                 fingerprint: SHA256.hash(raw.bytes, padding: chunkSize.bytes - raw.count), rawLength: UInt32(raw.count),
                 rawChecksum: Self.crc32c(in: block.checksum) ?? CRC32C.extend(0, raw.bytes),
-                codec: keepsPacked ? .lz4 : .plain, bytes: keepsPacked ? packed : raw.slice))
+                codec: keepsPacked ? .lz4 : .raw, bytes: keepsPacked ? packed : raw.slice))
     }
 
     private func addMark(_ block: UploadPlan.Block, to changes: inout [Change]) {

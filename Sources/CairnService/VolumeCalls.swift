@@ -51,8 +51,8 @@ extension Service {
             chunkSize = given
         }
         var source: SnapshotID?
-        if !request.snapshotId.isEmpty {
-            guard let id = SnapshotID(bytes: request.snapshotId) else { throw ServiceError.noSuchSnapshot }
+        if !request.snapshotID.isEmpty {
+            guard let id = SnapshotID(bytes: request.snapshotID) else { throw ServiceError.noSuchSnapshot }
             source = id
         }
         guard request.affinity.count <= Limits.affinityKeyBytes else {
@@ -79,25 +79,28 @@ extension Service {
     ) throws(ServiceError) -> Wire.CreateVolumeResponse {
         var size = creation.size == 0 ? options.defaultVolumeSize : creation.size
         var chunkSize = creation.chunkSize ?? options.defaultChunkSize
+        var source: SnapshotRecord?
         if let id = creation.source {
-            let source = try self.snapshot(id, in: transaction, context)
-            size = creation.size == 0 ? source.size : creation.size
-            guard size >= source.size else {
-                throw ServiceError(.invalidVolumeSize, "\(size) bytes is less than the snapshot's \(source.size)")
+            let found = try self.snapshot(id, in: transaction, context)
+            source = found
+            size = creation.size == 0 ? found.size : creation.size
+            guard size >= found.size else {
+                throw ServiceError(.invalidVolumeSize, "\(size) bytes is less than the snapshot's \(found.size)")
             }
-            guard creation.chunkSize == nil || creation.chunkSize == source.chunkSize else {
-                throw ServiceError(.invalidArgument, "chunk_size must be the snapshot's, \(source.chunkSize.bytes)")
+            guard creation.chunkSize == nil || creation.chunkSize == found.chunkSize else {
+                throw ServiceError(.invalidArgument, "chunk_size must be the snapshot's, \(found.chunkSize.bytes)")
             }
-            chunkSize = source.chunkSize
+            chunkSize = found.chunkSize
         }
+        let (finalSize, finalChunkSize, finalSource) = (size, chunkSize, source)
         let volume = try storeCall { () throws(StoreError) in
             try transaction.createVolume(
-                account: context.account, kind: creation.kind, size: size, chunkSize: chunkSize, source: creation.source,
+                account: context.account, kind: creation.kind, size: finalSize, chunkSize: finalChunkSize, source: finalSource,
                 affinity: creation.affinity, tags: creation.tags)
         }
         var response = Wire.CreateVolumeResponse()
-        response.volumeId = volume.id.bytes
-        response.initialSnapshotId = volume.initialSnapshot.bytes
+        response.volumeID = volume.id.bytes
+        response.initialSnapshotID = volume.initialSnapshot.bytes
         response.dataVersion = volume.dataVersion.rawValue
         response.size = volume.size
         response.chunkSize = UInt32(volume.chunkSize.bytes)
@@ -108,12 +111,12 @@ extension Service {
     public func deleteVolume(
         _ request: Wire.DeleteVolumeRequest, _ context: CallContext, answer: @escaping Answer<Wire.DeleteVolumeResponse>
     ) {
-        guard let id = VolumeID(bytes: request.volumeId), let shard = shard(of: id.uuid) else {
+        guard let id = VolumeID(bytes: request.volumeID), let shard = shard(of: id.uuid) else {
             return answer(.failure(.noSuchVolume))
         }
         var parameters = request
         parameters.idempotencyKey = []
-        idempotent(.deleteVolume, key: request.idempotencyKey, parameters: parameters, on: shard, context, answer) {
+        idempotent(.deleteVolume, key: request.idempotencyKey, parameters: parameters, on: shard, reclaims: true, context, answer) {
             (transaction) throws(ServiceError) in
             let volume = try self.volume(id, in: transaction, context)
             try storeCall { () throws(StoreError) in try transaction.deleteVolume(volume) }
@@ -125,7 +128,7 @@ extension Service {
         _ request: Wire.DescribeVolumeRequest, _ context: CallContext, answer: @escaping Answer<Wire.DescribeVolumeResponse>
     ) {
         onWorker(context, answer) { () throws(ServiceError) in
-            guard let id = VolumeID(bytes: request.volumeId), let shard = self.shard(of: id.uuid) else {
+            guard let id = VolumeID(bytes: request.volumeID), let shard = self.shard(of: id.uuid) else {
                 throw ServiceError.noSuchVolume
             }
             var response = Wire.DescribeVolumeResponse()
@@ -168,10 +171,10 @@ extension Service {
     public func resizeVolume(
         _ request: Wire.ResizeVolumeRequest, _ context: CallContext, answer: @escaping Answer<Wire.ResizeVolumeResponse>
     ) {
-        guard let id = VolumeID(bytes: request.volumeId), let shard = shard(of: id.uuid) else {
+        guard let id = VolumeID(bytes: request.volumeID), let shard = shard(of: id.uuid) else {
             return answer(.failure(.noSuchVolume))
         }
-        change(on: shard, context, answer) { (transaction) throws(ServiceError) in
+        change(on: shard, Footprint(), context, answer) { (transaction) throws(ServiceError) in
             let volume = try self.volume(id, in: transaction, context)
             try Self.check(size: request.size)
             guard request.size >= volume.size else {
@@ -184,15 +187,15 @@ extension Service {
 
     static func describe(_ volume: VolumeRecord) -> Wire.VolumeDescription {
         var description = Wire.VolumeDescription()
-        description.volumeId = volume.id.bytes
+        description.volumeID = volume.id.bytes
         description.account = volume.account.name
         description.kind = volume.kind == .remote ? .remote : .local
         description.state = volume.state == .active ? .available : .deleting
         description.size = volume.size
         description.chunkSize = UInt32(volume.chunkSize.bytes)
         description.dataVersion = volume.dataVersion.rawValue
-        description.initialSnapshotId = volume.initialSnapshot.bytes
-        description.sourceSnapshotId = volume.sourceSnapshot?.bytes ?? []
+        description.initialSnapshotID = volume.initialSnapshot.bytes
+        description.sourceSnapshotID = volume.sourceSnapshot?.bytes ?? []
         description.affinity = volume.affinity
         description.tags = TagRules.wire(volume.tags)
         description.createdAtMs = volume.createdAt

@@ -1,3 +1,4 @@
+internal import CEpoll
 #if canImport(Glibc)
     internal import Glibc
 #endif

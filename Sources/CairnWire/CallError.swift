@@ -6,43 +6,74 @@ public struct CallError: Error, Sendable, Hashable, CustomStringConvertible {
     /// Why, for people.
     public let text: String
     /// The block, range, token or item at fault: its place in the request's list.
-    public let blockIndex: UInt32?
+    public let blockIndex: Int?
     /// Whether the same call can succeed later, unchanged.
     public let isRetryable: Bool
     /// How long to wait before that; nil: as long as the caller likes. Whole milliseconds.
     public let retryAfter: Duration?
 
-    /// A failure as a server answers it: the reason decides on the status, and on whether to retry unless `retryable` does.
+    /// A failure as a server answers it: the reason decides on the status, and, unless `retryable` does, on whether to
+    /// retry.
     /// - Parameter retryAfter: at most 49 days; more is cut.
     public init(
-        _ reason: Wire.Reason, _ text: String = "", blockIndex: UInt32? = nil, retryable: Bool? = nil, retryAfter: Duration? = nil
+        _ reason: Wire.Reason,
+        _ text: String = "",
+        blockIndex: Int? = nil,
+        retryable: Bool? = nil,
+        retryAfter: Duration? = nil
     ) {
-        status = reason.status
+        self.init(
+            status: reason.status,
+            reason: reason,
+            text: text,
+            blockIndex: blockIndex,
+            retryable: retryable ?? reason.isRetryable,
+            retryAfter: retryAfter
+        )
+    }
+
+    /// A failure, all of it said.
+    public init(
+        status: Status,
+        reason: Wire.Reason,
+        text: String,
+        blockIndex: Int? = nil,
+        retryable: Bool,
+        retryAfter: Duration? = nil
+    ) {
+        self.status = status
         self.reason = reason
         self.text = text
         self.blockIndex = blockIndex
-        isRetryable = retryable ?? reason.isRetryable
+        isRetryable = retryable
         self.retryAfter = retryAfter
     }
 
-    /// What a peer answered: `status` and the bytes of its `ErrorDetail`. A peer's number that is no status, or that is 0, reads
+    /// What a peer answered: `status` and the bytes of its `ErrorDetail`. A number that is no status, or that is 0, reads
     /// as ``Status/unknown``; a detail that is none is left out, for the call has failed either way.
     public init(status: UInt32, detail: [UInt8]) {
         let known = Status(rawValue: status).flatMap { $0 == .ok ? nil : $0 } ?? .unknown
-        let detail = (try? Wire.ErrorDetail.decode(detail)) ?? Wire.ErrorDetail(text: "the peer gave no readable detail")
-        self.status = known
-        reason = detail.reason
-        text = detail.text
-        blockIndex = detail.blockIndex?.value
-        isRetryable = detail.retryable
-        retryAfter = detail.retryAfterMs == 0 ? nil : .milliseconds(Int64(detail.retryAfterMs))
+        let detail =
+            (try? Wire.ErrorDetail.decode(detail)) ?? Wire.ErrorDetail(text: "the peer gave no readable detail")
+        self.init(
+            status: known,
+            reason: detail.reason,
+            text: detail.text,
+            blockIndex: detail.blockIndex.map { Int($0.value) },
+            retryable: detail.retryable,
+            retryAfter: detail.retryAfterMs == 0 ? nil : .milliseconds(Int64(detail.retryAfterMs))
+        )
     }
 
     /// The message of the RESPONSE that carries this error.
     public var detail: Wire.ErrorDetail {
         Wire.ErrorDetail(
-            reason: reason, text: text, blockIndex: blockIndex.map { Wire.BlockIndex(value: $0) }, retryable: isRetryable,
-            retryAfterMs: retryAfter.map(CallError.milliseconds) ?? 0)
+            reason: reason,
+            text: text,
+            blockIndex: blockIndex.map { Wire.BlockIndex(value: UInt32(clamping: $0)) },
+            retryable: isRetryable,
+            retryAfterMs: retryAfter.map(CallError.milliseconds) ?? 0
+        )
     }
 
     public var description: String {

@@ -16,7 +16,11 @@ extension CodedMessage {
     public static func decode(_ bytes: UnsafeRawBufferPointer, budget: Int) throws(WireError) -> Self {
         try MessageArena.withArena(for: messageName, budget: budget) { arena throws(WireError) in
             let message = protobuf_c_message_unpack(
-                descriptor, arena.allocator, bytes.count, bytes.baseAddress?.assumingMemoryBound(to: UInt8.self))
+                descriptor,
+                arena.allocator,
+                bytes.count,
+                bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
+            )
             guard let message else {
                 throw arena.isOverBudget ? .overBudget(message: messageName) : .malformed(message: messageName)
             }

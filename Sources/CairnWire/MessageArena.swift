@@ -1,10 +1,10 @@
 internal import CProtobufC
 internal import Glibc
 
-/// The memory of one message while it is between bytes and Swift values: allocated by counting up, given back all at once.
+/// The memory of one message between bytes and Swift values: allocated by counting up, given back all at once.
 ///
-/// Each allocation is preceded by its size in 8 bytes: protobuf-c keeps no length of a string, so this is how one with a
-/// zero byte inside is told from a shorter one.
+/// Each allocation is preceded by its size in 8 bytes: protobuf-c keeps no length of a string, and so this is how one
+/// with a zero byte inside is told from a shorter one.
 final class MessageArena {
     /// Kept from message to message; what goes beyond is given back after each.
     private static let firstBlockBytes = 64 << 10
@@ -28,9 +28,12 @@ final class MessageArena {
         allocator = .allocate(capacity: 1)
         allocator.initialize(
             to: ProtobufCAllocator(
-                alloc: { arena, size in Unmanaged<MessageArena>.fromOpaque(arena!).takeUnretainedValue().allocate(size) },
+                alloc: { arena, size in Unmanaged<MessageArena>.fromOpaque(arena!).takeUnretainedValue().allocate(size)
+                },
                 free: { _, _ in },
-                allocator_data: nil))
+                allocator_data: nil
+            )
+        )
         allocator.pointee.allocator_data = Unmanaged.passUnretained(self).toOpaque()
     }
 
@@ -52,7 +55,9 @@ final class MessageArena {
     /// Runs `body` with this thread's arena, empty; everything in it is gone afterwards.
     /// - Parameter budget: the most bytes that the arena may hold.
     static func withArena<Result>(
-        for messageName: String, budget: Int, _ body: (MessageArena) throws(WireError) -> Result
+        for messageName: String,
+        budget: Int,
+        _ body: (MessageArena) throws(WireError) -> Result
     ) throws(WireError) -> Result {
         let arena: MessageArena
         if let known = pthread_getspecific(key) {
@@ -82,7 +87,7 @@ final class MessageArena {
 
     /// Memory for `size` bytes, aligned to 8; nil beyond the budget.
     private func allocate(_ size: Int) -> UnsafeMutableRawPointer? {
-        // What protobuf-c asks for is bounded by the message's length: far from overflow, but a negative size is no size.
+        // What protobuf-c asks for is bounded by the message's length: far from overflow. A negative size is none.
         guard size >= 0, size <= budget else { return refuse() }
         let need = MessageArena.sizeBytes + (size + 7) & ~7
         if used + need > blocks[blocks.count - 1].count {
@@ -109,7 +114,9 @@ final class MessageArena {
     }
 
     private func owns(_ pointer: UnsafeRawPointer) -> Bool {
-        blocks.contains { pointer >= UnsafeRawPointer($0.baseAddress!) && pointer < UnsafeRawPointer($0.baseAddress! + $0.count) }
+        blocks.contains {
+            pointer >= UnsafeRawPointer($0.baseAddress!) && pointer < UnsafeRawPointer($0.baseAddress! + $0.count)
+        }
     }
 
     /// Memory for `count` values, not initialized. Only for encoding, which has no budget.

@@ -49,9 +49,11 @@ extension Wire.Reason {
         switch self {
         case .authenticationFailure: .unauthenticated
         case .invalidVolumeID, .invalidSnapshotID, .invalidChunkToken: .notFound
-        case .invalidVolumeSize, .invalidArgument, .invalidProgress, .checksumError, .protocolError: .invalidArgument
-        case .invalidDataVersion, .snapshotAlreadyComplete, .wrongVolumeKind, .idempotencyMismatch, .failedPrecondition,
-            .staleAttachment, .needsRebase:
+        case .invalidVolumeSize, .invalidArgument, .invalidProgress, .checksumError, .idempotencyMismatch,
+            .protocolError:
+            .invalidArgument
+        case .invalidDataVersion, .snapshotAlreadyComplete, .wrongVolumeKind, .failedPrecondition, .staleAttachment,
+            .needsRebase:
             .failedPrecondition
         case .quotaExceeded, .throttled, .storeFull: .resourceExhausted
         case .dataLoss: .dataLoss
@@ -68,7 +70,7 @@ extension Wire.Reason {
     /// Whether a call that fails for this reason can succeed later as it is, unless its answer says otherwise.
     public var isRetryable: Bool {
         switch self {
-        case .throttled, .deadlineExceeded, .cancelled, .unavailable, .notReady: true
+        case .checksumError, .throttled, .deadlineExceeded, .cancelled, .unavailable, .storeFull, .notReady: true
         default: false
         }
     }

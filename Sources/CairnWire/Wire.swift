@@ -11,10 +11,11 @@ public protocol WireMessage: Sendable, Hashable {
 
     /// Reads a message from a peer's bytes, whatever they hold.
     /// - Parameter budget: the most bytes of memory that reading may take for itself.
-    /// - Throws: ``WireError/malformed(message:)``, ``WireError/invalidText(message:)``, ``WireError/overBudget(message:)``.
+    /// - Throws: ``WireError``, whichever case the bytes deserve.
     static func decode(_ bytes: UnsafeRawBufferPointer, budget: Int) throws(WireError) -> Self
 
-    /// Appends the message's encoding. Text is cut into no pieces: U+0000, which the contract forbids in text, goes out as U+FFFD.
+    /// Appends the message's encoding. U+0000, which the contract forbids in text, goes out as U+FFFD: check text that
+    /// people typed before it comes here.
     func encode(into output: inout [UInt8])
 }
 
@@ -47,7 +48,7 @@ public protocol WireRequest: WireMessage {
 
 /// What decoding is held to.
 public enum MessageLimits {
-    /// Memory for one message while it is read. The fullest messages that the service takes (4,096 blocks, 16,384 tokens, a
-    /// megabyte of chunk placements) need 2–6 MiB; a megabyte of empty fields, made to cost memory, would need 30.
+    /// Memory for one message while it is read, beside the values. Measured: 4,096 blocks with tokens and checksums take
+    /// 1.1 MiB, 16,384 tokens 1.9, a megabyte of chunk placements 3.4; a megabyte of empty blocks would take 76.
     public static let decodeBudget = 8 << 20
 }

@@ -62,7 +62,12 @@ struct AuthorityFolder: Sendable {
     /// Writes a new file and brings it to the disk; never over one that exists. Leaves nothing behind when it fails.
     func create(_ file: String, mode: mode_t, _ content: UnsafeRawBufferPointer) throws(PKIError) {
         try Self.write(content, to: file, flags: O_EXCL, mode: mode)
-        try Self.synchronizeFolder(path)
+        do throws(PKIError) {
+            try Self.synchronizeFolder(path)
+        } catch {
+            unlink(file)
+            throw error
+        }
     }
 
     /// Puts a whole new file in the place of an old one: after a crash there is the one or the other.
@@ -78,10 +83,12 @@ struct AuthorityFolder: Sendable {
         try Self.synchronizeFolder(path)
     }
 
+    /// The same, of text.
     func create(_ file: String, mode: mode_t, text: String) throws(PKIError) {
         try Array(text.utf8).withBytes { (bytes) throws(PKIError) in try create(file, mode: mode, bytes) }
     }
 
+    /// The same, of text.
     func replace(_ file: String, text: String) throws(PKIError) {
         try Array(text.utf8).withBytes { (bytes) throws(PKIError) in try replace(file, bytes) }
     }

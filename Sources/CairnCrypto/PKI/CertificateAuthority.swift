@@ -154,6 +154,7 @@ public final class CertificateAuthority: Sendable {
         try folder.requireAbsent(credentials.certificatePath)
         try folder.requireAbsent(credentials.keyPath)
         var index = try readIndex()
+        // First the index: should the files fail, it names a certificate that nobody has, which is the better mistake.
         index.certificates.append(issued)
         try folder.replace(folder.index, text: index.text)
         try subjectKey.withPEM { (pem) throws(PKIError) in try folder.create(credentials.keyPath, mode: 0o600, pem) }

@@ -35,6 +35,7 @@ public struct PKIError: Error, Sendable, CustomStringConvertible {
     public let text: String
     public var description: String { text }
 
+    /// - Parameter text: for people; names the file and what to do about it.
     public init(_ code: Code, _ text: String) {
         self.code = code
         self.text = text

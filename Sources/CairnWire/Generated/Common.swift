@@ -10,7 +10,7 @@ extension Wire {
         /// The bytes as they are. The same as CODEC_PLAIN.
         public static let unspecified = Codec(rawValue: 0)
         public static let plain = Codec(rawValue: 1)
-        /// One LZ4 block (no frame) that decodes to exactly one whole chunk, zero-padded where the volume ends inside it.
+        /// One LZ4 block (no frame) that decodes to exactly `length` bytes: one whole chunk, or what the volume has of its last one.
         public static let lz4 = Codec(rawValue: 2)
 
         /// The values that this version of the contract names.

@@ -7,7 +7,6 @@ extension Wire {
         public init(rawValue: Int32) { self.rawValue = rawValue }
 
         public static let unspecified = Method(rawValue: 0)
-        /// Volumes (SPEC section 2).
         public static let createVolume = Method(rawValue: 1)
         public static let deleteVolume = Method(rawValue: 2)
         public static let describeVolume = Method(rawValue: 3)
@@ -15,7 +14,6 @@ extension Wire {
         public static let resizeVolume = Method(rawValue: 5)
         public static let updateTags = Method(rawValue: 6)
         public static let attachVolume = Method(rawValue: 7)
-        /// Snapshots (SPEC section 3).
         public static let createSnapshot = Method(rawValue: 16)
         public static let deleteSnapshot = Method(rawValue: 17)
         public static let describeSnapshot = Method(rawValue: 18)
@@ -23,7 +21,6 @@ extension Wire {
         public static let snapshotProgress = Method(rawValue: 20)
         public static let createSnapshots = Method(rawValue: 21)
         public static let missingBlocks = Method(rawValue: 22)
-        /// Blocks (SPEC sections 4-6).
         public static let uploadBlock = Method(rawValue: 32)
         public static let downloadBlock = Method(rawValue: 33)
         public static let queryChunks = Method(rawValue: 34)
@@ -34,7 +31,6 @@ extension Wire {
         public static let discard = Method(rawValue: 39)
         public static let renewLease = Method(rawValue: 40)
         public static let releaseLease = Method(rawValue: 41)
-        /// Accounts (SPEC D5, R2, R3).
         public static let createGrant = Method(rawValue: 48)
         public static let deleteGrant = Method(rawValue: 49)
         public static let listGrants = Method(rawValue: 50)
@@ -42,7 +38,6 @@ extension Wire {
         public static let describeAccount = Method(rawValue: 52)
         public static let setAccountLimits = Method(rawValue: 53)
         public static let listAccounts = Method(rawValue: 54)
-        /// The server (SPEC R4).
         public static let getServerFacts = Method(rawValue: 64)
         public static let getHealth = Method(rawValue: 65)
         public static let getMetrics = Method(rawValue: 66)

@@ -35,7 +35,7 @@ typedef enum _Cairn__V1__Codec {
   CAIRN__V1__CODEC__CODEC_UNSPECIFIED = 0,
   CAIRN__V1__CODEC__CODEC_PLAIN = 1,
   /*
-   * One LZ4 block (no frame) that decodes to exactly one whole chunk, zero-padded where the volume ends inside it.
+   * One LZ4 block (no frame) that decodes to exactly `length` bytes: one whole chunk, or what the volume has of its last one.
    */
   CAIRN__V1__CODEC__CODEC_LZ4 = 2
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(CAIRN__V1__CODEC)

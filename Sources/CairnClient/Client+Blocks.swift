@@ -1,0 +1,85 @@
+public import CairnCore
+internal import CairnWire
+
+extension Client {
+    /// Uploads blocks: all of them, or none (SPEC U2).
+    /// - Parameters:
+    ///   - target: a volume or a snapshot in progress; nil: whole chunks are staged for the account (SPEC U7).
+    ///   - dataVersion: nil, or a precondition on what is replaced (SPEC U5).
+    public func upload(
+        _ blocks: [BlockUpload], to target: BlockTarget?, dataVersion: DataVersion? = nil,
+        durability: Durability = .durable
+    ) async throws(ClientError) -> UploadResult {
+        var request = Wire.UploadBlockRequest()
+        request.target = target?.wire
+        request.dataVersion = dataVersion?.rawValue ?? 0
+        request.durability = durability.wire
+        request.blocks = blocks.map(\.wire)
+        return try UploadResult(try await caller.call(request, payload: blocks.compactMap(\.payload)).0)
+    }
+
+    /// Downloads ranges, checks every block against its checksum, and decompresses what comes as LZ4.
+    /// - Parameters:
+    ///   - ranges: together at most 16 MiB.
+    ///   - known: tokens of chunks that the caller holds: they come back as `known`, without bytes (SPEC A4).
+    /// - Throws: `damaged` where a checksum fits not.
+    public func download(
+        _ ranges: [BlockRange], from target: BlockTarget, dataVersion: DataVersion? = nil, known: [Fingerprint] = []
+    ) async throws(ClientError) -> [DownloadedBlock] {
+        let request = Wire.DownloadBlockRequest(
+            target: target.wire, dataVersion: dataVersion?.rawValue ?? 0,
+            ranges: ranges.map { Wire.ByteRange(offset: $0.offset, length: $0.length) }, acceptedCodecs: [.plain, .lz4],
+            knownTokens: known.map(\.bytes), checksumAlgorithm: .crc32c)
+        let (answer, payload) = try await caller.call(request)
+        var reader = DownloadReader(answer, payload: payload, ranges: ranges)
+        var blocks: [DownloadedBlock] = []
+        while let part = try reader.next() { blocks.append(try part.decoded()) }
+        return blocks
+    }
+
+    /// Tells which chunks need not be sent, and pins them for a lease of 15 minutes or more (SPEC A1).
+    /// - Returns: for each token, in order, whether the account has it here.
+    public func queryChunks(_ tokens: [Fingerprint], for volume: VolumeID? = nil) async throws(ClientError) -> [Bool] {
+        let request = Wire.QueryChunksRequest(tokens: tokens.map(\.bytes), volumeID: volume?.bytes ?? [])
+        return try QueryAnswer.bits(try await caller.call(request).0, count: tokens.count)
+    }
+
+    /// Makes durable all that was answered before (SPEC U8).
+    /// - Returns: the write verifier.
+    public func flush(_ volume: VolumeID) async throws(ClientError) -> [UInt8] {
+        try await caller.call(Wire.FlushRequest(volumeID: volume.bytes)).0.writeVerifier
+    }
+
+    /// What a volume or snapshot holds, by rising offset; a range that is not listed was never written.
+    public func blocks(of target: BlockTarget, in range: BlockRange? = nil) -> Pages<BlockDescription> {
+        Pages { [caller] (page: [UInt8]) async throws(ClientError) in
+            let request = Wire.ListBlocksRequest.page(page, of: target, in: range)
+            let answer = try await caller.call(request).0
+            return (answer.blocks.map { BlockDescription($0) }, answer.nextPageToken)
+        }
+    }
+
+    /// The server's facts and limits, and who it takes us for.
+    public func serverFacts() async throws(ClientError) -> ServerFacts {
+        ServerFacts(try await caller.call(Wire.GetServerFactsRequest()).0)
+    }
+}
+
+extension Wire.ListBlocksRequest {
+    static func page(_ token: [UInt8], of target: BlockTarget, in range: BlockRange?) -> Wire.ListBlocksRequest {
+        Wire.ListBlocksRequest(
+            target: target.wire, range: range.map { Wire.ByteRange(offset: $0.offset, length: $0.length) },
+            page: Wire.PageRequest(limit: UInt32(Limits.blocksPerPage / 2), pageToken: token))
+    }
+}
+
+enum QueryAnswer {
+    /// The bits of a QueryChunks answer (bit i%8 of byte i/8, from the lowest).
+    static func bits(_ answer: Wire.QueryChunksResponse, count: Int) throws(ClientError) -> [Bool] {
+        guard answer.present.count == (count + 7) / 8 else {
+            throw ClientError(
+                .protocolViolation, "QueryChunks answered \(answer.present.count) bytes of bits for \(count) tokens")
+        }
+        return (0..<count).map { answer.present[$0 / 8] >> UInt8($0 % 8) & 1 == 1 }
+    }
+}

@@ -1,0 +1,48 @@
+public import CairnCore
+internal import CairnWire
+
+extension Client {
+    /// Makes a volume (SPEC V1).
+    public func createVolume(_ new: NewVolume) async throws(ClientError) -> CreatedVolume {
+        let request = Wire.CreateVolumeRequest(
+            size: new.size ?? 0, snapshotID: new.snapshot?.bytes ?? [], chunkSize: UInt32(new.chunkSize?.bytes ?? 0),
+            kind: new.kind.wire, affinity: new.affinity, tags: Tags.wire(new.tags), idempotencyKey: Contract.newKey())
+        return try CreatedVolume(try await caller.call(request).0)
+    }
+
+    /// Deletes a volume; its complete snapshots stay (SPEC V9).
+    /// - Parameter cancellingSnapshots: whether its snapshots in progress are cancelled; otherwise they refuse the call.
+    public func deleteVolume(_ id: VolumeID, cancellingSnapshots: Bool = false) async throws(ClientError) {
+        _ = try await caller.call(
+            Wire.DeleteVolumeRequest(
+                volumeID: id.bytes, cancelSnapshots: cancellingSnapshots, idempotencyKey: Contract.newKey()))
+    }
+
+    public func describeVolume(_ id: VolumeID) async throws(ClientError) -> Volume {
+        let answer = try await caller.call(Wire.DescribeVolumeRequest(volumeID: id.bytes)).0
+        return try Volume(try Contract.require(answer.volume, "volume", in: "the answer to DescribeVolume"))
+    }
+
+    /// The account's volumes, oldest first.
+    /// - Parameters:
+    ///   - tags: only volumes that have all of these.
+    ///   - state: only volumes in this state; nil: any.
+    public func volumes(tags: [String: String] = [:], state: VolumeState? = nil) -> Pages<Volume> {
+        Pages { [caller] (page: [UInt8]) async throws(ClientError) in
+            let request = Wire.ListVolumesRequest(
+                page: Wire.PageRequest(limit: UInt32(Limits.pageItems), pageToken: page), tags: Tags.wire(tags),
+                state: state?.wire ?? .unspecified)
+            let answer = try await caller.call(request).0
+            var items: [Volume] = []
+            for volume in answer.volumes { items.append(try Volume(volume)) }
+            return (items, answer.nextPageToken)
+        }
+    }
+
+    /// Grows a volume.
+    /// - Parameter size: bytes, a multiple of 512, not below the present size.
+    /// - Returns: the volume's size now.
+    public func resizeVolume(_ id: VolumeID, to size: UInt64) async throws(ClientError) -> UInt64 {
+        try await caller.call(Wire.ResizeVolumeRequest(volumeID: id.bytes, size: size)).0.size
+    }
+}

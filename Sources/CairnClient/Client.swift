@@ -1,0 +1,53 @@
+internal import CairnCrypto
+internal import CairnRPC
+public import CairnTransport
+
+/// A connection to Cairn: every call of the API, safe to use from any number of tasks at once.
+///
+/// Calls wait for a connection, are repeated where that is safe (``RetryPolicy``), and end at the latest after
+/// ``ClientOptions/callLimit``. Cancelling a task cancels its call. Creates and deletes carry an idempotency key that the
+/// library makes, so that a repetition is never a second creation (SPEC C5).
+///
+/// ```swift
+/// let client = try Client(
+///     server: Endpoint(host: "storage.example", port: 7440),
+///     credentials: Credentials(identity: "pki/alice"))
+/// let volume = try await client.createVolume(NewVolume())
+/// ```
+public final class Client: Sendable {
+    let caller: any Caller
+    private let pool: ConnectionPool?
+    public let options: ClientOptions
+
+    /// Makes no connection yet: the first call does.
+    /// - Throws: `configuration` where a file of the credentials is missing or no certificate or key.
+    public init(
+        server: Endpoint, credentials: Credentials, options: ClientOptions = ClientOptions()
+    ) throws(ClientError) {
+        let files = TLSFiles(
+            authorities: [credentials.authorities], certificate: credentials.certificate,
+            privateKey: credentials.privateKey)
+        let tls: TLSContext
+        do throws(TLSError) {
+            tls = try TLSContext(.client, files: files)
+        } catch {
+            throw ClientError(.configuration, error.text)
+        }
+        let pool = ConnectionPool(options: options, open: Links.opener(to: server, tls: tls, options: options))
+        self.pool = pool
+        self.options = options
+        caller = pool
+    }
+
+    /// A client of anything that answers calls.
+    init(caller: any Caller, options: ClientOptions = ClientOptions()) {
+        self.caller = caller
+        self.options = options
+        pool = nil
+    }
+
+    /// Closes the connections; calls under way fail.
+    public func close() { pool?.close() }
+
+    deinit { pool?.close() }
+}

@@ -1,0 +1,58 @@
+public import CairnWire
+
+/// Why a call or a transfer failed.
+public struct ClientError: Error, Sendable, CustomStringConvertible {
+    /// What happened, for programs.
+    public enum Code: Sendable, Equatable {
+        /// The server answered with an error: ``ClientError/answer`` says which.
+        case answered
+        /// The server refused the connection: ``ClientError/answer`` says why, where it said so.
+        case refused
+        /// No connection within the limits: no such host, nobody listens, or no answer.
+        case unreachable
+        /// TLS failed: a certificate was not accepted on one side, or the peer speaks something else.
+        case insecure
+        /// The connection was lost, and the call must not or could not be repeated in time.
+        case connectionLost
+        /// The call's time was over before its answer came.
+        case timedOut
+        /// The caller's task or transfer was cancelled.
+        case cancelled
+        /// The server broke the protocol, or gave an answer that contradicts the request.
+        case protocolViolation
+        /// Received data is not what its checksum, token or seal says.
+        case damaged
+        /// The request is beyond a limit of the server or the library, and was not sent.
+        case invalidRequest
+        /// Certificates, keys or options are missing or unusable.
+        case configuration
+        /// What was to be imported cannot be read.
+        case source
+        /// What was to be written cannot be created or written.
+        case target
+    }
+
+    public let code: Code
+    /// What the server answered; nil unless it did.
+    public let answer: CallError?
+    /// The system's error number behind `source` and `target`; 0 where there is none.
+    public let errno: Int32
+    /// For people: one line.
+    public let text: String
+
+    public init(_ code: Code, _ text: String, answer: CallError? = nil, errno: Int32 = 0) {
+        self.code = code
+        self.text = text
+        self.answer = answer
+        self.errno = errno
+    }
+
+    public var description: String { text }
+
+    /// The same error, its text led by where it happened.
+    func within(_ place: String) -> ClientError {
+        ClientError(code, "\(place): \(text)", answer: answer, errno: errno)
+    }
+
+    static let cancelled = ClientError(.cancelled, "cancelled")
+}

@@ -1,0 +1,59 @@
+public import CairnCore
+internal import CairnWire
+
+/// A point in time, as the service keeps it.
+public struct Timestamp: Hashable, Sendable, Comparable {
+    /// Since 1970-01-01 UTC.
+    public let milliseconds: UInt64
+    public init(milliseconds: UInt64) { self.milliseconds = milliseconds }
+    public static func < (left: Timestamp, right: Timestamp) -> Bool { left.milliseconds < right.milliseconds }
+}
+
+/// What blocks are read from or written to.
+public enum BlockTarget: Sendable, Hashable {
+    case volume(VolumeID)
+    case snapshot(SnapshotID)
+    /// A snapshot by its token (SPEC S7).
+    case snapshotToken([UInt8])
+
+    var wire: Wire.Target {
+        switch self {
+        case .volume(let id): Wire.Target(target: .volumeID(id.bytes))
+        case .snapshot(let id): Wire.Target(target: .snapshotID(id.bytes))
+        case .snapshotToken(let token): Wire.Target(target: .snapshotToken(token))
+        }
+    }
+}
+
+/// A part of a volume or snapshot, in bytes.
+public struct BlockRange: Sendable, Hashable {
+    /// A multiple of 512.
+    public var offset: UInt64
+    /// A multiple of 512.
+    public var length: UInt64
+    public init(offset: UInt64, length: UInt64) {
+        self.offset = offset
+        self.length = length
+    }
+}
+
+enum Tags {
+    /// In the order of their keys, so that a repeated call is the same call (SPEC C5).
+    static func wire(_ tags: [String: String]) -> [Wire.Tag] {
+        tags.sorted { $0.key < $1.key }.map { Wire.Tag(key: $0.key, value: $0.value) }
+    }
+    static func value(_ tags: [Wire.Tag]) -> [String: String] {
+        Dictionary(tags.map { ($0.key, $0.value) }, uniquingKeysWith: { _, last in last })
+    }
+}
+
+enum Contract {
+    /// What `body` reads from an answer, or an error that names the answer: a field that the contract promises is missing.
+    static func require<Value>(_ value: Value?, _ field: String, in message: String) throws(ClientError) -> Value {
+        guard let value else { throw ClientError(.protocolViolation, "\(message) without a valid \(field)") }
+        return value
+    }
+
+    /// A new idempotency key (SPEC C5).
+    static func newKey() -> [UInt8] { (0..<16).map { _ in .random(in: 0...255) } }
+}

@@ -1,0 +1,66 @@
+internal import CairnCore
+internal import CairnWire
+internal import Synchronization
+
+/// Fetches a listing of blocks ahead of the transfer that uses it up: one page at a time is on its way, until enough wait.
+final class Listing: Sendable {
+    private struct State {
+        var map: PlacementMap
+        var next: [UInt8]? = []
+        var isFetching = false
+    }
+    /// Descriptions that may wait, at about 100 bytes each, before the next page is fetched.
+    private static let enough = Limits.blocksPerPage
+
+    private let state: Mutex<State>
+    private let target: BlockTarget
+    private let caller: any Caller
+
+    init(of target: BlockTarget, chunkSize: ChunkSize, size: UInt64, caller: any Caller) {
+        self.target = target
+        self.caller = caller
+        state = Mutex(State(map: PlacementMap(chunkSize: chunkSize, size: size)))
+    }
+
+    /// Looks at what is known, and fetches more where little waits. `body` says by nil that it needs more.
+    func use<Result>(for runner: PieceRunner, _ body: (inout PlacementMap) -> Result?) -> Result? {
+        let (result, fetch) = state.withLock { state -> (Result?, [UInt8]?) in
+            let result = body(&state.map)
+            guard let next = state.next, !state.isFetching, result == nil || state.map.count < Listing.enough else {
+                return (result, nil)
+            }
+            state.isFetching = true
+            return (result, next)
+        }
+        if let fetch { self.fetch(fetch, for: runner) }
+        return result
+    }
+
+    private func fetch(_ page: [UInt8], for runner: PieceRunner) {
+        runner.call { counts in
+            caller.start(Wire.ListBlocksRequest.page(page, of: target, in: nil)) { [weak runner] result in
+                guard counts(), let runner else { return }
+                do throws(ClientError) {
+                    try self.take(try result.get().0, after: page)
+                    runner.wake()
+                } catch {
+                    runner.fail(error)
+                }
+            }
+        }
+    }
+
+    private func take(_ answer: Wire.ListBlocksResponse, after page: [UInt8]) throws(ClientError) {
+        let next = answer.nextPageToken.isEmpty ? nil : answer.nextPageToken
+        guard next == nil || next != page else {
+            throw ClientError(.protocolViolation, "a listing's page names itself as the next")
+        }
+        let blocks = answer.blocks.map { BlockDescription($0) }
+        let result = state.withLock { state in
+            state.isFetching = false
+            state.next = next
+            return Result { () throws(ClientError) in try state.map.add(blocks, isLast: next == nil) }
+        }
+        try result.get()
+    }
+}

@@ -1,0 +1,219 @@
+import CairnCore
+import CairnCrypto
+import CairnStore
+import CairnWire
+
+/// A DownloadBlock's answer: the message, and the payload that its blocks own in order.
+public struct Download: Sendable {
+    public let message: Wire.DownloadBlockResponse
+    public let payload: [BufferSlice]
+}
+
+/// DownloadBlock and ListBlocks (SPEC section 5, R1).
+extension Service {
+    /// The most bytes that a request's answer can have: charged before any work.
+    public static func largestAnswer(to request: Wire.DownloadBlockRequest) -> Int {
+        let ranges = request.ranges.reduce(UInt64(0)) { sum, range in
+            let (total, overflow) = sum.addingReportingOverflow(range.length)
+            return overflow ? .max : total
+        }
+        return Int(min(ranges, UInt64(Limits.payloadBytes))) + Limits.messageBytes / 16
+    }
+
+    /// D1–D4.
+    public func downloadBlock(
+        _ request: Wire.DownloadBlockRequest, _ context: CallContext, answer: @escaping Answer<Download>
+    ) {
+        onWorker(context, answer) { () throws(ServiceError) in
+            let (shard, source, name) = try self.readTarget(request.target, request.dataVersion, context)
+            let ranges = try Self.check(request.ranges, source)
+            let known = Set(try Self.fingerprints(request.knownTokens))
+            let acceptsLZ4 = request.acceptedCodecs.contains(.lz4)
+            let algorithm = try Self.check(request.checksumAlgorithm)
+            let pieces: [ReadPiece]
+            do throws(StoreError) {
+                pieces = try shard.read(source, ranges, acceptsLZ4: acceptsLZ4, known: known)
+            } catch {
+                // SPEC D4: the volume beside the offset and the fingerprint.
+                let failure = ServiceError(error)
+                throw ServiceError(failure.code, "\(name): \(failure.text)")
+            }
+            return try Self.answer(pieces, ranges, source, algorithm)
+        }
+    }
+
+    /// The volume or snapshot that a call reads, at the version that it must have.
+    private func readTarget(
+        _ target: Wire.Target?, _ version: UInt64, _ context: CallContext
+    ) throws(ServiceError) -> (shard: Shard, source: ReadSource, name: String) {
+        switch target?.target {
+        case .volumeID(let bytes):
+            guard let id = VolumeID(bytes: bytes), let shard = shard(of: id.uuid) else { throw ServiceError.noSuchVolume }
+            let volume = try view(shard) { (view) throws(ServiceError) in try self.volume(id, in: view, context) }
+            guard version == 0 || version == volume.dataVersion.rawValue else {
+                throw ServiceError(.invalidDataVersion, "the volume's data version is \(volume.dataVersion), not \(version)")
+            }
+            return (shard, ReadSource(volume), "\(id)")
+        case .snapshotID(let bytes):
+            guard let id = SnapshotID(bytes: bytes) else { throw ServiceError.noSuchSnapshot }
+            return try snapshotTarget(id, version, context)
+        case .snapshotToken(let token): return try snapshotTarget(try SnapshotToken.id(token), version, context)
+        case nil: throw ServiceError(.invalidArgument, "the call names neither a volume nor a snapshot")
+        }
+    }
+
+    private func snapshotTarget(
+        _ id: SnapshotID, _ version: UInt64, _ context: CallContext
+    ) throws(ServiceError) -> (shard: Shard, source: ReadSource, name: String) {
+        guard let shard = shard(of: id.uuid) else { throw ServiceError.noSuchSnapshot }
+        let snapshot = try view(shard) { (view) throws(ServiceError) in try self.snapshot(id, in: view, context) }
+        guard version == 0 || version == snapshot.version.rawValue else {
+            throw ServiceError(.invalidDataVersion, "the snapshot's data version is \(snapshot.version), not \(version)")
+        }
+        return (shard, ReadSource(snapshot), "\(snapshot.volume) (\(id))")
+    }
+
+    private static func check(_ ranges: [Wire.ByteRange], _ source: ReadSource) throws(ServiceError) -> [Range<UInt64>] {
+        guard !ranges.isEmpty, ranges.count <= Limits.blocksPerCall else {
+            throw ServiceError(.invalidArgument, "1 to \(Limits.blocksPerCall) ranges go in one call, not \(ranges.count)")
+        }
+        var checked: [Range<UInt64>] = []
+        var total: UInt64 = 0
+        var chunks: UInt64 = 0
+        for (index, range) in ranges.enumerated() {
+            do throws(ServiceError) {
+                try UploadPlan.check(offset: range.offset, length: range.length, within: source.size)
+            } catch { throw error.at(index) }
+            total += range.length
+            chunks += source.chunkSize.count(for: range.length) + 1
+            guard total <= UInt64(Limits.payloadBytes), chunks <= UploadPlan.chunksPerCall else {
+                throw ServiceError(
+                    .invalidArgument,
+                    "the ranges sum up to more than \(Limits.payloadBytes) bytes, or touch more than \(UploadPlan.chunksPerCall) chunks",
+                    blockIndex: index)
+            }
+            checked.append(range.offset..<range.offset + range.length)
+        }
+        return checked
+    }
+
+    private static func check(_ algorithm: Wire.ChecksumAlgorithm) throws(ServiceError) -> Wire.ChecksumAlgorithm {
+        switch algorithm {
+        case .unspecified: return .crc32c
+        case .crc32c, .crc32, .md5, .sha256: return algorithm
+        default: throw ServiceError(.invalidArgument, "checksum algorithm \(algorithm.rawValue) is unknown")
+        }
+    }
+
+    private static func answer(
+        _ pieces: [ReadPiece], _ ranges: [Range<UInt64>], _ source: ReadSource, _ algorithm: Wire.ChecksumAlgorithm
+    ) throws(ServiceError) -> Download {
+        var message = Wire.DownloadBlockResponse()
+        message.dataVersion = source.version.rawValue
+        message.blocks.reserveCapacity(pieces.count)
+        var payload: [BufferSlice] = []
+        let rangeStarts = Set(ranges.map(\.lowerBound))
+        for piece in pieces {
+            if let last = message.blocks.last, !rangeStarts.contains(piece.offset), piece.extends(last) {
+                message.blocks[message.blocks.count - 1].length += UInt32(piece.length)
+                continue
+            }
+            var block = Wire.DownloadedBlock()
+            block.offset = piece.offset
+            block.length = UInt32(piece.length)
+            block.token = piece.fingerprint?.bytes ?? []
+            switch piece.content {
+            case .hole: block.content = .hole(Wire.Empty())
+            case .zeros: block.content = .zeros(Wire.Empty())
+            case .known: block.content = .known(Wire.Empty())
+            case .plain(let bytes, let crc):
+                block.codec = .plain
+                block.content = .payloadLength(UInt32(bytes.count))
+                block.checksum = checksum(of: bytes, crc, algorithm)
+                payload.append(bytes)
+            case .lz4(let bytes, let crc):
+                block.codec = .lz4
+                block.content = .payloadLength(UInt32(bytes.count))
+                block.checksum = try checksum(ofLZ4: bytes, piece.length, crc, algorithm)
+                payload.append(bytes)
+            }
+            message.blocks.append(block)
+        }
+        return Download(message: message, payload: payload)
+    }
+
+    private static func checksum(of bytes: BufferSlice, _ crc: UInt32?, _ algorithm: Wire.ChecksumAlgorithm) -> Wire.Checksum {
+        let value =
+            if algorithm == .crc32c, let crc { Checksum.encode(crc) } else { Checksum.value(algorithm, over: bytes.bytes) }
+        return Wire.Checksum(algorithm: algorithm, value: value)
+    }
+
+    /// The store keeps the CRC32C of the uncompressed bytes; any other checksum costs a decode.
+    private static func checksum(
+        ofLZ4 bytes: BufferSlice, _ length: Int, _ crc: UInt32, _ algorithm: Wire.ChecksumAlgorithm
+    ) throws(ServiceError) -> Wire.Checksum {
+        if algorithm == .crc32c { return Wire.Checksum(algorithm: algorithm, value: Checksum.encode(crc)) }
+        let raw = BufferPool.shared.buffer(capacity: length)
+        raw.count = length
+        guard LZ4.decompress(bytes.bytes, into: UnsafeMutableRawBufferPointer(rebasing: raw.memory[0..<length])) else {
+            throw ServiceError(.dataLoss, "a stored chunk does not decode")
+        }
+        return Wire.Checksum(algorithm: algorithm, value: Checksum.value(algorithm, over: raw.bytes))
+    }
+
+    /// R1: chunks that hold something; what is not listed is a hole.
+    public func listBlocks(
+        _ request: Wire.ListBlocksRequest, _ context: CallContext, answer: @escaping Answer<Wire.ListBlocksResponse>
+    ) {
+        onWorker(context, answer) { () throws(ServiceError) in
+            let (shard, source, _) = try self.readTarget(request.target, 0, context)
+            let limit = try request.page.itemCount(atMost: Limits.blocksPerPage)
+            var range = ChunkIndex(0)..<ChunkIndex(source.chunkSize.count(for: source.size))
+            if let wanted = request.range {
+                try UploadPlan.check(offset: wanted.offset, length: wanted.length, within: source.size)
+                let end = wanted.offset + wanted.length
+                range = source.chunkSize.chunk(at: wanted.offset)..<ChunkIndex(source.chunkSize.count(for: end))
+            }
+            if let start = try BlockCursor.chunk(request.page.token) {
+                guard start >= range.lowerBound, start < range.upperBound else {
+                    throw ServiceError(.invalidArgument, "page_token is not one that this listing gave")
+                }
+                range = start..<range.upperBound
+            }
+            let page = range
+            let (entries, next) = try storeCall { () throws(StoreError) in
+                try shard.makeView().blocks(of: source.lineage, at: source.version, in: page, limit: limit)
+            }
+            var response = Wire.ListBlocksResponse()
+            response.blocks = entries.map { Self.describe($0, source, context.account) }
+            response.nextPageToken = next.map(BlockCursor.token) ?? []
+            return response
+        }
+    }
+
+    private static func describe(_ entry: BlockEntry, _ source: ReadSource, _ owner: AccountID) -> Wire.BlockDescription {
+        var block = Wire.BlockDescription()
+        block.offset = source.chunkSize.offset(of: entry.chunk)
+        block.length = UInt32(min(UInt64(source.chunkSize.bytes), source.size - block.offset))
+        switch entry.state {
+        case .data(let fingerprint):
+            block.state = .data
+            block.token = fingerprint?.bytes ?? []
+            block.owner = owner.name
+        case .zeros: block.state = .zeros
+        case .hole: block.state = .hole
+        }
+        return block
+    }
+}
+
+extension ReadPiece {
+    /// Whether it only makes a hole or written zeros longer.
+    fileprivate func extends(_ last: Wire.DownloadedBlock) -> Bool {
+        guard last.offset + UInt64(last.length) == offset, UInt64(last.length) + UInt64(length) <= UInt64(UInt32.max) else { return false }
+        switch (content, last.content) {
+        case (.hole, .hole), (.zeros, .zeros): return true
+        default: return false
+        }
+    }
+}

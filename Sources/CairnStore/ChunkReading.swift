@@ -1,0 +1,220 @@
+public import CairnCore
+import CairnCrypto
+import CairnLog
+
+/// What is read: a volume at its present version, or a snapshot.
+public struct ReadSource: Sendable, Hashable {
+    public let lineage: LineageID
+    public let version: DataVersion
+    public let size: UInt64
+    public let chunkSize: ChunkSize
+
+    public init(_ volume: VolumeRecord) {
+        (lineage, version, size, chunkSize) = (volume.lineage, volume.dataVersion, volume.size, volume.chunkSize)
+    }
+    public init(_ snapshot: SnapshotRecord) {
+        (lineage, version, size, chunkSize) = (snapshot.lineage, snapshot.version, snapshot.size, snapshot.chunkSize)
+    }
+}
+
+/// A part of what was read, within one chunk.
+public struct ReadPiece: Sendable {
+    public enum Content: Sendable {
+        case hole
+        case zeros
+        /// The reader named its fingerprint as known.
+        case known
+        /// The bytes, and their CRC32C where it was at hand.
+        case plain(BufferSlice, checksum: UInt32?)
+        /// A whole chunk as stored, and the CRC32C of its uncompressed bytes.
+        case lz4(BufferSlice, checksum: UInt32)
+    }
+    /// Bytes from the volume's start.
+    public let offset: UInt64
+    public let length: Int
+    public let content: Content
+    /// The chunk's, where the piece is all of it and no parts wait to be merged.
+    public let fingerprint: Fingerprint?
+}
+
+/// Reads chunks: index, then records, then bytes. Any thread; blocks on the disk.
+struct ChunkReading {
+    let log: SegmentLog
+    let view: ManifestReader
+    let source: ReadSource
+
+    private struct Wanted {
+        let offset: UInt64
+        let length: Int
+        let isWhole: Bool
+        let chunk: ResolvedChunk
+        let record: ChunkRecord?
+    }
+
+    /// - Parameters:
+    ///   - ranges: within the source's size.
+    ///   - acceptsLZ4: whether whole chunks may be given as stored.
+    ///   - known: whole chunks with these fingerprints are not read.
+    func read(_ ranges: [Range<UInt64>], acceptsLZ4: Bool, known: Set<Fingerprint>) throws(Failure) -> [ReadPiece] {
+        do throws(StoreError) {
+            let wanted = try plan(ranges, known)
+            let records = try load(wanted, known)
+            var pieces: [ReadPiece] = []
+            pieces.reserveCapacity(wanted.count)
+            for want in wanted { pieces.append(try piece(want, records, acceptsLZ4, known)) }
+            return pieces
+        } catch { throw error.code == .io && error.text == Self.recycled ? .recycled : .failed(error) }
+    }
+
+    enum Failure: Error {
+        /// A segment was recycled between the index's answer and the read: a newer view knows where the bytes are now.
+        case recycled
+        case failed(StoreError)
+    }
+    private static let recycled = "recycled"
+
+    private func plan(_ ranges: [Range<UInt64>], _ known: Set<Fingerprint>) throws(StoreError) -> [Wanted] {
+        var wanted: [Wanted] = []
+        for range in ranges {
+            var offset = range.lowerBound
+            while offset < range.upperBound {
+                let chunk = source.chunkSize.chunk(at: offset)
+                let start = source.chunkSize.offset(of: chunk)
+                let end = min(start + UInt64(source.chunkSize.bytes), source.size)
+                let stop = min(end, range.upperBound)
+                let resolved = try view.resolve(source.lineage, source.version, chunk)
+                var record: ChunkRecord?
+                if case .data(let account, let fingerprint) = resolved.base {
+                    record = try view.chunk(account, fingerprint)
+                    if record == nil { throw damaged(offset, fingerprint, "its chunk is not in the dictionary") }
+                }
+                wanted.append(
+                    Wanted(
+                        offset: offset, length: Int(stop - offset), isWhole: offset == start && stop == end, chunk: resolved,
+                        record: record))
+                offset = stop
+            }
+        }
+        return wanted
+    }
+
+    private func isKnown(_ want: Wanted, _ known: Set<Fingerprint>) -> Bool {
+        guard want.isWhole, want.chunk.patches.isEmpty, case .data(_, let fingerprint) = want.chunk.base else { return false }
+        return known.contains(fingerprint)
+    }
+
+    /// All records that are wanted, in the order in which they lie on the disk.
+    private func load(_ wanted: [Wanted], _ known: Set<Fingerprint>) throws(StoreError) -> [RecordLocation: Record] {
+        var locations: Set<RecordLocation> = []
+        for want in wanted where !isKnown(want, known) {
+            if let record = want.record { locations.insert(record.location) }
+            for patch in want.chunk.patches { locations.insert(patch.location) }
+        }
+        let sorted = locations.sorted { ($0.segment, $0.offset) < ($1.segment, $1.offset) }
+        do throws(LogError) {
+            var records: [RecordLocation: Record] = [:]
+            for record in try log.read(sorted) { records[record.location] = record }
+            return records
+        } catch {
+            switch error {
+            case .recycled: throw StoreError(.io, Self.recycled)
+            case .damaged(.record(let location)): throw blame(location, wanted)
+            default: throw StoreError(error)
+            }
+        }
+    }
+
+    /// Names the chunk whose record is damaged (SPEC D4).
+    private func blame(_ location: RecordLocation, _ wanted: [Wanted]) -> StoreError {
+        let victim = wanted.first { want in
+            want.record?.location == location || want.chunk.patches.contains { $0.location == location }
+        }
+        guard let victim else { return StoreError(.damaged, "a record is damaged: \(location)") }
+        guard case .data(_, let fingerprint) = victim.chunk.base else { return damaged(victim.offset, nil, "a part of it is damaged") }
+        return damaged(victim.offset, fingerprint, "its record fails its checksum")
+    }
+
+    private func damaged(_ offset: UInt64, _ fingerprint: Fingerprint?, _ what: String) -> StoreError {
+        StoreError(.damaged, "data lost at offset \(offset), fingerprint \(fingerprint.map(\.description) ?? "unknown"): \(what)")
+    }
+
+    private func piece(
+        _ want: Wanted, _ records: [RecordLocation: Record], _ acceptsLZ4: Bool, _ known: Set<Fingerprint>
+    ) throws(StoreError) -> ReadPiece {
+        var fingerprint: Fingerprint?
+        if want.isWhole, want.chunk.patches.isEmpty, case .data(_, let named) = want.chunk.base { fingerprint = named }
+        let content: ReadPiece.Content
+        if isKnown(want, known) {
+            content = .known
+        } else if want.chunk.patches.isEmpty {
+            switch want.chunk.base {
+            case .hole: content = .hole
+            case .zeros: content = .zeros
+            case .data(_, let named): content = try stored(want, named, records, acceptsLZ4)
+            }
+        } else {
+            let whole = try patched(want, records)
+            let start = source.chunkSize.remainder(of: want.offset)
+            content = .plain(whole.slice.part(start..<start + want.length), checksum: nil)
+        }
+        return ReadPiece(offset: want.offset, length: want.length, content: content, fingerprint: fingerprint)
+    }
+
+    private func stored(
+        _ want: Wanted, _ fingerprint: Fingerprint, _ records: [RecordLocation: Record], _ acceptsLZ4: Bool
+    ) throws(StoreError) -> ReadPiece.Content {
+        guard let chunk = want.record, let record = records[chunk.location] else {
+            throw damaged(want.offset, fingerprint, "its record was not read")
+        }
+        // A chunk at a volume's old end is shorter than what it fills now: zeros follow.
+        let fits = Int(chunk.rawLength) == want.length
+        if want.isWhole, fits, chunk.codec == .lz4, acceptsLZ4 { return .lz4(record.bytes, checksum: chunk.rawChecksum) }
+        let start = source.chunkSize.remainder(of: want.offset)
+        if chunk.codec == .raw, start + want.length <= record.bytes.count {
+            let isAll = want.length == record.bytes.count
+            return .plain(record.bytes.part(start..<start + want.length), checksum: isAll ? chunk.rawChecksum : nil)
+        }
+        let whole = BufferPool.shared.buffer(capacity: source.chunkSize.bytes)
+        try expand(want, fingerprint, chunk, record, into: whole)
+        return .plain(whole.slice.part(start..<start + want.length), checksum: want.isWhole && fits ? chunk.rawChecksum : nil)
+    }
+
+    /// The chunk's bytes, zeros behind them up to the chunk size.
+    private func expand(
+        _ want: Wanted, _ fingerprint: Fingerprint, _ chunk: ChunkRecord, _ record: Record, into whole: Buffer
+    ) throws(StoreError) {
+        let rawLength = Int(chunk.rawLength)
+        guard rawLength <= source.chunkSize.bytes else { throw damaged(want.offset, fingerprint, "it is longer than a chunk") }
+        let target = UnsafeMutableRawBufferPointer(rebasing: whole.memory[0..<rawLength])
+        switch chunk.codec {
+        case .raw:
+            guard record.bytes.count == rawLength else { throw damaged(want.offset, fingerprint, "its record has another length") }
+            target.copyMemory(from: record.bytes.bytes)
+        case .lz4:
+            guard LZ4.decompress(record.bytes.bytes, into: target) else {
+                throw damaged(want.offset, fingerprint, "its LZ4 data does not decode")
+            }
+        }
+        let rest = UnsafeMutableRawBufferPointer(rebasing: whole.memory[rawLength..<source.chunkSize.bytes])
+        rest.initializeMemory(as: UInt8.self, repeating: 0)
+        whole.count = source.chunkSize.bytes
+    }
+
+    private func patched(_ want: Wanted, _ records: [RecordLocation: Record]) throws(StoreError) -> Buffer {
+        let whole = BufferPool.shared.buffer(capacity: source.chunkSize.bytes)
+        if case .data(_, let fingerprint) = want.chunk.base, let chunk = want.record, let record = records[chunk.location] {
+            try expand(want, fingerprint, chunk, record, into: whole)
+        } else {
+            whole.count = source.chunkSize.bytes
+            UnsafeMutableRawBufferPointer(rebasing: whole.memory[0..<whole.count]).initializeMemory(as: UInt8.self, repeating: 0)
+        }
+        for patch in want.chunk.patches {
+            guard let record = records[patch.location], Int(patch.start) + record.bytes.count <= whole.count else {
+                throw damaged(want.offset, nil, "a part of it is missing")
+            }
+            let end = Int(patch.start) + record.bytes.count
+            UnsafeMutableRawBufferPointer(rebasing: whole.memory[Int(patch.start)..<end]).copyMemory(from: record.bytes.bytes)
+        }
+        return whole
+    }
+}

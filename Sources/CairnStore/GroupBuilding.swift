@@ -1,0 +1,72 @@
+import CairnCore
+import CairnLog
+
+/// One group on its way: calls carried out one after the other over one overlay, then written, applied and answered.
+// Safety: built on the shard's queue, then handed to its I/O queue: one thread at a time.
+final class GroupBuilding: @unchecked Sendable {
+    private let overlay: IndexOverlay
+    private let group: LogGroup
+    private let transaction: Transaction
+    private let purpose: GroupPurpose
+    private var endings: [PendingCall.Ending] = []
+    private(set) var isDurable = false
+    private(set) var bytes = 0
+    private var calls = 0
+
+    /// - Throws: where the log has no room even for `first`.
+    init(first: PendingCall, _ shard: Shard) throws(StoreError) {
+        purpose = first.reclaims ? .reclaim : .normal
+        overlay = IndexOverlay(shard.database)
+        let purpose = purpose
+        group = try logCall { () throws(LogError) in
+            try shard.log.makeGroup(for: purpose, records: first.records, bytes: first.bytes, commit: first.commitBytes)
+        }
+        transaction = Transaction(overlay: overlay, group: group, shard: shard.index)
+    }
+
+    /// Whether the next call fits.
+    func takes(_ call: PendingCall) -> Bool {
+        if calls == 0 { return true }
+        guard call.reclaims == (purpose == .reclaim) else { return false }
+        let commit = overlay.encoded.count + call.commitBytes
+        return bytes + call.bytes <= Shard.groupBytes && commit <= Shard.groupCommitBytes
+            && group.hasRoom(records: call.records, bytes: call.bytes, commit: commit)
+    }
+
+    func add(_ call: PendingCall) {
+        calls += 1
+        transaction.begin()
+        let ending = call.run(transaction)
+        if transaction.isAborted {
+            transaction.rollback()
+        } else {
+            bytes += call.bytes
+            isDurable = isDurable || call.isDurable
+        }
+        endings.append(ending)
+    }
+
+    /// Refused calls and questions leave nothing to write.
+    var changesSomething: Bool { !overlay.isEmpty || !group.isEmpty }
+    var hasNewWork: Bool { transaction.hasNewWork }
+    var commitBytes: Int { overlay.encoded.count }
+    var position: LogPosition { group.position }
+
+    /// Writes the group, and applies it to the index. Blocks.
+    func write(sync: Bool, to log: SegmentLog, _ database: IndexDatabase) throws(StoreError) {
+        try transaction.finish()
+        let commit = overlay.encoded
+        try logCall { () throws(LogError) in
+            try group.finish(commit: commit)
+            _ = try log.write(group, sync: sync)
+        }
+        overlay.put(Key.position, group.position.encoded)
+        try database.apply(overlay)
+    }
+
+    /// Answers every call of the group.
+    func complete(_ failure: StoreError?) {
+        for ending in endings { ending(failure) }
+        endings = []
+    }
+}

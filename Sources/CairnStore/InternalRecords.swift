@@ -1,0 +1,263 @@
+import CairnCore
+import CairnLog
+
+/// A manifest: of a volume and its snapshots, or of what is left of them.
+struct LineageRecord: StoredRecord, Hashable {
+    /// What shows through where this lineage has no entry.
+    struct Parent: Hashable {
+        let lineage: LineageID
+        let version: DataVersion
+        /// The source's size in bytes: beyond it nothing shows through.
+        let size: UInt64
+    }
+
+    let account: AccountNumber
+    let owner: AccountID
+    let chunkSize: ChunkSize
+    let parent: Parent?
+    /// Whether the volume is still there: its newest entries are then in use.
+    var hasHead: Bool
+
+    func write(to writer: inout ByteWriter) {
+        writer.put(account.rawValue)
+        writer.put(owner.name)
+        writer.put(UInt32(chunkSize.bytes))
+        writer.put(UInt8(parent == nil ? 0 : 1))
+        if let parent {
+            writer.put(parent.lineage.rawValue)
+            writer.put(parent.version.rawValue)
+            writer.put(parent.size)
+        }
+        writer.put(UInt8(hasHead ? 1 : 0))
+    }
+
+    init(account: AccountNumber, owner: AccountID, chunkSize: ChunkSize, parent: Parent?) {
+        self.account = account
+        self.owner = owner
+        self.chunkSize = chunkSize
+        self.parent = parent
+        hasHead = true
+    }
+
+    init?(_ reader: inout ByteReader) {
+        guard let account = reader.take(UInt32.self), let owner = reader.takeAccount(), let chunkSize = reader.takeChunkSize(),
+            let hasParent = reader.take(UInt8.self)
+        else { return nil }
+        var parent: Parent?
+        if hasParent == 1 {
+            guard let lineage = reader.take(UInt64.self), let version = reader.take(UInt64.self), let size = reader.take(UInt64.self)
+            else { return nil }
+            parent = Parent(lineage: LineageID(lineage), version: DataVersion(version), size: size)
+        }
+        guard let hasHead = reader.take(UInt8.self) else { return nil }
+        self.init(account: AccountNumber(rawValue: account), owner: owner, chunkSize: chunkSize, parent: parent)
+        self.hasHead = hasHead == 1
+    }
+}
+
+/// A version of a lineage that must stay readable: a snapshot has it, or clones stand on it, or both.
+struct RetainedRecord: StoredRecord, Hashable {
+    var hasSnapshot: Bool
+    var clones: UInt32
+
+    func write(to writer: inout ByteWriter) {
+        writer.put(UInt8(hasSnapshot ? 1 : 0))
+        writer.put(clones)
+    }
+
+    init(hasSnapshot: Bool, clones: UInt32) {
+        self.hasSnapshot = hasSnapshot
+        self.clones = clones
+    }
+
+    init?(_ reader: inout ByteReader) {
+        guard let hasSnapshot = reader.take(UInt8.self), let clones = reader.take(UInt32.self) else { return nil }
+        self.init(hasSnapshot: hasSnapshot == 1, clones: clones)
+    }
+}
+
+extension RecordLocation {
+    func write(to writer: inout ByteWriter) {
+        writer.put(segment.rawValue)
+        writer.put(offset)
+        writer.put(length)
+        writer.put(seed)
+    }
+
+    init?(_ reader: inout ByteReader) {
+        guard let segment = reader.take(UInt32.self), let offset = reader.take(UInt32.self), let length = reader.take(UInt32.self),
+            let seed = reader.take(UInt32.self)
+        else { return nil }
+        self.init(segment: SegmentID(segment), offset: offset, length: length, seed: seed)
+    }
+}
+
+/// An entry of the chunk dictionary.
+struct ChunkRecord: StoredRecord, Hashable {
+    let location: RecordLocation
+    let rawLength: UInt32
+    /// CRC32C of the bytes before compression.
+    let rawChecksum: UInt32
+    let codec: Codec
+    /// Manifest entries that name it.
+    var references: UInt64
+
+    func write(to writer: inout ByteWriter) {
+        location.write(to: &writer)
+        writer.put(rawLength)
+        writer.put(rawChecksum)
+        writer.put(codec.rawValue)
+        writer.put(references)
+    }
+
+    init(location: RecordLocation, rawLength: UInt32, rawChecksum: UInt32, codec: Codec, references: UInt64) {
+        self.location = location
+        self.rawLength = rawLength
+        self.rawChecksum = rawChecksum
+        self.codec = codec
+        self.references = references
+    }
+
+    init?(_ reader: inout ByteReader) {
+        guard let location = RecordLocation(&reader), let rawLength = reader.take(UInt32.self),
+            let checksum = reader.take(UInt32.self), let codec = reader.take(UInt8.self).flatMap(Codec.init),
+            let references = reader.take(UInt64.self)
+        else { return nil }
+        self.init(location: location, rawLength: rawLength, rawChecksum: checksum, codec: codec, references: references)
+    }
+}
+
+/// How much of a segment is in use, in bytes of records.
+struct SegmentRecord: StoredRecord, Hashable {
+    var liveBytes: UInt64 = 0
+
+    func write(to writer: inout ByteWriter) { writer.put(liveBytes) }
+    init() {}
+    init?(_ reader: inout ByteReader) {
+        guard let live = reader.take(UInt64.self) else { return nil }
+        liveBytes = live
+    }
+}
+
+/// A part of a chunk, in a record of its own.
+struct Patch: Hashable {
+    /// Bytes from the chunk's start.
+    let start: UInt32
+    let location: RecordLocation
+}
+
+/// What one version of a chunk holds.
+struct ManifestEntry: StoredRecord, Hashable {
+    enum Base: Hashable {
+        /// A chunk of the dictionary of the lineage's account. `owner`: whose data it is (SPEC V8).
+        case data(Fingerprint, owner: AccountNumber)
+        case zeros
+        /// Discarded, and hides what is below (SPEC V7).
+        case hole
+        /// What older versions, or the parent, hold.
+        case inherit
+    }
+
+    var base: Base
+    /// In the order in which they were written: later ones win.
+    var patches: [Patch]
+
+    var isFull: Bool { base != .inherit }
+
+    init(_ base: Base, patches: [Patch] = []) {
+        self.base = base
+        self.patches = patches
+    }
+
+    func write(to writer: inout ByteWriter) {
+        switch base {
+        case .data(let fingerprint, let owner):
+            writer.put(UInt8(1))
+            writer.put(fingerprint)
+            writer.put(owner.rawValue)
+        case .zeros: writer.put(UInt8(2))
+        case .hole: writer.put(UInt8(3))
+        case .inherit: writer.put(UInt8(4))
+        }
+        writer.put(UInt16(patches.count))
+        for patch in patches {
+            writer.put(patch.start)
+            patch.location.write(to: &writer)
+        }
+    }
+
+    init?(_ reader: inout ByteReader) {
+        guard let tag = reader.take(UInt8.self) else { return nil }
+        switch tag {
+        case 1:
+            guard let fingerprint = reader.takeFingerprint(), let owner = reader.take(UInt32.self) else { return nil }
+            base = .data(fingerprint, owner: AccountNumber(rawValue: owner))
+        case 2: base = .zeros
+        case 3: base = .hole
+        case 4: base = .inherit
+        default: return nil
+        }
+        guard let count = reader.take(UInt16.self) else { return nil }
+        patches = []
+        for _ in 0..<count {
+            guard let start = reader.take(UInt32.self), let location = RecordLocation(&reader) else { return nil }
+            patches.append(Patch(start: start, location: location))
+        }
+    }
+}
+
+extension LogPosition: StoredRecord {
+    func write(to writer: inout ByteWriter) {
+        writer.put(lsn.rawValue)
+        writer.put(epoch.rawValue)
+        writer.put(segment.rawValue)
+        writer.put(offset)
+    }
+
+    init?(_ reader: inout ByteReader) {
+        guard let lsn = reader.take(UInt64.self), let epoch = reader.take(UInt64.self), let segment = reader.take(UInt32.self),
+            let offset = reader.take(UInt32.self)
+        else { return nil }
+        self.init(lsn: LSN(lsn), epoch: Epoch(epoch), segment: SegmentID(segment), offset: offset)
+    }
+}
+
+/// Work that goes on in the background, a step at a time, and after a restart.
+enum WorkItem: StoredRecord, Hashable {
+    /// A version of a lineage is not retained any more: what only it held is to be freed.
+    case releaseVersion(LineageID, DataVersion)
+    /// The volume is gone: entries newer than the newest retained version are to be freed.
+    case trimHead(LineageID)
+    /// The snapshot is complete: its patches are to be merged, and its seal computed.
+    case seal(SnapshotID)
+
+    func write(to writer: inout ByteWriter) {
+        switch self {
+        case .releaseVersion(let lineage, let version):
+            writer.put(UInt8(1))
+            writer.put(lineage.rawValue)
+            writer.put(version.rawValue)
+        case .trimHead(let lineage):
+            writer.put(UInt8(2))
+            writer.put(lineage.rawValue)
+        case .seal(let snapshot):
+            writer.put(UInt8(3))
+            writer.put(snapshot.uuid)
+        }
+    }
+
+    init?(_ reader: inout ByteReader) {
+        switch reader.take(UInt8.self) {
+        case 1:
+            guard let lineage = reader.take(UInt64.self), let version = reader.take(UInt64.self) else { return nil }
+            self = .releaseVersion(LineageID(lineage), DataVersion(version))
+        case 2:
+            guard let lineage = reader.take(UInt64.self) else { return nil }
+            self = .trimHead(LineageID(lineage))
+        case 3:
+            guard let id = reader.takeID() else { return nil }
+            self = .seal(SnapshotID(id))
+        default: return nil
+        }
+    }
+}

@@ -1,0 +1,75 @@
+import CairnCore
+import Dispatch
+import Synchronization
+
+/// A chunk of an account's dictionary.
+struct ChunkKey: Hashable, Sendable {
+    let account: AccountNumber
+    let fingerprint: Fingerprint
+}
+
+/// Which chunks must not be purged though nothing names them, because a client was told that it need not send them (SPEC A1).
+///
+/// Kept in memory. A restart forgets them, so for one lease time after it nothing at all is purged: a promise outlives a crash.
+final class Leases: Sendable {
+    private struct State {
+        var ends: [ChunkKey: UInt64] = [:]
+        /// Chunks whose removal is on its way: they may still be seen, but must not be promised any more.
+        var purging: Set<ChunkKey> = []
+        var sweepAt: UInt64 = 0
+        /// Until then nothing is purged.
+        var graceEnd: UInt64
+    }
+    /// Beyond this many pins new ones extend the time in which nothing at all is purged: bounds the memory, keeps every promise.
+    private static let maximumPins = 1 << 20
+
+    private let nanoseconds: UInt64
+    private let state: Mutex<State>
+
+    init(time: Duration) {
+        let (seconds, attoseconds) = time.components
+        nanoseconds = UInt64(seconds) * 1_000_000_000 + UInt64(attoseconds / 1_000_000_000)
+        state = Mutex(State(graceEnd: DispatchTime.now().uptimeNanoseconds + nanoseconds))
+    }
+
+    /// Pins chunks, whether they are there or not.
+    /// - Returns: those that cannot be, for they are being removed.
+    func pin(_ chunks: [ChunkKey]) -> Set<ChunkKey> {
+        let now = DispatchTime.now().uptimeNanoseconds
+        let end = now + nanoseconds
+        return state.withLock { state in
+            if now >= state.sweepAt {
+                state.ends = state.ends.filter { $0.value > now }
+                state.sweepAt = now + nanoseconds
+            }
+            if state.ends.count + chunks.count > Self.maximumPins {
+                state.graceEnd = max(state.graceEnd, end)
+            } else {
+                for chunk in chunks { state.ends[chunk] = end }
+            }
+            return state.purging.isEmpty ? [] : Set(chunks.filter(state.purging.contains))
+        }
+    }
+
+    /// Forgets pins of chunks that turned out not to be there.
+    func unpin(_ chunks: [ChunkKey]) {
+        if chunks.isEmpty { return }
+        state.withLock { state in for chunk in chunks { state.ends[chunk] = nil } }
+    }
+
+    /// Those of `chunks` that no lease holds; from now on they cannot be pinned, until ``endPurge(_:)``.
+    func beginPurge(_ chunks: [ChunkKey]) -> [ChunkKey] {
+        let now = DispatchTime.now().uptimeNanoseconds
+        return state.withLock { state in
+            guard state.graceEnd <= now else { return [] }
+            let free = chunks.filter { state.ends[$0] ?? 0 <= now }
+            state.purging.formUnion(free)
+            return free
+        }
+    }
+
+    /// The removal is applied, or has failed.
+    func endPurge(_ chunks: [ChunkKey]) {
+        state.withLock { state in for chunk in chunks { state.purging.remove(chunk) } }
+    }
+}

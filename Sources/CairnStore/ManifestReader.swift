@@ -1,0 +1,159 @@
+public import CairnCore
+import CairnCrypto
+import CairnLog
+
+/// What a shard's index says: the same questions for a ``ReadView`` (any thread) and for a ``Transaction`` (its own changes
+/// included).
+public class ManifestReader {
+    let index: any IndexReading
+    private var ownCursor: IndexCursor?
+    private var lineages: [LineageID: LineageRecord] = [:]
+
+    init(_ index: any IndexReading) { self.index = index }
+
+    /// A cursor for short seeks; nothing else may have moved it between a seek and its use.
+    var seeker: IndexCursor {
+        if let ownCursor { return ownCursor }
+        let cursor = index.makeCursor()
+        ownCursor = cursor
+        return cursor
+    }
+
+    public func volume(_ id: VolumeID) throws(StoreError) -> VolumeRecord? {
+        guard let bytes = try index.get(Key.volume(id)) else { return nil }
+        return try VolumeRecord.decode(bytes)
+    }
+
+    public func snapshot(_ id: SnapshotID) throws(StoreError) -> SnapshotRecord? {
+        guard let bytes = try index.get(Key.snapshot(id)) else { return nil }
+        return try SnapshotRecord.decode(bytes)
+    }
+
+    public func idempotencyRecord(account: AccountID, key: [UInt8]) throws(StoreError) -> IdempotencyRecord? {
+        guard let bytes = try index.get(Key.idempotency(account, key)) else { return nil }
+        return try IdempotencyRecord.decode(bytes)
+    }
+
+    /// An account's volumes, oldest first.
+    /// - Parameter after: goes on behind this place of the order.
+    public func volumes(
+        of account: AccountID, after: (createdAt: UInt64, id: UUID128)? = nil, limit: Int
+    ) throws(StoreError) -> [VolumeRecord] {
+        guard let number = try accountNumber(account) else { return [] }
+        let prefix = Key(.volumeListing).then(number.rawValue).bytes
+        let ids = try listing(prefix, after: after.map { Key.volumeListing(number, $0.createdAt, $0.id) }, limit: limit)
+        var volumes: [VolumeRecord] = []
+        for id in ids { if let volume = try volume(VolumeID(id)) { volumes.append(volume) } }
+        return volumes
+    }
+
+    /// An account's snapshots, or those of one of its volumes, oldest first.
+    public func snapshots(
+        of account: AccountID, volume: VolumeID? = nil, after: (createdAt: UInt64, id: UUID128)? = nil, limit: Int
+    ) throws(StoreError) -> [SnapshotRecord] {
+        guard let number = try accountNumber(account) else { return [] }
+        let prefix: [UInt8]
+        let start: [UInt8]?
+        if let volume {
+            prefix = Key(.volumeSnapshots).then(volume.uuid).bytes
+            start = after.map { Key.volumeSnapshots(volume, $0.createdAt, $0.id) }
+        } else {
+            prefix = Key(.snapshotListing).then(number.rawValue).bytes
+            start = after.map { Key.snapshotListing(number, $0.createdAt, $0.id) }
+        }
+        var snapshots: [SnapshotRecord] = []
+        for id in try listing(prefix, after: start, limit: limit) {
+            if let snapshot = try snapshot(SnapshotID(id)), snapshot.account == account { snapshots.append(snapshot) }
+        }
+        return snapshots
+    }
+
+    private func listing(_ prefix: [UInt8], after: [UInt8]?, limit: Int) throws(StoreError) -> [UUID128] {
+        let cursor = seeker
+        cursor.seek(after.map { $0 + [0] } ?? prefix)
+        var ids: [UUID128] = []
+        while ids.count < limit, try cursor.isValid(), cursor.key.starts(with: prefix) {
+            guard let id = UUID128(bytes: cursor.key.suffix(16)) else { break }
+            ids.append(id)
+            cursor.next()
+        }
+        return ids
+    }
+
+    /// Whether the account has the chunk on this shard, so that it need not be sent.
+    public func holdsChunk(account: AccountID, _ fingerprint: Fingerprint) throws(StoreError) -> Bool {
+        guard let number = try accountNumber(account) else { return false }
+        return try chunk(number, fingerprint) != nil
+    }
+
+    /// The version that last wrote the chunk in the volume's own lineage; nil where none did.
+    public func lastWrittenVersion(of chunk: ChunkIndex, in volume: VolumeRecord) throws(StoreError) -> DataVersion? {
+        try entries(volume.lineage, chunk, upTo: volume.dataVersion, all: false).first?.version
+    }
+
+    // MARK: Within the store
+
+    func accountNumber(_ account: AccountID) throws(StoreError) -> AccountNumber? {
+        guard let bytes = try index.get(Key.account(account)) else { return nil }
+        guard bytes.count == 4 else { throw StoreError(.damaged, "account \(account) has no number") }
+        let number = bytes.withUnsafeBytes { UInt32(littleEndian: $0.loadUnaligned(as: UInt32.self)) }
+        return AccountNumber(rawValue: number)
+    }
+
+    func chunk(_ account: AccountNumber, _ fingerprint: Fingerprint) throws(StoreError) -> ChunkRecord? {
+        guard let bytes = try index.get(Key.chunk(account, fingerprint)) else { return nil }
+        return try ChunkRecord.decode(bytes)
+    }
+
+    func lineage(_ id: LineageID) throws(StoreError) -> LineageRecord {
+        if let known = lineages[id] { return known }
+        guard let bytes = try index.get(Key.lineage(id)) else { throw StoreError(.damaged, "lineage \(id) is missing") }
+        let record = try LineageRecord.decode(bytes)
+        lineages[id] = record
+        return record
+    }
+
+    func forgetLineage(_ id: LineageID) { lineages[id] = nil }
+
+    /// After a rollback: what was read of changes that are gone.
+    func forgetAll() {
+        lineages = [:]
+        ownCursor = nil
+    }
+
+    struct VersionedEntry {
+        let version: DataVersion
+        let entry: ManifestEntry
+    }
+
+    /// A chunk's entries of one lineage, newest first, from `version` down to the first that stands alone (or all, or one).
+    func entries(
+        _ lineage: LineageID, _ chunk: ChunkIndex, upTo version: DataVersion, all: Bool = true
+    ) throws(StoreError) -> [VersionedEntry] {
+        let cursor = seeker
+        cursor.seek(Key.manifest(lineage, chunk, version))
+        let prefix = Key(.manifests).then(lineage.rawValue).then(chunk.rawValue).bytes
+        var found: [VersionedEntry] = []
+        while try cursor.isValid(), cursor.key.count == prefix.count + 8, cursor.key.starts(with: prefix) {
+            let inverted = UInt64(bigEndian: cursor.key.loadUnaligned(fromByteOffset: prefix.count, as: UInt64.self))
+            let entry = try ManifestEntry.decode(cursor.value)
+            found.append(VersionedEntry(version: DataVersion(~inverted), entry: entry))
+            if entry.isFull || !all { break }
+            cursor.next()
+        }
+        return found
+    }
+
+    /// Whether a version from `birth` up to, but not including, `death` must stay readable.
+    func isRetained(_ lineage: LineageID, from birth: DataVersion, before death: DataVersion) throws(StoreError) -> Bool {
+        let cursor = seeker
+        cursor.seek(Key.retained(lineage, birth))
+        guard try cursor.isValid(), var key = KeyReader(cursor.key, .retained), key.take(UInt64.self) == lineage.rawValue,
+            let version = key.take(UInt64.self)
+        else { return false }
+        return version < death.rawValue
+    }
+}
+
+/// A shard's index as it was at one moment: what was answered before it was made is in it. Not Sendable: each thread makes its own.
+public final class ReadView: ManifestReader {}

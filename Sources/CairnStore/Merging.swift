@@ -1,0 +1,120 @@
+import CairnCore
+import CairnCrypto
+import CairnLog
+
+/// A chunk with parts, put together: read, overlaid, hashed and compressed off the shard's queue.
+struct MergedChunk {
+    /// Nil where all of it is zero.
+    struct Merged: Sendable {
+        let chunk: ChunkData?
+    }
+
+    let shard: Shard
+    let place: Background.PatchedPlace
+    let lineage: LineageRecord
+    let view: ReadView
+
+    /// Nil where the chunk's bytes have moved since `view` was made: the next round finds them.
+    func load() throws(StoreError) -> Merged? {
+        let start = lineage.chunkSize.offset(of: place.chunk)
+        // As long as a chunk, whatever the volume's size: what is beyond is zero, as fingerprints want it (SPEC V6).
+        let source = ReadSource(
+            lineage: place.lineage, version: place.version, size: start + UInt64(lineage.chunkSize.bytes),
+            chunkSize: lineage.chunkSize)
+        let pieces: [ReadPiece]
+        do throws(ChunkReading.Failure) {
+            pieces = try ChunkReading(log: shard.log, view: view, source: source)
+                .read([start..<source.size], acceptsLZ4: false, known: [])
+        } catch {
+            guard case .failed(let failure) = error else { return nil }
+            throw failure
+        }
+        guard let piece = pieces.first, case .plain(let bytes, _) = piece.content, !bytes.bytes.isAllZero else {
+            return Merged(chunk: nil)
+        }
+        let room = bytes.count - bytes.count / 16
+        let packed = BufferPool.shared.buffer(capacity: room)
+        let count = LZ4.compress(bytes.bytes, into: UnsafeMutableRawBufferPointer(rebasing: packed.memory[0..<room]))
+        packed.count = count ?? 0
+        return Merged(
+            chunk: ChunkData(
+                fingerprint: SHA256.hash(bytes.bytes), rawLength: UInt32(bytes.count), rawChecksum: CRC32C.extend(0, bytes.bytes),
+                codec: count == nil ? .raw : .lz4, bytes: count == nil ? bytes : packed.slice))
+    }
+}
+
+extension ReadSource {
+    init(lineage: LineageID, version: DataVersion, size: UInt64, chunkSize: ChunkSize) {
+        (self.lineage, self.version, self.size, self.chunkSize) = (lineage, version, size, chunkSize)
+    }
+}
+
+extension Transaction {
+    /// Replaces an entry by what it shows, if it is still the same: the content does not change, only how it is kept.
+    func replaceMerged(
+        _ place: Background.PatchedPlace, expected: ManifestEntry, with data: ChunkData?
+    ) throws(StoreError) {
+        guard try overlay.get(Key.lineage(place.lineage)) != nil,
+            let present = try entry(place.lineage, place.chunk, place.version), present == expected
+        else { return }
+        let lineage = try self.lineage(place.lineage)
+        let base: ManifestEntry.Base
+        if let data {
+            try addReference(storing: data, lineage.account)
+            base = .data(data.fingerprint, owner: lineage.account)
+        } else {
+            base = .zeros
+        }
+        // It stands alone now: what was below it only for its sake is not needed by it any more.
+        if !present.isFull { try buryOlder(lineage: place.lineage, lineage, place.chunk, death: place.version) }
+        try release(present, lineage.account)
+        overlay.delete(Key.patched(place.lineage, place.version, place.chunk))
+        overlay.put(Key.manifest(place.lineage, place.chunk, place.version), ManifestEntry(base).encoded)
+    }
+}
+
+/// Computes a snapshot's seal from its manifest (SPEC S6).
+struct SealWalk {
+    let shard: Shard
+    let snapshot: SnapshotRecord
+
+    private static let step = 4096
+
+    /// Nil when told to stop.
+    func seal(stopping isStopped: () -> Bool) throws(StoreError) -> Fingerprint? {
+        var seal = Seal(size: snapshot.size, chunkSize: snapshot.chunkSize)
+        let end = ChunkIndex(snapshot.chunkSize.count(for: snapshot.size))
+        var position = ChunkIndex(0)
+        var sealed: UInt64 = 0
+        while true {
+            if isStopped() { return nil }
+            // A view for each step: one that lasts long keeps RocksDB from dropping what was overwritten.
+            let (entries, next) = try shard.makeView().blocks(
+                of: snapshot.lineage, at: snapshot.version, in: position..<end, limit: Self.step)
+            for entry in entries {
+                seal.append(zeros: entry.chunk.rawValue - sealed)
+                switch entry.state {
+                case .data(let fingerprint?): seal.append(fingerprint)
+                case .data(nil): seal.append(try fingerprintOfParts(entry.chunk))
+                case .zeros, .hole: seal.append(zeros: 1)
+                }
+                sealed = entry.chunk.rawValue + 1
+            }
+            guard let next else { break }
+            position = next
+        }
+        seal.append(zeros: end.rawValue - sealed)
+        return seal.finish()
+    }
+
+    /// Of a chunk whose parts are not merged yet: those of a parent are merged with the parent's own seal.
+    private func fingerprintOfParts(_ chunk: ChunkIndex) throws(StoreError) -> Fingerprint {
+        let start = snapshot.chunkSize.offset(of: chunk)
+        let end = min(start + UInt64(snapshot.chunkSize.bytes), snapshot.size)
+        let pieces = try shard.read(ReadSource(snapshot), [start..<end], acceptsLZ4: false)
+        guard let piece = pieces.first, case .plain(let bytes, _) = piece.content else {
+            return ZeroChunk.fingerprint(snapshot.chunkSize)
+        }
+        return SHA256.hash(bytes.bytes, padding: snapshot.chunkSize.bytes - bytes.count)
+    }
+}

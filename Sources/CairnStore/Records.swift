@@ -1,0 +1,237 @@
+public import CairnCore
+
+/// Whether the primary copy lives here or at the client's (SPEC V3).
+public enum VolumeKind: UInt8, Sendable, Hashable {
+    case remote = 1
+    case local = 2
+}
+
+public enum VolumeState: UInt8, Sendable, Hashable {
+    case active = 1
+    case deleting = 2
+}
+
+/// What the manifest says of a volume as a whole (SPEC V8).
+public struct VolumeRecord: Sendable, Hashable {
+    public let id: VolumeID
+    public let account: AccountID
+    public let kind: VolumeKind
+    /// Bytes.
+    public internal(set) var size: UInt64
+    public let chunkSize: ChunkSize
+    public let lineage: LineageID
+    /// What the volume's next write carries.
+    public internal(set) var dataVersion: DataVersion
+    public let initialSnapshot: SnapshotID
+    /// What the volume was made from.
+    public let sourceSnapshot: SnapshotID?
+    public let affinity: [UInt8]
+    public internal(set) var tags: [String: String]
+    /// Milliseconds since 1970-01-01 UTC.
+    public let createdAt: UInt64
+    public internal(set) var state: VolumeState
+}
+
+public enum SnapshotState: UInt8, Sendable, Hashable {
+    case pending = 1
+    case complete = 2
+    case error = 3
+    case deleting = 4
+}
+
+/// What the manifest says of a snapshot as a whole.
+public struct SnapshotRecord: Sendable, Hashable {
+    public let id: SnapshotID
+    public let volume: VolumeID
+    public let account: AccountID
+    public let lineage: LineageID
+    /// The snapshot reads, of each chunk, the newest entry of this version or older.
+    public let version: DataVersion
+    public let size: UInt64
+    public let chunkSize: ChunkSize
+    public internal(set) var state: SnapshotState
+    /// Percent.
+    public internal(set) var progress: UInt8
+    public let description: String
+    public internal(set) var tags: [String: String]
+    /// Milliseconds since 1970-01-01 UTC.
+    public let createdAt: UInt64
+    /// 0 until complete.
+    public internal(set) var completedAt: UInt64
+    /// SPEC S6; nil until computed.
+    public internal(set) var seal: Fingerprint?
+}
+
+/// A call that is carried out once for each idempotency key (SPEC C5).
+public enum IdempotentCall: UInt8, Sendable, Hashable {
+    case createVolume = 1
+    case deleteVolume = 2
+    case createSnapshot = 3
+    case deleteSnapshot = 4
+}
+
+public struct IdempotencyRecord: Sendable, Hashable {
+    public let call: IdempotentCall
+    /// SHA-256 of the call's parameters.
+    public let parameters: Fingerprint
+    /// The encoded answer.
+    public let answer: [UInt8]
+    /// Milliseconds since 1970-01-01 UTC.
+    public let createdAt: UInt64
+
+    public init(call: IdempotentCall, parameters: Fingerprint, answer: [UInt8], createdAt: UInt64) {
+        self.call = call
+        self.parameters = parameters
+        self.answer = answer
+        self.createdAt = createdAt
+    }
+}
+
+/// A value of the index: a version byte, then fixed-width little-endian fields (FORMAT.md).
+protocol StoredRecord {
+    static var formatVersion: UInt8 { get }
+    func write(to writer: inout ByteWriter)
+    init?(_ reader: inout ByteReader)
+}
+
+extension StoredRecord {
+    static var formatVersion: UInt8 { 1 }
+
+    var encoded: [UInt8] {
+        var writer = ByteWriter(capacity: 96)
+        writer.put(Self.formatVersion)
+        write(to: &writer)
+        return writer.bytes
+    }
+
+    static func decode(_ bytes: UnsafeRawBufferPointer) throws(StoreError) -> Self {
+        var reader = ByteReader(bytes)
+        guard let version = reader.take(UInt8.self) else { throw StoreError(.damaged, "an empty \(Self.self) in the index") }
+        guard version <= formatVersion else { throw StoreError(.newerFormat, "a \(Self.self) of format version \(version)") }
+        guard let record = Self(&reader), reader.isAtEnd else { throw StoreError(.damaged, "a \(Self.self) in the index does not decode") }
+        return record
+    }
+
+    static func decode(_ bytes: [UInt8]) throws(StoreError) -> Self {
+        let result = bytes.withUnsafeBytes { bytes in Result { () throws(StoreError) in try decode(bytes) } }
+        return try result.get()
+    }
+}
+
+extension ByteWriter {
+    fileprivate mutating func put(_ tags: [String: String]) {
+        put(UInt32(tags.count))
+        for (key, value) in tags.sorted(by: { $0.key < $1.key }) {
+            put(key)
+            put(value)
+        }
+    }
+    mutating func put(_ id: UUID128) {
+        put(id.high)
+        put(id.low)
+    }
+}
+
+extension ByteReader {
+    fileprivate mutating func takeTags() -> [String: String]? {
+        guard let count = take(UInt32.self), count <= 1024 else { return nil }
+        var tags: [String: String] = [:]
+        for _ in 0..<count {
+            guard let key = takeText(), let value = takeText() else { return nil }
+            tags[key] = value
+        }
+        return tags
+    }
+    mutating func takeID() -> UUID128? {
+        guard let high = take(UInt64.self), let low = take(UInt64.self) else { return nil }
+        return UUID128(high: high, low: low)
+    }
+    mutating func takeChunkSize() -> ChunkSize? { take(UInt32.self).flatMap { ChunkSize(bytes: $0) } }
+    mutating func takeAccount() -> AccountID? { takeText().flatMap { AccountID($0) } }
+}
+
+extension VolumeRecord: StoredRecord {
+    func write(to writer: inout ByteWriter) {
+        writer.put(id.uuid)
+        writer.put(account.name)
+        writer.put(kind.rawValue)
+        writer.put(size)
+        writer.put(UInt32(chunkSize.bytes))
+        writer.put(lineage.rawValue)
+        writer.put(dataVersion.rawValue)
+        writer.put(initialSnapshot.uuid)
+        writer.put(UInt8(sourceSnapshot == nil ? 0 : 1))
+        writer.put(sourceSnapshot?.uuid ?? UUID128(high: 0, low: 0))
+        writer.put(lengthAnd: affinity)
+        writer.put(tags)
+        writer.put(createdAt)
+        writer.put(state.rawValue)
+    }
+
+    init?(_ reader: inout ByteReader) {
+        guard let id = reader.takeID(), let account = reader.takeAccount(),
+            let kind = reader.take(UInt8.self).flatMap(VolumeKind.init), let size = reader.take(UInt64.self),
+            let chunkSize = reader.takeChunkSize(), let lineage = reader.take(UInt64.self),
+            let version = reader.take(UInt64.self), let initial = reader.takeID(), let hasSource = reader.take(UInt8.self),
+            let source = reader.takeID(), let affinity = reader.takeLengthAndBytes(), let tags = reader.takeTags(),
+            let created = reader.take(UInt64.self), let state = reader.take(UInt8.self).flatMap(VolumeState.init)
+        else { return nil }
+        self.init(
+            id: VolumeID(id), account: account, kind: kind, size: size, chunkSize: chunkSize, lineage: LineageID(lineage),
+            dataVersion: DataVersion(version), initialSnapshot: SnapshotID(initial),
+            sourceSnapshot: hasSource == 1 ? SnapshotID(source) : nil, affinity: affinity, tags: tags, createdAt: created,
+            state: state)
+    }
+}
+
+extension SnapshotRecord: StoredRecord {
+    func write(to writer: inout ByteWriter) {
+        writer.put(id.uuid)
+        writer.put(volume.uuid)
+        writer.put(account.name)
+        writer.put(lineage.rawValue)
+        writer.put(version.rawValue)
+        writer.put(size)
+        writer.put(UInt32(chunkSize.bytes))
+        writer.put(state.rawValue)
+        writer.put(progress)
+        writer.put(description)
+        writer.put(tags)
+        writer.put(createdAt)
+        writer.put(completedAt)
+        writer.put(UInt8(seal == nil ? 0 : 1))
+        if let seal { writer.put(seal) }
+    }
+
+    init?(_ reader: inout ByteReader) {
+        guard let id = reader.takeID(), let volume = reader.takeID(), let account = reader.takeAccount(),
+            let lineage = reader.take(UInt64.self), let version = reader.take(UInt64.self), let size = reader.take(UInt64.self),
+            let chunkSize = reader.takeChunkSize(), let state = reader.take(UInt8.self).flatMap(SnapshotState.init),
+            let progress = reader.take(UInt8.self), let description = reader.takeText(), let tags = reader.takeTags(),
+            let created = reader.take(UInt64.self), let completed = reader.take(UInt64.self),
+            let hasSeal = reader.take(UInt8.self)
+        else { return nil }
+        let seal = hasSeal == 1 ? reader.takeFingerprint() : nil
+        guard hasSeal == 0 || seal != nil else { return nil }
+        self.init(
+            id: SnapshotID(id), volume: VolumeID(volume), account: account, lineage: LineageID(lineage),
+            version: DataVersion(version), size: size, chunkSize: chunkSize, state: state, progress: progress,
+            description: description, tags: tags, createdAt: created, completedAt: completed, seal: seal)
+    }
+}
+
+extension IdempotencyRecord: StoredRecord {
+    func write(to writer: inout ByteWriter) {
+        writer.put(call.rawValue)
+        writer.put(parameters)
+        writer.put(lengthAnd: answer)
+        writer.put(createdAt)
+    }
+
+    init?(_ reader: inout ByteReader) {
+        guard let call = reader.take(UInt8.self).flatMap(IdempotentCall.init), let parameters = reader.takeFingerprint(),
+            let answer = reader.takeLengthAndBytes(), let created = reader.take(UInt64.self)
+        else { return nil }
+        self.init(call: call, parameters: parameters, answer: answer, createdAt: created)
+    }
+}

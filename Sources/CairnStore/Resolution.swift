@@ -1,0 +1,103 @@
+public import CairnCore
+import CairnCrypto
+import CairnLog
+
+/// What a chunk of a volume or snapshot holds.
+struct ResolvedChunk {
+    enum Base: Equatable {
+        case data(AccountNumber, Fingerprint)
+        case zeros
+        /// Never written, or discarded.
+        case hole
+    }
+    let base: Base
+    /// Oldest first: later ones win.
+    let patches: [Patch]
+
+    static let hole = ResolvedChunk(base: .hole, patches: [])
+}
+
+/// What ListBlocks tells of a chunk.
+public struct BlockEntry: Sendable, Hashable {
+    public enum State: Sendable, Hashable {
+        /// With the chunk's fingerprint; nil while parts of it wait to be merged.
+        case data(Fingerprint?)
+        case zeros
+        case hole
+    }
+    public let chunk: ChunkIndex
+    public let state: State
+}
+
+extension ManifestReader {
+    /// The chunk as version `version` of `lineage` shows it: the newest entry that is not later, over what shows through below.
+    func resolve(_ lineage: LineageID, _ version: DataVersion, _ chunk: ChunkIndex) throws(StoreError) -> ResolvedChunk {
+        var lineage = lineage
+        var version = version
+        var patches: [Patch] = []
+        while true {
+            let record = try self.lineage(lineage)
+            for found in try entries(lineage, chunk, upTo: version) {
+                patches.insert(contentsOf: found.entry.patches, at: 0)
+                switch found.entry.base {
+                case .data(let fingerprint, _): return ResolvedChunk(base: .data(record.account, fingerprint), patches: patches)
+                case .zeros: return ResolvedChunk(base: .zeros, patches: patches)
+                case .hole: return ResolvedChunk(base: .hole, patches: patches)
+                case .inherit: continue
+                }
+            }
+            guard let parent = record.parent, record.chunkSize.offset(of: chunk) < parent.size else {
+                return ResolvedChunk(base: .hole, patches: patches)
+            }
+            lineage = parent.lineage
+            version = parent.version
+        }
+    }
+
+    /// The first chunk from `chunk` on that any version of the lineage, or of what shows through below, has an entry for.
+    /// What it holds may still be a hole. Nil where there is none: so a walk skips what was never written.
+    func nextEntry(_ lineage: LineageID, from chunk: ChunkIndex) throws(StoreError) -> ChunkIndex? {
+        var nearest: ChunkIndex?
+        var next: LineageID? = lineage
+        while let lineage = next {
+            let cursor = seeker
+            cursor.seek(Key(.manifests).then(lineage.rawValue).then(chunk.rawValue).bytes)
+            if try cursor.isValid(), var key = KeyReader(cursor.key, .manifests), key.take(UInt64.self) == lineage.rawValue,
+                let found = key.take(UInt64.self), found < nearest?.rawValue ?? .max
+            {
+                nearest = ChunkIndex(found)
+            }
+            next = try self.lineage(lineage).parent?.lineage
+        }
+        return nearest
+    }
+
+    /// The chunks that hold something, in order: what ListBlocks tells (SPEC R1). Chunks that are left out are holes.
+    /// - Parameters:
+    ///   - range: chunks to look at.
+    ///   - limit: the most entries to give, and ten times as many to look at.
+    /// - Returns: the entries, and where to go on; nil at the range's end.
+    public func blocks(
+        of lineage: LineageID, at version: DataVersion, in range: Range<ChunkIndex>, limit: Int
+    ) throws(StoreError) -> (entries: [BlockEntry], next: ChunkIndex?) {
+        var found: [BlockEntry] = []
+        var position = range.lowerBound
+        var looked = 0
+        while let chunk = try nextEntry(lineage, from: position), chunk < range.upperBound {
+            guard found.count < limit, looked < limit * 10 else { return (found, chunk) }
+            looked += 1
+            let resolved = try resolve(lineage, version, chunk)
+            let state: BlockEntry.State? =
+                if !resolved.patches.isEmpty { .data(nil) } else {
+                    switch resolved.base {
+                    case .data(_, let fingerprint): .data(fingerprint)
+                    case .zeros: .zeros
+                    case .hole: nil
+                    }
+                }
+            if let state { found.append(BlockEntry(chunk: chunk, state: state)) }
+            position = ChunkIndex(chunk.rawValue + 1)
+        }
+        return (found, nil)
+    }
+}

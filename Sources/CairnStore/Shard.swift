@@ -1,0 +1,274 @@
+public import CairnCore
+import CairnCrypto
+import CairnLog
+import Dispatch
+import DequeModule
+import Logging
+import Synchronization
+
+/// When a change is answered (SPEC U8).
+public enum CommitDurability: Sendable {
+    /// Written and synced.
+    case durable
+    /// Written and visible; synced with the next durable change, or by ``Shard/flush(_:)``.
+    case onFlush
+}
+
+/// One shard: its log, index and dictionary, owned by one serial queue.
+///
+/// ```
+/// any thread     submit, flush, makeView, read, pin
+/// queue          builds one group at a time out of the calls that wait
+/// I/O queue      writes and syncs it, then applies it to the index, and answers its calls
+/// background     purges, releases, merges, seals, checkpoints: each by transactions of its own
+/// ```
+/// While a group is being written the next calls gather: they are the next group. So a group is always built on what is
+/// applied and its own changes, and there is no third state in between.
+// Safety: `pending`, `isWriting`, `isClosed` are only touched on `queue`; the rest is constant or synchronized.
+public final class Shard: @unchecked Sendable {
+    public let index: ShardIndex
+    /// Changes with every recovery: what was answered before it and not flushed may be lost (SPEC U8).
+    public let verifier: UInt64
+    let log: SegmentLog
+    let database: IndexDatabase
+    let options: StoreOptions
+    let leases: Leases
+    let logger: Logger
+    let queue: DispatchQueue
+    let io: DispatchQueue
+    private(set) var background: Background!
+
+    private var pending = Deque<PendingCall>()
+    private var isWriting = false
+    private var isClosed = false
+    private let fence = Mutex<String?>(nil)
+    /// What has been applied since the index was last flushed.
+    let unflushed = Mutex(Unflushed())
+
+    struct Unflushed {
+        var position: LogPosition?
+        var indexBytes = 0
+        var logBytes = 0
+        /// While a flush runs, every group is synced before it is applied: the index must not run ahead of the log.
+        var isFlushing = false
+    }
+
+    /// Groups take calls up to this much: more gains nothing, and makes the first of them wait.
+    static let groupBytes = 8 << 20
+    static let groupCommitBytes = 4 << 20
+
+    init(
+        index: ShardIndex, storeID: UUID128, log: SegmentLog, database: IndexDatabase, applied: LogPosition?,
+        options: StoreOptions
+    ) {
+        self.index = index
+        self.log = log
+        self.database = database
+        self.options = options
+        var logger = options.logger
+        logger[metadataKey: "shard"] = "\(index)"
+        self.logger = logger
+        leases = Leases(time: options.leaseTime)
+        queue = DispatchQueue(label: "cairn.shard.\(index)")
+        io = DispatchQueue(label: "cairn.shard.\(index).io")
+        var writer = ByteWriter()
+        writer.put(bytes: storeID.bytes)
+        writer.put(index.rawValue)
+        writer.put(log.epoch.rawValue)
+        verifier = writer.bytes.withUnsafeBytes { SHA256.hash($0).words.0 }
+        unflushed.withLock { $0.position = applied }
+        background = Background(self)
+    }
+
+    /// Why the shard takes no changes any more; nil while it does.
+    public var fenceReason: String? { fence.withLock { $0 } }
+
+    // MARK: Changes
+
+    /// Carries `body` out as a part of the next group, and completes when that is durable and visible (or only visible: `.onFlush`).
+    ///
+    /// `body` runs on the shard's queue: it must not block, hash, or read the disk. If it throws, or calls
+    /// ``Transaction/abort()``, what it changed is undone, and no other call is touched.
+    /// - Parameters:
+    ///   - records: chunk and patch records that `body` may append.
+    ///   - bytes: their bytes in all.
+    ///   - entries: manifest entries that it may change: bounds the commit record.
+    ///   - reclaims: whether it frees space, so that it is let in when the store is full.
+    ///   - completion: called once, on any thread; must not block.
+    public func submit<Value: Sendable>(
+        durability: CommitDurability = .durable, records: Int = 0, bytes: Int = 0, entries: Int = 8, reclaims: Bool = false,
+        _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value,
+        completion: @escaping @Sendable (Result<Value, StoreError>) -> Void
+    ) {
+        let call = PendingCall(
+            isDurable: durability == .durable, records: records, bytes: bytes, commitBytes: 4096 + entries * 384, reclaims: reclaims,
+            run: { transaction in
+                let result = Result { () throws(StoreError) in try body(transaction) }
+                if case .failure = result { transaction.abort() }
+                return { failure in completion(failure.map { .failure($0) } ?? result) }
+            },
+            refuse: { completion(.failure($0)) })
+        queue.async {
+            self.pending.append(call)
+            self.pump()
+        }
+    }
+
+    /// Makes everything durable that was answered before.
+    public func flush(_ completion: @escaping @Sendable (Result<Void, StoreError>) -> Void) {
+        io.async {
+            let result = Result { () throws(StoreError) in try logCall { () throws(LogError) in try self.log.sync() } }
+            if case .failure(let error) = result { self.fence(error) }
+            completion(result)
+        }
+    }
+
+    /// Builds and writes the next group, if calls wait and none is being written.
+    private func pump() {
+        dispatchPrecondition(condition: .onQueue(queue))
+        guard !isWriting, !pending.isEmpty else { return }
+        if let refusal {
+            let refused = pending
+            pending = []
+            for call in refused { call.refuse(refusal) }
+            return
+        }
+        let building: GroupBuilding
+        do throws(StoreError) {
+            building = try GroupBuilding(first: pending[0], self)
+        } catch {
+            // Only the call that the group was made for is known not to fit.
+            pending.removeFirst().refuse(error)
+            if error.code == .fenced { fence(error) }
+            return queue.async { self.pump() }
+        }
+        while let call = pending.first, building.takes(call) { building.add(pending.removeFirst()) }
+        guard building.changesSomething else {
+            building.complete(nil)
+            return queue.async { self.pump() }
+        }
+        isWriting = true
+        io.async { self.write(building) }
+    }
+
+    private var refusal: StoreError? {
+        if isClosed { return StoreError(.closed, "the store is closed") }
+        return fenceReason.map { StoreError(.fenced, "shard \(index) takes no changes: \($0)") }
+    }
+
+    private func write(_ building: GroupBuilding) {
+        dispatchPrecondition(condition: .onQueue(io))
+        var failure: StoreError?
+        do throws(StoreError) {
+            let isFlushing = unflushed.withLock { $0.isFlushing }
+            try building.write(sync: building.isDurable || isFlushing, to: log, database)
+            let position = building.position
+            unflushed.withLock {
+                $0.position = position
+                $0.indexBytes += building.commitBytes
+                $0.logBytes += building.bytes + building.commitBytes
+            }
+        } catch {
+            failure = error
+            if error.code != .full { fence(error) }
+        }
+        building.complete(failure)
+        background.wake(newWork: building.hasNewWork, isFull: failure?.code == .full)
+        queue.async {
+            self.isWriting = false
+            self.pump()
+        }
+    }
+
+    /// After a failed write what is on the disk is not known: nothing is written any more, and nothing retried (TESTING.md).
+    func fence(_ error: StoreError) {
+        let isNew = fence.withLock { reason in
+            defer { reason = reason ?? error.text }
+            return reason == nil
+        }
+        if isNew { logger.critical("the shard takes no changes any more", metadata: ["reason": "\(error)"]) }
+    }
+
+    /// Ends the calls that wait, finishes the group that is being written, and makes the index durable.
+    func close() {
+        let done = DispatchSemaphore(value: 0)
+        queue.async {
+            self.isClosed = true
+            self.pump()
+            self.io.async { done.signal() }
+        }
+        done.wait()
+        background.stop()
+        io.sync {
+            guard self.fenceReason == nil else { return }
+            do throws(StoreError) {
+                try logCall { () throws(LogError) in try self.log.sync() }
+                try self.database.flush()
+                try logCall { () throws(LogError) in try self.log.close() }
+            } catch { self.logger.error("the shard was not closed in order", metadata: ["reason": "\(error)"]) }
+        }
+    }
+
+    // MARK: Reading
+
+    /// The index as it is now: what was answered is in it (SPEC C6).
+    public func makeView() -> ReadView { ReadView(database.makeView()) }
+
+    /// Reads ranges of a volume or snapshot. Any thread; blocks on the disk.
+    /// - Parameters:
+    ///   - ranges: bytes, within the source's size.
+    ///   - acceptsLZ4: whether whole chunks may be given as they are stored.
+    ///   - known: whole chunks with these fingerprints are only named.
+    /// - Throws: `.damaged` naming offset and fingerprint (SPEC D4), `.io`.
+    public func read(
+        _ source: ReadSource, _ ranges: [Range<UInt64>], acceptsLZ4: Bool, known: Set<Fingerprint> = []
+    ) throws(StoreError) -> [ReadPiece] {
+        for _ in 0..<8 {
+            let reading = ChunkReading(log: log, view: makeView(), source: source)
+            do throws(ChunkReading.Failure) {
+                return try reading.read(ranges, acceptsLZ4: acceptsLZ4, known: known)
+            } catch {
+                if case .failed(let failure) = error { throw failure }
+            }
+        }
+        throw StoreError(.io, "the data moves faster than it can be read")
+    }
+
+    // MARK: Leases
+
+    /// Promises for a lease that chunks of the account that are here stay here, so that they need not be sent (SPEC A1).
+    /// - Returns: which of them are here.
+    public func pin(account: AccountID, _ fingerprints: [Fingerprint]) throws(StoreError) -> [Bool] {
+        let view = makeView()
+        guard let number = try view.accountNumber(account) else { return fingerprints.map { _ in false } }
+        let chunks = fingerprints.map { ChunkKey(account: number, fingerprint: $0) }
+        // Pinned first, then looked up in a newer view: a chunk that is seen there and is not being purged stays.
+        let leaving = leases.pin(chunks)
+        let present = makeView()
+        var answers: [Bool] = []
+        answers.reserveCapacity(chunks.count)
+        var absent: [ChunkKey] = []
+        for chunk in chunks {
+            let record = try present.chunk(number, chunk.fingerprint)
+            if record == nil { absent.append(chunk) }
+            answers.append(record != nil && !leaving.contains(chunk))
+        }
+        // Nobody can have been promised what is not there: an import of new data leaves no pins behind.
+        leases.unpin(absent)
+        return answers
+    }
+}
+
+/// A call that waits for its group.
+struct PendingCall: Sendable {
+    /// How the call ends: with its own result, or with what befell its group.
+    typealias Ending = @Sendable (StoreError?) -> Void
+
+    let isDurable: Bool
+    let records: Int
+    let bytes: Int
+    let commitBytes: Int
+    let reclaims: Bool
+    let run: @Sendable (Transaction) -> Ending
+    let refuse: @Sendable (StoreError) -> Void
+}

@@ -1,0 +1,29 @@
+import CairnCore
+public import Logging
+
+/// What is fixed when a store is made.
+public struct StoreCreation: Sendable {
+    /// 1 … 256: each is a log, an index and a dictionary of its own.
+    public var shardCount = 4
+    /// Bytes of a segment of the log: 1 MiB … 1 GiB, a multiple of 4096.
+    public var segmentBytes: UInt64 = 64 << 20
+    public init() {}
+}
+
+/// How a store behaves while it is open.
+public struct StoreOptions: Sendable {
+    /// How long a chunk that QueryChunks found is kept for the caller (SPEC A1).
+    public var leaseTime: Duration = .seconds(900)
+    /// Bytes of log after which the index is made durable: bounds what recovery must read.
+    public var checkpointBytes: UInt64 = 512 << 20
+    /// Bytes of index changes after which it is made durable: bounds its memory.
+    public var indexFlushBytes = 32 << 20
+    /// RocksDB's block cache, for each shard.
+    public var indexCacheBytes = 32 << 20
+    /// The most bytes of segments on the disk, over all shards; nil: as much as there is.
+    public var capacityBytes: UInt64?
+    /// Free segments that each shard keeps for its next writes, beyond its reserve.
+    public var spareSegments = 32
+    public var logger = Logger(label: "cairn.store")
+    public init() {}
+}

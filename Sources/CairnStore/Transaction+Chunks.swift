@@ -1,0 +1,170 @@
+public import CairnCore
+import CairnCrypto
+import CairnLog
+
+/// Writing chunks and parts of chunks.
+extension Transaction {
+    /// What a whole chunk becomes.
+    public enum ChunkContent: Sendable {
+        /// New bytes, stored unless the dictionary has them.
+        case data(ChunkData)
+        /// A chunk that the dictionary must have: `.invalid` where it has not.
+        case token(Fingerprint)
+        case zeros
+        case hole
+    }
+
+    /// The most patches of one chunk before they must be merged; the background merges at ``mergePatches``.
+    static let maximumPatches = 1024
+    static let mergePatches: UInt8 = 16
+
+    /// Writes a whole chunk at the volume's present version.
+    public func writeChunk(_ chunk: ChunkIndex, of volume: VolumeRecord, _ content: ChunkContent) throws(StoreError) {
+        let lineage = try self.lineage(volume.lineage)
+        let key = Key.manifest(volume.lineage, chunk, volume.dataVersion)
+        let present = try overlay.get(key).map { bytes throws(StoreError) in try ManifestEntry.decode(bytes) }
+        let base: ManifestEntry.Base
+        switch content {
+        case .data(let data): base = .data(data.fingerprint, owner: lineage.account)
+        case .token(let token): base = .data(token, owner: lineage.account)
+        case .zeros: base = .zeros
+        case .hole: base = .hole
+        }
+        // The same again: a client that repeats a call costs nothing.
+        if let present, present.base == base, present.patches.isEmpty { return }
+        switch content {
+        case .data(let data): try addReference(storing: data, lineage.account)
+        case .token(let token): try addReference(token, lineage.account)
+        case .zeros, .hole: break
+        }
+        if present?.isFull != true {
+            try buryOlder(lineage: volume.lineage, lineage, chunk, death: volume.dataVersion)
+        }
+        if let present {
+            try release(present, lineage.account)
+            if !present.patches.isEmpty { overlay.delete(Key.patched(volume.lineage, volume.dataVersion, chunk)) }
+        }
+        if case .hole = content, try !hidesSomething(chunk, volume, lineage) {
+            // Nothing lies below: no entry reads the same and costs nothing (SPEC V7).
+            if present != nil { overlay.delete(key) }
+        } else {
+            overlay.put(key, ManifestEntry(base).encoded)
+        }
+    }
+
+    /// Whether a hole at the present version would hide an older entry, or what the parent shows.
+    private func hidesSomething(_ chunk: ChunkIndex, _ volume: VolumeRecord, _ lineage: LineageRecord) throws(StoreError) -> Bool {
+        if let parent = lineage.parent, lineage.chunkSize.offset(of: chunk) < parent.size { return true }
+        guard volume.dataVersion.rawValue > 0 else { return false }
+        let older = DataVersion(volume.dataVersion.rawValue - 1)
+        return try !entries(volume.lineage, chunk, upTo: older, all: false).isEmpty
+    }
+
+    /// Writes a part of one chunk at the volume's present version: stored by itself, merged later (DESIGN §5).
+    /// - Parameter offset: bytes from the volume's start; offset and count are multiples of 512, within one chunk.
+    public func writePatch(at offset: UInt64, _ bytes: BufferSlice, of volume: VolumeRecord) throws(StoreError) {
+        let chunk = volume.chunkSize.chunk(at: offset)
+        let start = volume.chunkSize.remainder(of: offset)
+        guard bytes.count > 0, start + bytes.count <= volume.chunkSize.bytes else {
+            throw StoreError(.invalid, "a part of chunk \(chunk) reaches beyond it")
+        }
+        let key = Key.manifest(volume.lineage, chunk, volume.dataVersion)
+        var entry = try overlay.get(key).map { bytes throws(StoreError) in try ManifestEntry.decode(bytes) } ?? ManifestEntry(.inherit)
+        // What the new one covers wholly is of no use any more.
+        entry.patches.removeAll { patch in
+            let covered = Int(patch.start) >= start && Int(patch.start) + Int(patch.location.length) <= start + bytes.count
+            if covered { dropLive(patch.location) }
+            return covered
+        }
+        guard entry.patches.count < Transaction.maximumPatches else {
+            throw StoreError(.full, "chunk \(chunk) has too many partial writes that wait to be merged: try again")
+        }
+        let header = PatchHeader(
+            lineage: volume.lineage.rawValue, chunk: chunk, version: volume.dataVersion, start: UInt32(start),
+            rawChecksum: CRC32C.extend(0, bytes.bytes))
+        let location = group.appendPatch(header, bytes)
+        addLive(location)
+        entry.patches.append(Patch(start: UInt32(start), location: location))
+        overlay.put(key, entry.encoded)
+        overlay.put(Key.patched(volume.lineage, volume.dataVersion, chunk), [UInt8(min(entry.patches.count, 255))])
+        if entry.patches.count >= Int(Transaction.mergePatches) { noteNewWork() }
+    }
+
+    // MARK: References
+
+    func addReference(storing data: ChunkData, _ account: AccountNumber) throws(StoreError) {
+        let key = Key.chunk(account, data.fingerprint)
+        if let bytes = try overlay.get(key) {
+            return try addReference(try ChunkRecord.decode(bytes), data.fingerprint, account)
+        }
+        let header = ChunkHeader(
+            account: account.rawValue, fingerprint: data.fingerprint, codec: data.codec, rawLength: data.rawLength,
+            rawChecksum: data.rawChecksum)
+        let location = group.appendChunk(header, data.bytes)
+        addLive(location)
+        let record = ChunkRecord(
+            location: location, rawLength: data.rawLength, rawChecksum: data.rawChecksum, codec: data.codec, references: 1)
+        overlay.put(key, record.encoded)
+    }
+
+    private func addReference(_ token: Fingerprint, _ account: AccountNumber) throws(StoreError) {
+        guard let record = try chunk(account, token) else { throw StoreError(.invalid, "there is no chunk \(token)") }
+        try addReference(record, token, account)
+    }
+
+    private func addReference(_ record: ChunkRecord, _ fingerprint: Fingerprint, _ account: AccountNumber) throws(StoreError) {
+        var record = record
+        if record.references == 0 { overlay.delete(Key.unreferenced(account, fingerprint)) }
+        record.references += 1
+        overlay.put(Key.chunk(account, fingerprint), record.encoded)
+    }
+
+    /// Gives back what an entry held: its chunk's reference, its patches' bytes.
+    func release(_ entry: ManifestEntry, _ account: AccountNumber) throws(StoreError) {
+        for patch in entry.patches { dropLive(patch.location) }
+        guard case .data(let fingerprint, _) = entry.base else { return }
+        guard var record = try chunk(account, fingerprint), record.references > 0 else {
+            throw StoreError(.damaged, "chunk \(fingerprint) is in a manifest but not in the dictionary")
+        }
+        record.references -= 1
+        overlay.put(Key.chunk(account, fingerprint), record.encoded)
+        if record.references == 0 {
+            // Not removed yet: a lease may hold it (SPEC A1), and the next upload of the same data finds it.
+            overlay.put(Key.unreferenced(account, fingerprint), [])
+            noteNewWork()
+        }
+    }
+
+    /// Removes a chunk that nothing names from the dictionary; its record's bytes are then dead.
+    func purge(_ fingerprint: Fingerprint, _ account: AccountNumber) throws(StoreError) {
+        overlay.delete(Key.unreferenced(account, fingerprint))
+        guard let record = try chunk(account, fingerprint), record.references == 0 else { return }
+        dropLive(record.location)
+        overlay.delete(Key.chunk(account, fingerprint))
+    }
+
+    // MARK: Older entries
+
+    /// A full entry at `death` covers everything below it in its lineage: what no retained version reads is freed at once, the
+    /// rest is put on the dead list, to be looked at when a version is released.
+    func buryOlder(
+        lineage id: LineageID, _ lineage: LineageRecord, _ chunk: ChunkIndex, death: DataVersion
+    ) throws(StoreError) {
+        guard death.rawValue > 0 else { return }
+        for older in try entries(id, chunk, upTo: DataVersion(death.rawValue - 1)) {
+            if try isRetained(id, from: older.version, before: death) {
+                overlay.put(Key.dead(id, death: death, chunk, birth: older.version), [])
+            } else {
+                try removeEntry(id, lineage, chunk, older.version, older.entry)
+            }
+        }
+    }
+
+    func removeEntry(
+        _ id: LineageID, _ lineage: LineageRecord, _ chunk: ChunkIndex, _ version: DataVersion, _ entry: ManifestEntry
+    ) throws(StoreError) {
+        try release(entry, lineage.account)
+        if !entry.patches.isEmpty { overlay.delete(Key.patched(id, version, chunk)) }
+        overlay.delete(Key.manifest(id, chunk, version))
+    }
+}

@@ -1,0 +1,143 @@
+public import CairnCore
+import CairnCrypto
+public import CairnLog
+
+/// A whole chunk's bytes, hashed and perhaps compressed, ready to be stored.
+public struct ChunkData: Sendable {
+    /// SHA-256 over the uncompressed bytes, padded with zeros to the chunk size.
+    public let fingerprint: Fingerprint
+    /// Uncompressed bytes; fewer than the chunk size only at a volume's end.
+    public let rawLength: UInt32
+    /// CRC32C of the uncompressed bytes.
+    public let rawChecksum: UInt32
+    public let codec: Codec
+    /// As stored.
+    public let bytes: BufferSlice
+
+    public init(fingerprint: Fingerprint, rawLength: UInt32, rawChecksum: UInt32, codec: Codec, bytes: BufferSlice) {
+        self.fingerprint = fingerprint
+        self.rawLength = rawLength
+        self.rawChecksum = rawChecksum
+        self.codec = codec
+        self.bytes = bytes
+    }
+}
+
+/// The changes of one call, as a part of its shard's next group: all of them happen, or none.
+///
+/// Used on the shard's queue only, within the closure that it was given to. What it reads includes what earlier calls of the
+/// same group changed. The methods are in files by theme: `Transaction+Volumes`, `Transaction+Chunks`.
+public final class Transaction: ManifestReader {
+    let overlay: IndexOverlay
+    let group: LogGroup
+    let shard: ShardIndex
+    /// What the group's calls changed in segments' live bytes; written when the group is finished.
+    private(set) var liveDeltas: [SegmentID: Int64] = [:]
+    private var savedDeltas: [SegmentID: Int64] = [:]
+    private var savedGroup: LogGroup.Savepoint
+    private(set) var isAborted = false
+    /// Whether something waits now for the background: a purge, a release, a seal.
+    private(set) var hasNewWork = false
+    private var savedNewWork = false
+
+    init(overlay: IndexOverlay, group: LogGroup, shard: ShardIndex) {
+        self.overlay = overlay
+        self.group = group
+        self.shard = shard
+        savedGroup = group.savepoint
+        super.init(overlay)
+    }
+
+    /// Gives up: what this call changed is undone; what its closure returns is still answered.
+    public func abort() { isAborted = true }
+
+    /// Begins the next call of the group.
+    func begin() {
+        overlay.setSavepoint()
+        savedGroup = group.savepoint
+        savedDeltas = liveDeltas
+        savedNewWork = hasNewWork
+        isAborted = false
+    }
+
+    /// Undoes what has changed since ``begin()``.
+    func rollback() {
+        overlay.rollback()
+        group.rollback(to: savedGroup)
+        liveDeltas = savedDeltas
+        hasNewWork = savedNewWork
+        forgetAll()
+    }
+
+    func noteNewWork() { hasNewWork = true }
+
+    /// Writes the segments' live bytes: once, before the group is finished.
+    func finish() throws(StoreError) {
+        for (segment, delta) in liveDeltas where delta != 0 {
+            var record = SegmentRecord()
+            if let bytes = try overlay.get(Key.segment(segment)) { record = try SegmentRecord.decode(bytes) }
+            let live = Int64(record.liveBytes) + delta
+            guard live >= 0 else { throw StoreError(.damaged, "segment \(segment) would hold \(live) live bytes") }
+            record.liveBytes = UInt64(live)
+            if live == 0 { overlay.delete(Key.segment(segment)) } else { overlay.put(Key.segment(segment), record.encoded) }
+        }
+        liveDeltas = [:]
+    }
+
+    func addLive(_ location: RecordLocation) { liveDeltas[location.segment, default: 0] += Int64(location.length) }
+    func dropLive(_ location: RecordLocation) { liveDeltas[location.segment, default: 0] -= Int64(location.length) }
+
+    /// Counters that never repeat a number: lineages (1), accounts (2), work items (3).
+    func nextNumber(_ counter: UInt8) throws(StoreError) -> UInt64 {
+        let key = Key.counter(counter)
+        let last = try overlay.get(key).map { bytes in
+            bytes.withUnsafeBytes { UInt64(littleEndian: $0.loadUnaligned(as: UInt64.self)) }
+        }
+        let next = (last ?? 0) + 1
+        overlay.put(key, withUnsafeBytes(of: next.littleEndian, Array.init))
+        return next
+    }
+
+    func put(_ volume: VolumeRecord) { overlay.put(Key.volume(volume.id), volume.encoded) }
+    func put(_ snapshot: SnapshotRecord) { overlay.put(Key.snapshot(snapshot.id), snapshot.encoded) }
+
+    func put(_ lineage: LineageRecord, _ id: LineageID) {
+        overlay.put(Key.lineage(id), lineage.encoded)
+        forgetLineage(id)
+    }
+
+    func addWork(_ item: WorkItem) throws(StoreError) {
+        overlay.put(Key.work(try nextNumber(3)), item.encoded)
+        noteNewWork()
+    }
+
+    /// The account's number on this shard, given at its first use.
+    func numberAccount(_ account: AccountID) throws(StoreError) -> AccountNumber {
+        if let known = try accountNumber(account) { return known }
+        let number = UInt32(truncatingIfNeeded: try nextNumber(2))
+        overlay.put(Key.account(account), withUnsafeBytes(of: number.littleEndian, Array.init))
+        return AccountNumber(rawValue: number)
+    }
+
+    /// Keeps the answer of an idempotent call, and forgets those that are older than ``idempotencyMilliseconds``.
+    public func putIdempotencyRecord(_ record: IdempotencyRecord, account: AccountID, key: [UInt8]) throws(StoreError) {
+        let stored = Key.idempotency(account, key)
+        overlay.put(stored, record.encoded)
+        overlay.put(Key.idempotencyAge(record.createdAt, stored), [])
+        // Two for each one that comes: the table cannot grow without end, and no call pays for a long clean-up.
+        let cursor = overlay.makeCursor()
+        cursor.seek(Key(.idempotencyAges).bytes)
+        for _ in 0..<2 {
+            guard try cursor.isValid(), var age = KeyReader(cursor.key, .idempotencyAges), let created = age.take(UInt64.self),
+                created + Transaction.idempotencyMilliseconds < record.createdAt
+            else { break }
+            let expired = Array(cursor.key)
+            overlay.delete(age.takeRest())
+            overlay.delete(expired)
+            cursor.next()
+        }
+    }
+
+    /// SPEC C5: 24 h or longer.
+    static let idempotencyMilliseconds: UInt64 = 48 * 3600 * 1000
+}

@@ -1,0 +1,178 @@
+import ArgumentParser
+import CairnClient
+import CairnCore
+
+struct ImportCommand: ServiceCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "import",
+        abstract: "Make a volume equal to a file, block device or standard input.",
+        discussion: """
+            Only what the service lacks is sent: holes and zeros are marks, chunks that the account has anywhere on the server \
+            are named, the rest is compressed where that helps. Run again after an interruption it goes on where it was. What \
+            the volume holds beyond the source's end becomes zeros. The volume should not be written by others meanwhile.
+
+              cairn import disk.img --new --snapshot
+              cairn import /dev/vg0/root --volume vol-…
+              zcat disk.img.gz | cairn import - --new --size 20GiB
+            """)
+
+    @Argument(help: "A file, a block device, a named pipe, or - for standard input.", completion: .file())
+    var source: String
+
+    @Option(help: ArgumentHelp("The volume that becomes equal to the source.", valueName: "vol-…"))
+    var volume: VolumeID?
+
+    @Flag(help: "Make a new volume.")
+    var new = false
+
+    @Option(help: "The new volume's size. (default: the source's; standard input needs one)")
+    var size: ByteSize?
+
+    @Option(help: "A name for the new volume: its label `name`.")
+    var name: String?
+
+    @OptionGroup var options: NewVolumeOptions
+
+    @Flag(help: "Make a snapshot afterwards, and compare its seal with that of the source.")
+    var snapshot = false
+
+    @Option(help: "The snapshot's description.")
+    var description = ""
+
+    @Flag(help: "Wait until the server has computed the snapshot's seal, at most a minute.")
+    var verify = false
+
+    @OptionGroup var connection: ConnectionOptions
+
+    func validate() throws {
+        guard new != (volume != nil) else { throw ValidationError("Give either --volume vol-… or --new.") }
+        if !new, size != nil || name != nil || options.chunkSize != nil || options.affinity != nil || !options.tag.isEmpty {
+            throw ValidationError("--size, --name, --chunk-size, --affinity and --tag are for --new.")
+        }
+        if !snapshot, verify || !description.isEmpty { throw ValidationError("--verify and --description are for --snapshot.") }
+        if source == "-", new, size == nil { throw ValidationError("Standard input needs --size for the new volume.") }
+    }
+
+    var interruptedHint: String? {
+        guard volume != nil else { return nil }
+        return "What was sent is kept: run the same command again to go on."
+    }
+
+    func run(with client: Client) async throws(ClientError) {
+        let opened = source == "-" ? try ImportSource.standardInput() : try ImportSource.open(source)
+        let target = try await target(for: opened, client)
+        do throws(ClientError) {
+            try await transfer(opened, to: target, client)
+        } catch {
+            // The user cannot know the volume that this command made.
+            if new, !connection.json { Output.printError("What was sent is kept: go on with cairn import \(source) --volume \(target)") }
+            throw error
+        }
+    }
+
+    private func target(for opened: ImportSource, _ client: Client) async throws(ClientError) -> VolumeID {
+        if let volume { return volume }
+        guard let size = size?.bytes ?? opened.volumeSize else {
+            throw ClientError(.invalidRequest, "\(source) is a pipe: give the new volume's --size")
+        }
+        if let needed = opened.volumeSize, needed > size {
+            throw ClientError(.invalidRequest, "\(source) needs \(ByteCount.text(needed)), more than --size says")
+        }
+        var wanted = NewVolume()
+        wanted.size = max(size, Limits.volumeSizeMinimum)
+        options.apply(to: &wanted)
+        if let name { wanted.tags["name"] = name }
+        return try await client.createVolume(wanted).id
+    }
+
+    private func transfer(_ opened: ImportSource, to target: VolumeID, _ client: Client) async throws(ClientError) {
+        let importer = Importer(client: client, source: opened, volume: target)
+        let summary = try await ProgressDisplay.during("import", quiet: connection.json, progress: { importer.progress }) {
+            () async throws(ClientError) in try await importer.run()
+        }
+        var made: CreatedSnapshot?
+        var check: SealCheck?
+        if snapshot {
+            let created = try await client.createSnapshot(of: target, note: description)
+            made = created
+            check = try await compare(summary.seal, with: created.id, client)
+        }
+        let report = ImportReport(summary, volume: target, snapshot: made?.id, check: check)
+        Output.print(connection.json ? Output.json(report) : text(summary, report))
+        if check == .differs {
+            throw ClientError(
+                .damaged, "the snapshot is not what was imported: others wrote to the volume, or it is damaged")
+        }
+    }
+
+    /// How a snapshot compares with the source.
+    enum SealCheck: String, Encodable {
+        case matched, pending, differs
+    }
+
+    private func compare(
+        _ seal: Fingerprint, with snapshot: SnapshotID, _ client: Client
+    ) async throws(ClientError) -> SealCheck {
+        let told = verify ? .value(try await client.seal(of: snapshot)) : try await client.describeSnapshot(snapshot).seal
+        guard case .value(let value) = told else { return .pending }
+        return value == seal ? .matched : .differs
+    }
+
+    private func text(_ summary: ImportSummary, _ report: ImportReport) -> String {
+        let progress = summary.progress
+        var lines = Output.facts([
+            ("volume", report.volumeId), ("snapshot", report.snapshotId),
+            ("logical", ByteCount.text(summary.volumeSize)), ("zeros and holes", ByteCount.text(progress.zero)),
+            ("in place already", ByteCount.text(progress.inPlace)),
+            ("deduplicated", ByteCount.text(progress.deduplicated)),
+            ("transferred", "\(ByteCount.text(progress.transferred)), \(ByteCount.text(progress.wire)) sent"),
+            ("time", "\(Output.duration(summary.duration)), \(Output.rate(summary.volumeSize, in: summary.duration))"),
+            ("seal", report.seal + (report.sealCheck.map { " (\($0.rawValue))" } ?? "")),
+        ])
+        if summary.padding > 0 {
+            lines += "\nNote: \(source) is no multiple of 512 bytes: \(summary.padding) zeros were added."
+        }
+        return lines
+    }
+}
+
+/// What `import --json` shows; all but `seconds` in bytes.
+struct ImportReport: Encodable {
+    let volumeId: String
+    let snapshotId: String?
+    let logicalBytes: UInt64
+    let sourceBytes: UInt64
+    let paddingBytes: UInt64
+    let zeroBytes: UInt64
+    let inPlaceBytes: UInt64
+    let deduplicatedBytes: UInt64
+    /// Of chunks that were sent with their bytes.
+    let transferredBytes: UInt64
+    /// The same after compression.
+    let payloadBytes: UInt64
+    /// The same with messages and frame headers.
+    let sentBytes: UInt64
+    let chunkSize: Int
+    let seconds: Double
+    let seal: String
+    /// How the snapshot's seal compares; absent without a snapshot.
+    let sealCheck: ImportCommand.SealCheck?
+
+    init(_ summary: ImportSummary, volume: VolumeID, snapshot: SnapshotID?, check: ImportCommand.SealCheck?) {
+        volumeId = "\(volume)"
+        snapshotId = snapshot.map { "\($0)" }
+        logicalBytes = summary.volumeSize
+        sourceBytes = summary.sourceBytes
+        paddingBytes = summary.padding
+        zeroBytes = summary.progress.zero
+        inPlaceBytes = summary.progress.inPlace
+        deduplicatedBytes = summary.progress.deduplicated
+        transferredBytes = summary.progress.transferred
+        payloadBytes = summary.progress.payload
+        sentBytes = summary.progress.wire
+        chunkSize = summary.chunkSize.bytes
+        seconds = summary.duration / .seconds(1)
+        seal = "\(summary.seal)"
+        sealCheck = check
+    }
+}

@@ -1,0 +1,88 @@
+import CairnClient
+import Foundation
+
+/// Where the server is and who we are, as one source of settings says it: flags, the environment, or the file.
+struct Settings: Equatable {
+    var server: String?
+    var identity: String?
+    var certificate: String?
+    var key: String?
+    var authority: String?
+    var timeout: String?
+    var connections: String?
+
+    struct Problem: Error, Equatable {
+        let text: String
+    }
+
+    private static let names: [(String, WritableKeyPath<Settings, String?> & Sendable)] = [
+        ("server", \.server), ("identity", \.identity), ("cert", \.certificate), ("key", \.key), ("ca", \.authority),
+        ("timeout", \.timeout), ("connections", \.connections),
+    ]
+
+    init() {}
+
+    /// `CAIRN_SERVER` and so on; an empty value is none.
+    init(environment: [String: String]) {
+        for (name, path) in Settings.names {
+            if let value = environment["CAIRN_" + name.uppercased()], !value.isEmpty { self[keyPath: path] = value }
+        }
+    }
+
+    /// Lines of `key = value`; a line that begins with `#` is a comment; `~/` at a path's start is the home folder.
+    init(file text: String, name: String, home: String) throws(Problem) {
+        for (number, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+            let line = line.trimmingCharacters(in: .whitespaces)
+            if line.isEmpty || line.hasPrefix("#") { continue }
+            let parts = line.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+                .map { $0.trimmingCharacters(in: .whitespaces) }
+            guard parts.count == 2, !parts[1].isEmpty else {
+                throw Problem(text: "\(name), line \(number + 1): not `key = value`")
+            }
+            guard let (_, path) = Settings.names.first(where: { $0.0 == parts[0] }) else {
+                let known = Settings.names.map(\.0).joined(separator: ", ")
+                throw Problem(text: "\(name), line \(number + 1): `\(parts[0])` is none of \(known)")
+            }
+            guard self[keyPath: path] == nil else {
+                throw Problem(text: "\(name), line \(number + 1): `\(parts[0])` for the second time")
+            }
+            self[keyPath: path] = parts[1].hasPrefix("~/") ? home + parts[1].dropFirst(1) : parts[1]
+        }
+    }
+
+    /// The file's place: `$XDG_CONFIG_HOME/cairn/config`, else `~/.config/cairn/config`.
+    static func filePath(environment: [String: String], home: String) -> String {
+        let folder = environment["XDG_CONFIG_HOME"].flatMap { $0.hasPrefix("/") ? $0 : nil } ?? home + "/.config"
+        return folder + "/cairn/config"
+    }
+
+    /// The certificate, key and authority of this source: each by its own name, else by the identity.
+    private var files: (certificate: String?, key: String?, authority: String?) {
+        let whole = identity.map { Credentials(identity: $0) }
+        return (certificate ?? whole?.certificate, key ?? whole?.privateKey, authority ?? whole?.authorities)
+    }
+
+    /// All sources together, the strongest first.
+    struct Merged: Equatable {
+        let server: String
+        let credentials: Credentials
+        let timeout: String?
+        let connections: String?
+    }
+
+    static func merge(_ sources: [Settings]) throws(Problem) -> Merged {
+        let files = sources.map(\.files)
+        guard let server = sources.compactMap(\.server).first else {
+            throw Problem(text: "no server: give --server HOST:PORT, CAIRN_SERVER, or `server` in the configuration file")
+        }
+        guard let certificate = files.compactMap(\.certificate).first, let key = files.compactMap(\.key).first,
+            let authority = files.compactMap(\.authority).first
+        else {
+            throw Problem(text: "no credentials: give --identity DIR/NAME, or --cert, --key and --ca")
+        }
+        return Merged(
+            server: server,
+            credentials: Credentials(certificate: certificate, privateKey: key, authorities: authority),
+            timeout: sources.compactMap(\.timeout).first, connections: sources.compactMap(\.connections).first)
+    }
+}

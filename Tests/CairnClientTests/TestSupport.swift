@@ -1,0 +1,63 @@
+import CairnCore
+import CairnCrypto
+import Foundation
+
+@testable import CairnClient
+
+/// A folder that goes away with its test.
+final class TemporaryFolder: Sendable {
+    let path: String
+    init() {
+        path = FileManager.default.temporaryDirectory.path + "/cairn-client-\(UUID().uuidString)"
+        try! FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+    }
+    deinit { try? FileManager.default.removeItem(atPath: path) }
+
+    func file(_ name: String) -> String { path + "/" + name }
+
+    /// Writes a file with holes wherever no part is.
+    func sparse(_ name: String, size: UInt64, _ parts: [UInt64: [UInt8]]) throws -> String {
+        let file = try OpenFile.open(self.file(name), OpenFile.readWrite | OpenFile.create)
+        try file.setSize(size)
+        for (offset, bytes) in parts { try bytes.withUnsafeBytes { try file.write(at: offset, $0) } }
+        return self.file(name)
+    }
+}
+
+/// Numbers that are the same in every run.
+struct Seeded: RandomNumberGenerator {
+    var state: UInt64
+    init(_ seed: UInt64) { state = seed }
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var word = state
+        word = (word ^ (word >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        word = (word ^ (word >> 27)) &* 0x94d0_49bb_1331_11eb
+        return word ^ (word >> 31)
+    }
+    mutating func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8(truncatingIfNeeded: next()) } }
+    /// Bytes that compress.
+    mutating func text(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8(97 + next() % 4) } }
+}
+
+func contents(_ path: String) throws -> [UInt8] { Array(try Data(contentsOf: URL(fileURLWithPath: path))) }
+
+/// Runs `body`, and gives up after a limit: a test that hangs is a test that failed.
+func limited<Value: Sendable>(
+    _ limit: Duration = .seconds(30), _ body: @escaping @Sendable () async throws -> Value
+) async throws -> Value {
+    try await withThrowingTaskGroup(of: Value?.self) { group in
+        group.addTask { try await body() }
+        group.addTask {
+            try await Task.sleep(for: limit)
+            return nil
+        }
+        defer { group.cancelAll() }
+        guard let value = try await group.next()! else { throw TimeLimitExceeded() }
+        return value
+    }
+}
+
+struct TimeLimitExceeded: Error {}
+
+func fingerprint(_ bytes: UnsafeRawBufferPointer) -> Fingerprint { SHA256.hash(bytes) }

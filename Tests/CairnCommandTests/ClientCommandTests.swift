@@ -1,0 +1,53 @@
+import CairnClient
+import CairnWire
+import Testing
+
+@testable import cairn
+
+/// What the commands do without a server.
+struct ClientCommandTests {
+    static let volume = "vol-01234567-89ab-8def-8123-456789ab0001"
+
+    @Test(arguments: [
+        ["volume", "create", "--size", "20Gx"], ["volume", "show", "vol-1"], ["import", "x"],
+        ["import", "x", "--new", "--volume", volume], ["import", "-", "--new"], ["import", "x", "--volume", volume, "--size", "1G"],
+        ["import", "x", "--volume", volume, "--verify"], ["export", volume, "x", "--verify"], ["export", "x", "y"],
+        ["status", "--server", "a:b"], ["status", "--timeout", "never"], ["status", "--connections", "65"],
+        ["volume", "create", "--chunk-size", "5KiB"], ["volume", "list", "--tag", "x"],
+    ])
+    func wrongUsageIs64(arguments: [String]) throws {
+        #expect(try CairnCommand.run(arguments).status == 64)
+    }
+
+    @Test func everyCommandHasHelp() throws {
+        for command in [["volume", "create"], ["snapshot", "show"], ["import"], ["export"], ["status"], ["pki", "list"], []] {
+            let outcome = try CairnCommand.run(command + ["--help"])
+            #expect(outcome.status == 0 && outcome.output.contains("USAGE"))
+        }
+        #expect(try CairnCommand.run(["--generate-completion-script", "bash"]).output.contains("snapshot"))
+    }
+
+    @Test func errorsAreJSONOnDemand() throws {
+        let outcome = try CairnCommand.run(["status", "--json", "--server", "127.0.0.1:1", "--identity", "/nowhere/app"])
+        #expect(outcome.status == 78 && outcome.output.isEmpty)
+        #expect(outcome.errors.contains("\"reason\" : \"CONFIGURATION\""))
+    }
+
+    @Test func exitCodesStay() {
+        func code(_ reason: Wire.Reason) -> Int32 {
+            ExitCodes.code(of: ClientError(.answered, "", answer: CallError(reason))).rawValue
+        }
+        #expect(code(.invalidVolumeID) == 44 && code(.invalidSnapshotID) == 44)
+        #expect(code(.dataLoss) == 65 && code(.checksumError) == 65)
+        #expect(code(.unavailable) == 69 && code(.throttled) == 75 && code(.permissionDenied) == 77)
+        #expect(code(.quotaExceeded) == 1)
+        #expect(ExitCodes.code(of: ClientError(.unreachable, "")).rawValue == 69)
+        #expect(ExitCodes.code(of: ClientError(.insecure, "")).rawValue == 77)
+        #expect(ExitCodes.code(of: ClientError(.source, "")).rawValue == 66)
+        #expect(ExitCodes.code(of: ClientError(.target, "", errno: 17)).rawValue == 73)
+        #expect(ExitCodes.code(of: ClientError(.target, "", errno: 28)).rawValue == 74)
+        #expect(ExitCodes.code(of: ClientError(.damaged, "")).rawValue == 65)
+        #expect(ExitCodes.code(of: ClientError(.cancelled, "")).rawValue == 130)
+        #expect(ExitCodes.reason(of: ClientError(.answered, "", answer: CallError(.storeFull))) == "STORE_FULL")
+    }
+}

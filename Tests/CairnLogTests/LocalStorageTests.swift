@@ -1,0 +1,92 @@
+import CairnCore
+import Foundation
+import Testing
+
+@testable import CairnLog
+
+@Suite struct LocalStorageTests {
+    /// Groups over several segments, recycling, reading, recovery: all that the log does, on real files.
+    private func exercise(_ path: String, direct: Bool = true) throws -> LocalSegmentStorage {
+        var options = LocalSegmentStorage.Options()
+        options.direct = direct
+        options.readDescriptors = 2
+        let storage = try LocalSegmentStorage(path: path, options: options)
+        let log = try newLog(storage)
+        var locations: [RecordLocation] = []
+        for number in 0..<12 {
+            locations.append(try write(log, bytes: 300_000 + number, commit: [UInt8(number)]).location)
+        }
+        for (number, location) in locations.enumerated() {
+            #expect(try copy(log.read(location).bytes) == copy(pattern(300_000 + number, 1)))
+        }
+        var index = ModelIndex(live: Set(locations.dropFirst(6).map(\.segment)))
+        let second = try recover(try LocalSegmentStorage(path: path, options: options), &index)
+        #expect(index.commits == (0..<12).map { [UInt8($0)] })
+        for number in 0..<12 { try write(second, bytes: 400_000, commit: [UInt8(number)]) }
+        for (number, location) in locations.enumerated().dropFirst(6) {
+            #expect(try copy(second.read(location).bytes) == copy(pattern(300_000 + number, 1)))
+        }
+        try second.close()
+        _ = try recover(try LocalSegmentStorage(path: path, options: options), &index)
+        #expect(index.commits.count == 24)
+        return storage
+    }
+
+    @Test func pastThePageCache() throws {
+        let folder = try TemporaryFolder()
+        let storage = try exercise(folder.path)
+        if !storage.writesDirectly { print("SKIPPED pastThePageCache: \(folder.path) has no O_DIRECT") }
+    }
+
+    @Test func throughThePageCache() throws {
+        let folder = try TemporaryFolder()
+        #expect(try !exercise(folder.path, direct: false).writesDirectly)
+    }
+
+    /// ramfs refuses O_DIRECT, and has no fallocate.
+    @Test func fallsBackWhereTheFileSystemHasNoDirectWrites() throws {
+        let folder = try TemporaryFolder()
+        guard mount("ramfs", folder.path, "ramfs", 0, nil) == 0 else {
+            print("SKIPPED fallsBackWhereTheFileSystemHasNoDirectWrites: ramfs cannot be mounted here (errno \(errno))")
+            return
+        }
+        defer { umount2(folder.path, Int32(MNT_DETACH)) }
+        #expect(try !exercise(folder.path).writesDirectly)
+    }
+
+    @Test func verbs() throws {
+        let folder = try TemporaryFolder()
+        let storage = try LocalSegmentStorage(path: folder.path + "/shard-000")
+        #expect(try storage.list().isEmpty && storage.readSuperblock().isEmpty)
+        try storage.create(SegmentID(7), size: segmentSize)
+        try storage.create(SegmentID(123_456_789), size: segmentSize)
+        let segments = folder.path + "/shard-000/segments/"
+        try Data().write(to: URL(fileURLWithPath: segments + "00000009.seg.new"))
+        try Data().write(to: URL(fileURLWithPath: segments + "notes.txt"))
+        let reopened = try LocalSegmentStorage(path: folder.path + "/shard-000")
+        #expect(try Set(reopened.list()) == [SegmentID(7), SegmentID(123_456_789)])
+        #expect(
+            try Set(FileManager.default.contentsOfDirectory(atPath: segments)) == [
+                "00000007.seg", "123456789.seg", "notes.txt",
+            ]
+        )
+
+        let target = UnsafeMutableRawBufferPointer.allocate(byteCount: 8192, alignment: 4096)
+        defer { target.deallocate() }
+        target.initializeMemory(as: UInt8.self, repeating: 9)
+        try reopened.write(SegmentID(7), at: segmentSize - 8192, UnsafeRawBufferPointer(target))
+        try reopened.sync(SegmentID(7))
+        target.initializeMemory(as: UInt8.self, repeating: 0)
+        #expect(try reopened.read(SegmentID(7), at: segmentSize - 4096, into: target) == 4096)
+        #expect(target.prefix(4096).allSatisfy { $0 == 9 } && target.dropFirst(4096).allSatisfy { $0 == 0 })
+        try reopened.delete(SegmentID(7))
+        #expect(throws: StorageError(operation: .read, code: ENOENT, segment: SegmentID(7))) {
+            try reopened.read(SegmentID(7), at: 0, into: target)
+        }
+        #expect(throws: StorageError(operation: .delete, code: ENOENT, segment: SegmentID(7))) {
+            try reopened.delete(SegmentID(7))
+        }
+        try storage.writeSuperblock(slot: 1, [UInt8](repeating: 3, count: 4096))
+        #expect(try storage.readSuperblock() == [UInt8](repeating: 0, count: 4096) + [UInt8](repeating: 3, count: 4096))
+    }
+}

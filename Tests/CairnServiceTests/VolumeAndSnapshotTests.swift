@@ -1,0 +1,157 @@
+import CairnCore
+import CairnCrypto
+import CairnStore
+import CairnWire
+import Foundation
+import Testing
+
+@testable import CairnService
+
+@Suite struct VolumeAndSnapshotTests {
+    @Test("V1, V2: a volume comes with a complete initial snapshot of version 1; sizes are checked")
+    func createVolume() throws {
+        let harness = try ServiceHarness()
+        let created = try harness.createVolume()
+        #expect(created.size == 4 << 20 && created.dataVersion == 2 && created.chunkSize == 65536)
+        let snapshot = try harness.call(
+            harness.service.describeSnapshot, Wire.DescribeSnapshotRequest(target: .snapshotID(created.initialSnapshotID))
+        ).snapshot
+        #expect(snapshot?.state == .complete && snapshot?.dataVersion == 1 && snapshot?.volumeID == created.volumeID)
+        let sizes: [UInt64] = [512, (1 << 20) + 1, (64 << 40) + 512]
+        for size in sizes {
+            let error = #expect(throws: ServiceError.self) { try harness.createVolume(Wire.CreateVolumeRequest(size: size)) }
+            #expect(error?.code == .invalidVolumeSize)
+        }
+    }
+
+    @Test("S1, S2, V4: a snapshot stays as it was, and a clone goes its own way")
+    func snapshotsAndClones() throws {
+        let harness = try ServiceHarness()
+        let volume = try harness.createVolume().volumeID
+        let first = noise(131072, seed: 1)
+        let second = noise(65536, seed: 2)
+        try harness.write(first, at: 0, to: volume)
+        let snapshot = try harness.call(harness.service.createSnapshot, Wire.CreateSnapshotRequest(volumeID: volume))
+        #expect(snapshot.state == .complete && snapshot.dataVersion == 2)
+        try harness.write(second, at: 0, to: volume)
+        let clone = try harness.createVolume(Wire.CreateVolumeRequest(size: 8 << 20, snapshotID: snapshot.snapshotID)).volumeID
+        try harness.write(second, at: 65536, to: clone)
+        let rest = Array(first[65536...])
+        #expect(try harness.read(.snapshotID(snapshot.snapshotID), 0, 131072) == first)
+        #expect(try harness.read(.snapshotToken(snapshot.snapshotToken), 0, 131072) == first)
+        #expect(try harness.read(.volumeID(volume), 0, 131072) == second + rest)
+        #expect(try harness.read(.volumeID(clone), 0, 131072) == Array(first[..<65536]) + second)
+        #expect(try harness.read(.volumeID(clone), 4 << 20, 65536).allSatisfy { $0 == 0 })
+        // V9: the snapshot outlives its volume, and S8: the clone outlives the snapshot.
+        _ = try harness.call(harness.service.deleteVolume, Wire.DeleteVolumeRequest(volumeID: volume))
+        #expect(try harness.read(.snapshotID(snapshot.snapshotID), 0, 131072) == first)
+        _ = try harness.call(harness.service.deleteSnapshot, Wire.DeleteSnapshotRequest(snapshotID: snapshot.snapshotID))
+        #expect(try harness.read(.volumeID(clone), 0, 131072) == Array(first[..<65536]) + second)
+        let error = #expect(throws: ServiceError.self) {
+            try harness.call(harness.service.deleteVolume, Wire.DeleteVolumeRequest(volumeID: volume))
+        }
+        #expect(error == .noSuchVolume)
+    }
+
+    @Test("S6: the seal is what the data says, whatever way it was written")
+    func seal() throws {
+        let harness = try ServiceHarness()
+        let volume = try harness.createVolume(Wire.CreateVolumeRequest(size: (1 << 20) + 512)).volumeID
+        var content = [UInt8](repeating: 0, count: (1 << 20) + 512)
+        func write(_ bytes: [UInt8], _ offset: Int) throws {
+            try harness.write(bytes, at: UInt64(offset), to: volume)
+            content.replaceSubrange(offset..<offset + bytes.count, with: bytes)
+        }
+        try write(noise(300_032, seed: 3), 512)
+        try write(noise(512, seed: 4), 1 << 20)
+        try write([UInt8](repeating: 0, count: 65536), 131072)
+        for part in 0..<20 { try write(noise(512, seed: UInt64(part)), 65536 + part * 1024) }
+        let snapshot = try harness.call(harness.service.createSnapshot, Wire.CreateSnapshotRequest(volumeID: volume)).snapshotID
+        try harness.write(noise(512, seed: 99), at: 65536, to: volume)
+        var seal = Seal(size: UInt64(content.count), chunkSize: ChunkSize(bytes: 65536)!)
+        for start in stride(from: 0, to: content.count, by: 65536) {
+            let chunk = Array(content[start..<min(start + 65536, content.count)])
+            seal.append(chunk.withUnsafeBytes { SHA256.hash($0, padding: 65536 - chunk.count) })
+        }
+        let expected = seal.finish().bytes
+        let deadline = Date() + 20
+        var found: Wire.Seal?
+        while Date() < deadline, found?.pending ?? true {
+            found = try harness.call(harness.service.describeSnapshot, .init(target: .snapshotID(snapshot))).snapshot?.seal
+            Thread.sleep(forTimeInterval: 0.02)
+        }
+        #expect(found?.value == expected)
+        #expect(try harness.read(.snapshotID(snapshot), 0, UInt64(content.count)) == content)
+    }
+
+    @Test("C2: a foreign volume or snapshot answers as a missing one does")
+    func foreign() throws {
+        let harness = try ServiceHarness()
+        let created = try harness.createVolume()
+        let missing = VolumeID(.random(shard: ShardIndex(0))).bytes
+        for id in [created.volumeID, missing, VolumeID(.random(shard: ShardIndex(900))).bytes, [1, 2, 3]] {
+            let error = #expect(throws: ServiceError.self) {
+                try harness.call(harness.service.describeVolume, .init(volumeID: id), as: ServiceHarness.bob)
+            }
+            #expect(error == .noSuchVolume)
+        }
+        for id in [created.initialSnapshotID, missing] {
+            let error = #expect(throws: ServiceError.self) {
+                try harness.call(harness.service.deleteSnapshot, .init(snapshotID: id), as: ServiceHarness.bob)
+            }
+            #expect(error == .noSuchSnapshot)
+        }
+    }
+
+    @Test("C5: a key gives the first answer again, and refuses other parameters, whichever shard they name")
+    func idempotency() throws {
+        let harness = try ServiceHarness(shards: 4)
+        let key = Array("key".utf8)
+        let first = try harness.createVolume(Wire.CreateVolumeRequest(size: 2 << 20, idempotencyKey: key))
+        #expect(try harness.createVolume(Wire.CreateVolumeRequest(size: 2 << 20, idempotencyKey: key)) == first)
+        for affinity in 0..<8 {
+            let error = #expect(throws: ServiceError.self) {
+                try harness.createVolume(.init(size: 2 << 20, affinity: [UInt8(affinity)], idempotencyKey: key))
+            }
+            #expect(error?.code == .idempotencyMismatch)
+        }
+        #expect(try harness.createVolume(.init(size: 2 << 20, idempotencyKey: key), as: ServiceHarness.bob) != first)
+        let delete = Wire.DeleteVolumeRequest(volumeID: first.volumeID, idempotencyKey: Array("delete".utf8))
+        _ = try harness.call(harness.service.deleteVolume, delete)
+        _ = try harness.call(harness.service.deleteVolume, delete)
+    }
+
+    @Test("V10: volumes of one affinity key share a shard")
+    func affinity() throws {
+        let harness = try ServiceHarness(shards: 8)
+        let shards = try (0..<12).map { _ in
+            try #require(VolumeID(bytes: harness.createVolume(.init(size: 1 << 20, affinity: [7])).volumeID)).uuid.shard
+        }
+        #expect(Set(shards).count == 1)
+    }
+
+    @Test("R1: listings go page by page over all shards, oldest first, each item once")
+    func listing() throws {
+        let harness = try ServiceHarness(shards: 4)
+        let all = try (0..<25).map { number in
+            try harness.createVolume(.init(size: 1 << 20, tags: [.init(key: "parity", value: number.isMultiple(of: 2) ? "even" : "odd")])).volumeID
+        }
+        _ = try harness.createVolume(as: ServiceHarness.bob)
+        var seen: [[UInt8]] = []
+        var token: [UInt8] = []
+        repeat {
+            let page = try harness.call(harness.service.listVolumes, .init(page: .init(limit: 7, pageToken: token)))
+            seen += page.volumes.map(\.volumeID)
+            token = page.nextPageToken
+        } while !token.isEmpty
+        #expect(seen.count == 25 && Set(seen) == Set(all))
+        let even = try harness.call(harness.service.listVolumes, .init(page: .init(limit: 1000), tags: [.init(key: "parity", value: "even")]))
+        #expect(even.volumes.count == 13)
+        let error = #expect(throws: ServiceError.self) {
+            try harness.call(harness.service.listVolumes, .init(page: .init(pageToken: [1, 2, 3])))
+        }
+        #expect(error?.code == .invalidArgument)
+        let snapshots = try harness.call(harness.service.listSnapshots, .init(volumeID: all[0]))
+        #expect(snapshots.snapshots.count == 1)
+    }
+}

@@ -1,0 +1,71 @@
+import CairnCore
+import CairnCrypto
+import CairnWire
+
+/// Numbers that are the same in every run.
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+    init(_ seed: UInt64) { state = seed }
+
+    /// SplitMix64.
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var value = state
+        value = (value ^ value >> 30) &* 0xbf58_476d_1ce4_e5b9
+        value = (value ^ value >> 27) &* 0x94d0_49bb_1331_11eb
+        return value ^ value >> 31
+    }
+}
+
+enum Content {
+    /// Bytes that no codec makes smaller.
+    static func noise(_ seed: UInt64, _ count: Int) -> [UInt8] {
+        var generator = SeededGenerator(seed)
+        return [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
+            for index in stride(from: 0, to: count, by: 8) {
+                var word = generator.next()
+                for byte in index..<min(index + 8, count) {
+                    buffer.initializeElement(at: byte, to: UInt8(truncatingIfNeeded: word))
+                    word >>= 8
+                }
+            }
+            initialized = count
+        }
+    }
+
+    /// Bytes that LZ4 makes much smaller.
+    static func text(_ seed: UInt64, _ count: Int) -> [UInt8] {
+        let line = noise(seed, 97)
+        return (0..<count).map { line[$0 % 97] }
+    }
+
+    static func lz4(_ bytes: [UInt8]) -> [UInt8] {
+        var packed = [UInt8](repeating: 0, count: LZ4.bound(bytes.count))
+        let count = bytes.withUnsafeBytes { source in packed.withUnsafeMutableBytes { LZ4.compress(source, into: $0) } }
+        return Array(packed[0..<count!])
+    }
+
+    static func crc32c(_ bytes: [UInt8]) -> Wire.Checksum {
+        let value = bytes.withUnsafeBytes { CRC32C.extend(0, $0) }
+        return Wire.Checksum(algorithm: .crc32c, value: littleEndian(value))
+    }
+
+    static func littleEndian(_ value: some FixedWidthInteger) -> [UInt8] {
+        withUnsafeBytes(of: value.littleEndian, Array.init)
+    }
+
+    /// The token of a chunk that holds `bytes` (SPEC U6, V6).
+    static func token(_ bytes: [UInt8], chunkSize: Int = 65536) -> [UInt8] {
+        bytes.withUnsafeBytes { SHA256.hash($0, padding: chunkSize - bytes.count).bytes }
+    }
+
+    /// The seal of a snapshot that holds `bytes` (SPEC S6).
+    static func seal(_ bytes: [UInt8], chunkSize: Int) -> [UInt8] {
+        var builder = SealBuilder(size: UInt64(bytes.count), chunkSize: ChunkSize(bytes: chunkSize)!)
+        for start in stride(from: 0, to: bytes.count, by: chunkSize) {
+            let chunk = Array(bytes[start..<min(start + chunkSize, bytes.count)])
+            builder.add(Fingerprint(bytes: token(chunk, chunkSize: chunkSize))!)
+        }
+        return builder.finish().bytes
+    }
+}
