@@ -33,8 +33,8 @@ final class Leases: Sendable {
     }
 
     /// Pins chunks, whether they are there or not.
-    /// - Returns: those that cannot be, for they are being removed.
-    func pin(_ chunks: [ChunkKey]) -> Set<ChunkKey> {
+    /// - Returns: those that cannot be, for they are being removed, and the pins' end, in nanoseconds of uptime.
+    func pin(_ chunks: [ChunkKey]) -> (leaving: Set<ChunkKey>, end: UInt64) {
         let now = DispatchTime.now().uptimeNanoseconds
         let end = now + nanoseconds
         return state.withLock { state in
@@ -47,8 +47,22 @@ final class Leases: Sendable {
             } else {
                 for chunk in chunks { state.ends[chunk] = end }
             }
-            return state.purging.isEmpty ? [] : Set(chunks.filter(state.purging.contains))
+            return (state.purging.isEmpty ? [] : Set(chunks.filter(state.purging.contains)), end)
         }
+    }
+
+    /// Forgets pins that were made to end at `end`, of chunks that turned out not to be there; not those made since.
+    func unpin(_ chunks: [ChunkKey], end: UInt64) {
+        if chunks.isEmpty { return }
+        state.withLock { state in
+            for chunk in chunks where state.ends[chunk] == end { state.ends[chunk] = nil }
+        }
+    }
+
+    /// Whether anything may be purged at all.
+    var mayPurge: Bool {
+        let now = DispatchTime.now().uptimeNanoseconds
+        return state.withLock { $0.graceEnd <= now }
     }
 
     /// Those of `chunks` that no lease holds; from now on they cannot be pinned, until ``endPurge(_:)``.
