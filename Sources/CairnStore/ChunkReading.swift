@@ -134,10 +134,8 @@ struct ChunkReading {
         return damaged(victim.offset, fingerprint, "its record fails its checksum")
     }
 
-    /// Names the chunk by its first byte, wherever in it the reader began.
     private func damaged(_ offset: UInt64, _ fingerprint: Fingerprint?, _ what: String) -> StoreError {
-        let offset = source.chunkSize.offset(of: source.chunkSize.chunk(at: offset))
-        return StoreError(.damaged, "data lost at offset \(offset), fingerprint \(fingerprint.map(\.description) ?? "unknown"): \(what)")
+        StoreError(.damaged, "data lost at offset \(offset), fingerprint \(fingerprint.map(\.description) ?? "unknown"): \(what)")
     }
 
     private func piece(
