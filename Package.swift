@@ -32,6 +32,8 @@ let targets: [Target] = [
     .target(name: "CairnService", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnStore", logging, collections]),
     .target(name: "CairnServer", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnRPC", "CairnService", logging]),
     .target(name: "CairnClient", dependencies: ["CLinuxFile", "CairnCore", "CairnCrypto", "CairnWire", "CairnRPC", logging, collections]),
+    // Not a product: tools/compare/pollers builds and runs it.
+    .executableTarget(name: "cairn-poll-bench", dependencies: ["CairnRPC", "CairnTransport", "CairnCrypto", "CairnCore", "CairnWire"]),
     .executableTarget(name: "cairnd", dependencies: ["CairnServer", argumentParser, logging]),
     .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", argumentParser, systemPackage]),
     .testTarget(name: "CairnCoreTests", dependencies: ["CairnCore"]),
