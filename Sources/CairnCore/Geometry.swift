@@ -43,6 +43,8 @@ public enum Limits {
     public static let payloadBytes = 16 << 20
     /// Blocks in one UploadBlock, ranges in one DownloadBlock.
     public static let blocksPerCall = 4096
+    /// Whole and partial chunks that one call may write: a full payload of the smallest chunks, twice.
+    public static let recordsPerCall = 8192
     /// Tokens in one QueryChunks.
     public static let tokensPerCall = 16384
     /// Items on one page of a listing.

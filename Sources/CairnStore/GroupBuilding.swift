@@ -33,22 +33,40 @@ final class GroupBuilding: @unchecked Sendable {
             && group.hasRoom(records: call.records, bytes: call.bytes, commit: commit)
     }
 
-    func add(_ call: PendingCall) {
-        calls += 1
+    /// Carries a call out. False where its commit has no room behind those of the calls before it: it is undone, and wants
+    /// another group.
+    func add(_ call: PendingCall) -> Bool {
         transaction.begin()
         let ending = call.run(transaction)
+        if !transaction.isAborted { transaction.settle() }
         if transaction.isAborted {
             transaction.rollback()
+        } else if !commitFits {
+            // The call's own word for its size is an estimate. Found out here, it costs the call alone, not the shard.
+            transaction.rollback()
+            if calls > 0 { return false }
+            endings.append { failure in ending(failure ?? StoreError(.invalid, "the change is too large for one commit")) }
+            calls += 1
+            return true
         } else {
             bytes += call.bytes
             isDurable = isDurable || call.isDurable
         }
+        calls += 1
         endings.append(ending)
+        return true
+    }
+
+    /// Whether the commit record can still be written, with what ``Transaction/finish()`` adds for each segment.
+    private var commitFits: Bool {
+        let segments = transaction.liveDeltas.count * Transaction.segmentChangeBytes
+        return group.hasRoom(records: 0, bytes: 0, commit: overlay.encoded.count + segments)
     }
 
     /// Refused calls and questions leave nothing to write.
     var changesSomething: Bool { !overlay.isEmpty || !group.isEmpty }
     var hasNewWork: Bool { transaction.hasNewWork }
+    var mergeable: [PatchedPlace] { transaction.mergeable }
     var commitBytes: Int { overlay.encoded.count }
     var position: LogPosition { group.position }
 

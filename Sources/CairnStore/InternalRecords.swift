@@ -99,6 +99,8 @@ struct ChunkRecord: StoredRecord, Hashable {
     /// CRC32C of the bytes before compression.
     let rawChecksum: UInt32
     let codec: Codec
+    /// Of the volumes that may name it: the fingerprint is over so many bytes (SPEC V6).
+    let chunkSize: ChunkSize
     /// Manifest entries that name it.
     var references: UInt64
 
@@ -107,23 +109,28 @@ struct ChunkRecord: StoredRecord, Hashable {
         writer.put(rawLength)
         writer.put(rawChecksum)
         writer.put(codec.rawValue)
+        writer.put(UInt32(chunkSize.bytes))
         writer.put(references)
     }
 
-    init(location: RecordLocation, rawLength: UInt32, rawChecksum: UInt32, codec: Codec, references: UInt64) {
+    init(
+        location: RecordLocation, rawLength: UInt32, rawChecksum: UInt32, codec: Codec, chunkSize: ChunkSize, references: UInt64
+    ) {
         self.location = location
         self.rawLength = rawLength
         self.rawChecksum = rawChecksum
         self.codec = codec
+        self.chunkSize = chunkSize
         self.references = references
     }
 
     init?(_ reader: inout ByteReader) {
         guard let location = RecordLocation(&reader), let rawLength = reader.take(UInt32.self),
             let checksum = reader.take(UInt32.self), let codec = reader.take(UInt8.self).flatMap(Codec.init),
-            let references = reader.take(UInt64.self)
+            let chunkSize = reader.takeChunkSize(), let references = reader.take(UInt64.self)
         else { return nil }
-        self.init(location: location, rawLength: rawLength, rawChecksum: checksum, codec: codec, references: references)
+        self.init(
+            location: location, rawLength: rawLength, rawChecksum: checksum, codec: codec, chunkSize: chunkSize, references: references)
     }
 }
 

@@ -14,6 +14,13 @@ struct AccountNumber: Hashable, Sendable {
     let rawValue: UInt32
 }
 
+/// An entry of the manifest that has, or had, parts.
+struct PatchedPlace: Hashable, Sendable {
+    let lineage: LineageID
+    let version: DataVersion
+    let chunk: ChunkIndex
+}
+
 /// The tables of the index: the first byte of every key. FORMAT.md lists them with their values.
 enum Table: UInt8 {
     case accounts = 0x61  // a

@@ -59,6 +59,12 @@ final class Leases: Sendable {
         }
     }
 
+    /// Whether anything may be purged at all.
+    var mayPurge: Bool {
+        let now = DispatchTime.now().uptimeNanoseconds
+        return state.withLock { $0.graceEnd <= now }
+    }
+
     /// Those of `chunks` that no lease holds; from now on they cannot be pinned, until ``endPurge(_:)``.
     func beginPurge(_ chunks: [ChunkKey]) -> [ChunkKey] {
         let now = DispatchTime.now().uptimeNanoseconds

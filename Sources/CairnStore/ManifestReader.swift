@@ -5,16 +5,26 @@ import CairnLog
 /// What a shard's index says: the same questions for a ``ReadView`` (any thread) and for a ``Transaction`` (its own changes
 /// included).
 public class ManifestReader {
-    let index: any IndexReading
+    private let source: any IndexReading
     private var ownCursor: IndexCursor?
     private var lineages: [LineageID: LineageRecord] = [:]
 
-    init(_ index: any IndexReading) { self.index = index }
+    init(_ source: any IndexReading) { self.source = source }
+
+    /// What is asked; changes that a transaction still gathers are in it.
+    var index: any IndexReading {
+        settle()
+        return source
+    }
+
+    /// Called before the index is looked at.
+    func settle() {}
 
     /// A cursor for short seeks; nothing else may have moved it between a seek and its use.
     var seeker: IndexCursor {
+        settle()
         if let ownCursor { return ownCursor }
-        let cursor = index.makeCursor()
+        let cursor = source.makeCursor()
         ownCursor = cursor
         return cursor
     }

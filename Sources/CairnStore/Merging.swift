@@ -10,7 +10,7 @@ struct MergedChunk {
     }
 
     let shard: Shard
-    let place: Background.PatchedPlace
+    let place: PatchedPlace
     let lineage: LineageRecord
     let view: ReadView
 
@@ -52,7 +52,7 @@ extension ReadSource {
 extension Transaction {
     /// Replaces an entry by what it shows, if it is still the same: the content does not change, only how it is kept.
     func replaceMerged(
-        _ place: Background.PatchedPlace, expected: ManifestEntry, with data: ChunkData?
+        _ place: PatchedPlace, expected: ManifestEntry, with data: ChunkData?
     ) throws(StoreError) {
         guard try overlay.get(Key.lineage(place.lineage)) != nil,
             let present = try entry(place.lineage, place.chunk, place.version), present == expected
@@ -60,7 +60,7 @@ extension Transaction {
         let lineage = try self.lineage(place.lineage)
         let base: ManifestEntry.Base
         if let data {
-            try addReference(storing: data, lineage.account)
+            try addReference(storing: data, lineage)
             base = .data(data.fingerprint, owner: lineage.account)
         } else {
             base = .zeros

@@ -4,8 +4,8 @@ import CairnLog
 /// Freeing what no version reads any more, a bounded step at a time; each step is a transaction of its own, so that a crash
 /// in between loses nothing and the work goes on after it.
 extension Transaction {
-    /// Entries that one step looks at.
-    static let releaseStep = 512
+    /// Entries that one step frees: its commit must fit in a segment of the smallest size.
+    static let releaseStep = 256
 
     /// A step of a version's release: dead entries that only it still read. True when there is nothing left to do.
     ///

@@ -88,11 +88,13 @@ public final class Shard: @unchecked Sendable {
     /// Carries `body` out as a part of the next group, and completes when that is durable and visible (or only visible: `.onFlush`).
     ///
     /// `body` runs on the shard's queue: it must not block, hash, or read the disk. If it throws, or calls
-    /// ``Transaction/abort()``, what it changed is undone, and no other call is touched.
+    /// ``Transaction/abort()``, what it changed is undone, and no other call is touched. It may run twice, the first time
+    /// undone: where its changes turn out too large for what is left of a group, it begins the next one. Too large for a group
+    /// of its own: `.invalid`.
     /// - Parameters:
     ///   - records: chunk and patch records that `body` may append.
     ///   - bytes: their bytes in all.
-    ///   - entries: manifest entries that it may change: bounds the commit record.
+    ///   - entries: manifest entries that it may change: an estimate of its part of the commit record.
     ///   - reclaims: whether it frees space, so that it is let in when the store is full.
     ///   - completion: called once, on any thread; must not block.
     public func submit<Value: Sendable>(
@@ -142,14 +144,22 @@ public final class Shard: @unchecked Sendable {
             if error.code == .fenced { fence(error) }
             return queue.async { self.pump() }
         }
-        while let call = pending.first, building.takes(call) { building.add(pending.removeFirst()) }
-        guard building.changesSomething else {
+        while let call = pending.first, building.takes(call), building.add(call) { pending.removeFirst() }
+        if building.changesSomething {
+            isWriting = true
+            io.async { self.write(building) }
+        } else if building.isDurable, hasUnsynced {
+            // What a durable call found done already may be the work of one that did not wait for the disk.
+            isWriting = true
+            io.async { self.syncOnly(building) }
+        } else {
             building.complete(nil)
-            return queue.async { self.pump() }
+            queue.async { self.pump() }
         }
-        isWriting = true
-        io.async { self.write(building) }
     }
+
+    /// Whether something applied is not synced yet.
+    private var hasUnsynced: Bool { log.position.map { log.durable < $0.lsn } ?? false }
 
     private var refusal: StoreError? {
         if isClosed { return StoreError(.closed, "the store is closed") }
@@ -160,8 +170,9 @@ public final class Shard: @unchecked Sendable {
         dispatchPrecondition(condition: .onQueue(io))
         var failure: StoreError?
         do throws(StoreError) {
-            let isFlushing = unflushed.withLock { $0.isFlushing }
-            try building.write(sync: building.isDurable || isFlushing, to: log, database)
+            // Near the size at which RocksDB may flush by itself, nothing is applied that is not synced either.
+            let mustSync = unflushed.withLock { $0.isFlushing || $0.indexBytes >= options.indexFlushBytes }
+            try building.write(sync: building.isDurable || mustSync, to: log, database)
             let position = building.position
             unflushed.withLock {
                 $0.position = position
@@ -173,7 +184,25 @@ public final class Shard: @unchecked Sendable {
             if error.code != .full { fence(error) }
         }
         building.complete(failure)
+        if failure == nil { background.merge(soon: building.mergeable) }
         background.wake(newWork: building.hasNewWork, isFull: failure?.code == .full)
+        goOn()
+    }
+
+    private func syncOnly(_ building: GroupBuilding) {
+        dispatchPrecondition(condition: .onQueue(io))
+        var failure: StoreError?
+        do throws(StoreError) {
+            try logCall { () throws(LogError) in try log.sync() }
+        } catch {
+            failure = error
+            fence(error)
+        }
+        building.complete(failure)
+        goOn()
+    }
+
+    private func goOn() {
         queue.async {
             self.isWriting = false
             self.pump()

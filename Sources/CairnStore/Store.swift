@@ -100,6 +100,8 @@ public final class Store: Sendable {
         let database = try IndexDatabase(path: path + "/index", settings)
         var position = try database.get(Key.position).map { bytes throws(StoreError) in try LogPosition.decode(bytes) }
         var logOptions = LogOptions()
+        // The largest payload, each of its pieces a record of its own.
+        logOptions.groupBytes = Limits.payloadBytes + Limits.recordsPerCall * 128
         logOptions.capacity = options.capacityBytes.map { $0 / UInt64(header.shardCount) }
         let from = position
         let recovery = try logCall { () throws(LogError) in

@@ -8,13 +8,14 @@ extension Transaction {
     public enum ChunkContent: Sendable {
         /// New bytes, stored unless the dictionary has them.
         case data(ChunkData)
-        /// A chunk that the dictionary must have: `.invalid` where it has not.
+        /// A chunk that the dictionary must have, of a volume with the same chunk size: `.invalid` where it has not.
         case token(Fingerprint)
         case zeros
         case hole
     }
 
-    /// The most patches of one chunk before they must be merged; the background merges at ``mergePatches``.
+    /// A chunk with so many parts takes no further call's before they are merged: each would write all of them again. The
+    /// background merges from ``mergePatches`` on.
     static let maximumPatches = 1024
     static let mergePatches: UInt8 = 16
 
@@ -33,8 +34,8 @@ extension Transaction {
         // The same again: a client that repeats a call costs nothing.
         if let present, present.base == base, present.patches.isEmpty { return }
         switch content {
-        case .data(let data): try addReference(storing: data, lineage.account)
-        case .token(let token): try addReference(token, lineage.account)
+        case .data(let data): try addReference(storing: data, lineage)
+        case .token(let token): try addReference(token, lineage)
         case .zeros, .hole: break
         }
         if present?.isFull != true {
@@ -68,16 +69,13 @@ extension Transaction {
         guard bytes.count > 0, start + bytes.count <= volume.chunkSize.bytes else {
             throw StoreError(.invalid, "a part of chunk \(chunk) reaches beyond it")
         }
-        let key = Key.manifest(volume.lineage, chunk, volume.dataVersion)
-        var entry = try overlay.get(key).map { bytes throws(StoreError) in try ManifestEntry.decode(bytes) } ?? ManifestEntry(.inherit)
+        let place = PatchedPlace(lineage: volume.lineage, version: volume.dataVersion, chunk: chunk)
+        var entry = try entryForParts(place)
         // What the new one covers wholly is of no use any more.
         entry.patches.removeAll { patch in
             let covered = Int(patch.start) >= start && Int(patch.start) + Int(patch.location.length) <= start + bytes.count
             if covered { dropLive(patch.location) }
             return covered
-        }
-        guard entry.patches.count < Transaction.maximumPatches else {
-            throw StoreError(.full, "chunk \(chunk) has too many partial writes that wait to be merged: try again")
         }
         let header = PatchHeader(
             lineage: volume.lineage.rawValue, chunk: chunk, version: volume.dataVersion, start: UInt32(start),
@@ -85,14 +83,13 @@ extension Transaction {
         let location = group.appendPatch(header, bytes)
         addLive(location)
         entry.patches.append(Patch(start: UInt32(start), location: location))
-        overlay.put(key, entry.encoded)
-        overlay.put(Key.patched(volume.lineage, volume.dataVersion, chunk), [UInt8(min(entry.patches.count, 255))])
-        if entry.patches.count >= Int(Transaction.mergePatches) { noteNewWork() }
+        gather(entry, place)
     }
 
     // MARK: References
 
-    func addReference(storing data: ChunkData, _ account: AccountNumber) throws(StoreError) {
+    func addReference(storing data: ChunkData, _ lineage: LineageRecord) throws(StoreError) {
+        let account = lineage.account
         let key = Key.chunk(account, data.fingerprint)
         if let bytes = try overlay.get(key) {
             return try addReference(try ChunkRecord.decode(bytes), data.fingerprint, account)
@@ -103,13 +100,17 @@ extension Transaction {
         let location = group.appendChunk(header, data.bytes)
         addLive(location)
         let record = ChunkRecord(
-            location: location, rawLength: data.rawLength, rawChecksum: data.rawChecksum, codec: data.codec, references: 1)
+            location: location, rawLength: data.rawLength, rawChecksum: data.rawChecksum, codec: data.codec,
+            chunkSize: lineage.chunkSize, references: 1)
         overlay.put(key, record.encoded)
     }
 
-    private func addReference(_ token: Fingerprint, _ account: AccountNumber) throws(StoreError) {
-        guard let record = try chunk(account, token) else { throw StoreError(.invalid, "there is no chunk \(token)") }
-        try addReference(record, token, account)
+    private func addReference(_ token: Fingerprint, _ lineage: LineageRecord) throws(StoreError) {
+        // In a volume of another chunk size the fingerprint would not be that of the chunk's bytes.
+        guard let record = try chunk(lineage.account, token), record.chunkSize == lineage.chunkSize else {
+            throw StoreError(.invalid, "there is no chunk \(token) of \(lineage.chunkSize)")
+        }
+        try addReference(record, token, lineage.account)
     }
 
     private func addReference(_ record: ChunkRecord, _ fingerprint: Fingerprint, _ account: AccountNumber) throws(StoreError) {

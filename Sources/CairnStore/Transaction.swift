@@ -28,7 +28,7 @@ public struct ChunkData: Sendable {
 /// Used on the shard's queue only, within the closure that it was given to. What it reads includes what earlier calls of the
 /// same group changed. The methods are in files by theme: `Transaction+Volumes`, `Transaction+Chunks`.
 public final class Transaction: ManifestReader {
-    let overlay: IndexOverlay
+    private let batch: IndexOverlay
     let group: LogGroup
     let shard: ShardIndex
     /// What the group's calls changed in segments' live bytes; written when the group is finished.
@@ -39,13 +39,25 @@ public final class Transaction: ManifestReader {
     /// Whether something waits now for the background: a purge, a release, a seal.
     private(set) var hasNewWork = false
     private var savedNewWork = false
+    /// Entries that got so many parts that they should be merged.
+    private(set) var mergeable: [PatchedPlace] = []
+    private var savedMergeable = 0
+    /// Entries that this call adds parts to, put into the overlay when something else looks there: a call may bring thousands
+    /// of parts of one chunk, and each would repeat all those before it.
+    private var gathered: [PatchedPlace: ManifestEntry] = [:]
 
     init(overlay: IndexOverlay, group: LogGroup, shard: ShardIndex) {
-        self.overlay = overlay
+        batch = overlay
         self.group = group
         self.shard = shard
         savedGroup = group.savepoint
         super.init(overlay)
+    }
+
+    /// The group's changes so far.
+    var overlay: IndexOverlay {
+        settle()
+        return batch
     }
 
     /// Gives up: what this call changed is undone; what its closure returns is still answered.
@@ -57,19 +69,57 @@ public final class Transaction: ManifestReader {
         savedGroup = group.savepoint
         savedDeltas = liveDeltas
         savedNewWork = hasNewWork
+        savedMergeable = mergeable.count
         isAborted = false
     }
 
     /// Undoes what has changed since ``begin()``.
     func rollback() {
-        overlay.rollback()
+        gathered = [:]
+        batch.rollback()
         group.rollback(to: savedGroup)
         liveDeltas = savedDeltas
         hasNewWork = savedNewWork
+        mergeable.removeLast(mergeable.count - savedMergeable)
         forgetAll()
     }
 
+    // MARK: Entries with parts
+
+    /// The entry as this call has changed it so far, or as it was.
+    func entryForParts(_ place: PatchedPlace) throws(StoreError) -> ManifestEntry {
+        if let entry = gathered[place] { return entry }
+        let bytes = try batch.get(Key.manifest(place.lineage, place.chunk, place.version))
+        let entry = try bytes.map { bytes throws(StoreError) in try ManifestEntry.decode(bytes) } ?? ManifestEntry(.inherit)
+        guard entry.patches.count < Transaction.maximumPatches else {
+            throw StoreError(.full, "chunk \(place.chunk) has too many partial writes that wait to be merged: try again")
+        }
+        return entry
+    }
+
+    /// Keeps the entry until ``settle()``.
+    func gather(_ entry: ManifestEntry, _ place: PatchedPlace) { gathered[place] = entry }
+
+    /// Puts what was gathered into the overlay, in the order of the keys: the same calls give the same commit.
+    override func settle() {
+        if gathered.isEmpty { return }
+        let settled = gathered.sorted { ($0.key.lineage, $0.key.version, $0.key.chunk) < ($1.key.lineage, $1.key.version, $1.key.chunk) }
+        gathered = [:]
+        for (place, entry) in settled {
+            let count = entry.patches.count
+            batch.put(Key.manifest(place.lineage, place.chunk, place.version), entry.encoded)
+            batch.put(Key.patched(place.lineage, place.version, place.chunk), [UInt8(min(count, 255))])
+            if count >= Int(Transaction.mergePatches) {
+                mergeable.append(place)
+                noteNewWork()
+            }
+        }
+    }
+
     func noteNewWork() { hasNewWork = true }
+
+    /// The most bytes that ``finish()`` adds to the commit for one segment: op, key and its length, value and its length.
+    static let segmentChangeBytes = 1 + 2 + 5 + 4 + 9
 
     /// Writes the segments' live bytes: once, before the group is finished.
     func finish() throws(StoreError) {

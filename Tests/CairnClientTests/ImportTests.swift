@@ -77,20 +77,27 @@ struct ImportTests {
         #expect(summary.progress.deduplicated == UInt64(997 * Self.chunk))
     }
 
-    @Test func aLostLeaseIsMadeUpFor() async throws {
+    @Test(arguments: [2, 40])
+    func lostLeasesAreMadeUpFor(every: Int) async throws {
         let folder = TemporaryFolder()
         var random = Seeded(5)
         let image = random.text(40 * Self.chunk)
         let server = FakeServer(size: 1 << 20)
         let path = try folder.sparse("image", size: 1 << 20, [0: image])
         let lost = image.withUnsafeBytes { bytes in
-            stride(from: 0, to: image.count, by: 2 * Self.chunk).map {
+            stride(from: 0, to: image.count, by: every * Self.chunk).map {
                 fingerprint(UnsafeRawBufferPointer(rebasing: bytes[$0..<$0 + Self.chunk]))
             }
         }
+        // The others are there: named, not sent.
+        for chunk in 0..<40 where chunk % every != 0 {
+            server.place(Array(image[chunk * Self.chunk..<(chunk + 1) * Self.chunk]), at: UInt64(100 + chunk))
+        }
         server.state.withLock { $0.lostLeases = Set(lost) }
-        _ = try await Self.run(path, into: server)
+        let summary = try await Self.run(path, into: server)
         #expect(server.content == (try contents(path)))
+        #expect(summary.progress.transferred + summary.progress.deduplicated == UInt64(40 * Self.chunk))
+        if every == 40 { #expect(summary.progress.transferred == UInt64(Self.chunk), "only what was lost") }
     }
 
     @Test(arguments: [1, 511, 512, 4095, 4097, 1_000_001])

@@ -72,11 +72,11 @@ struct UploadDraft: Sendable {
 }
 
 extension UploadDraft {
-    /// The same upload, but for the chunks that it names by token.
-    var withoutTokens: UploadDraft {
+    /// The same upload, but for the chunks at these offsets, which it names by token.
+    func without(_ offsets: Set<UInt64>) -> UploadDraft {
         var rest = self
-        rest.blocks.removeAll { if case .token = $0.source { true } else { false } }
-        rest.named = 0
+        for block in blocks where offsets.contains(block.offset) { rest.named -= UInt64(block.length) }
+        rest.blocks.removeAll { offsets.contains($0.offset) }
         return rest
     }
 }

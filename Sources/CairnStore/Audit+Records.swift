@@ -1,0 +1,130 @@
+import CairnCore
+import CairnLog
+
+/// The tables that follow from the manifests: the dictionary, lists and counters.
+extension Audit {
+    mutating func parts() throws(StoreError) {
+        var left = patched
+        var problems: [String] = []
+        try walk(.patched) { (key, value) throws(StoreError) in
+            guard let lineage = key.take(UInt64.self), let version = key.take(UInt64.self), let chunk = key.take(UInt64.self) else { return }
+            let place = PatchedPlace(lineage: LineageID(lineage), version: DataVersion(version), chunk: ChunkIndex(chunk))
+            let count = left.removeValue(forKey: place)
+            if value.first.map(Int.init) != count.map({ min($0, 255) }) {
+                problems.append("\(place) has \(count ?? 0) parts; the list of entries with parts says \(value.first ?? 0)")
+            }
+        }
+        for place in left.keys { problems.append("\(place) has parts and is not listed") }
+        for problem in problems { report.note(problem) }
+    }
+
+    mutating func deadList() throws(StoreError) {
+        let lineages = lineages
+        var problems: [String] = []
+        var found: [PatchedPlace: DataVersion] = [:]
+        try walk(.dead) { (key, _) throws(StoreError) in
+            guard let lineage = key.take(UInt64.self), let death = key.take(UInt64.self), let chunk = key.take(UInt64.self),
+                let birth = key.take(UInt64.self)
+            else { return problems.append("a key of the dead list does not decode") }
+            if lineages[LineageID(lineage)] == nil { problems.append("the dead list names lineage \(lineage), which is missing") }
+            if birth >= death { problems.append("the dead list of lineage \(lineage) has a death at \(death) before the birth at \(birth)") }
+            let place = PatchedPlace(lineage: LineageID(lineage), version: DataVersion(birth), chunk: ChunkIndex(chunk))
+            found[place] = min(found[place] ?? DataVersion(.max), DataVersion(death))
+        }
+        deaths = found
+        for problem in problems { report.note(problem) }
+    }
+
+    mutating func dictionary() throws(StoreError) {
+        var left = references
+        var live = liveBytes
+        var problems: [String] = []
+        var (chunks, unreferenced) = (0, 0)
+        let view = view
+        try walk(.chunks) { (key, value) throws(StoreError) in
+            guard let account = key.take(UInt32.self), let fingerprint = key.takeFingerprint() else { return }
+            let record = try ChunkRecord.decode(value)
+            let counted = left.removeValue(forKey: ChunkKey(account: AccountNumber(rawValue: account), fingerprint: fingerprint)) ?? 0
+            chunks += 1
+            live[record.location.segment, default: 0] += UInt64(record.location.length)
+            if record.references != counted {
+                problems.append("chunk \(fingerprint) has \(record.references) references; \(counted) manifest entries name it")
+            }
+            let isListed = try view.index.get(Key.unreferenced(AccountNumber(rawValue: account), fingerprint)) != nil
+            if record.references == 0 { unreferenced += 1 }
+            if isListed != (record.references == 0) {
+                problems.append("chunk \(fingerprint) has \(record.references) references and is \(isListed ? "" : "not ")listed as unreferenced")
+            }
+        }
+        for chunk in left.keys { problems.append("chunk \(chunk.fingerprint) is in a manifest and not in the dictionary") }
+        var listed = 0
+        try walk(.unreferenced) { (_, _) throws(StoreError) in listed += 1 }
+        if listed != unreferenced { problems.append("\(listed) chunks are listed as unreferenced; \(unreferenced) are") }
+        (report.chunks, report.unreferencedChunks) = (chunks, unreferenced)
+        liveBytes = live
+        for problem in problems { report.note(problem) }
+    }
+
+    mutating func segments(_ known: Set<SegmentID>) throws(StoreError) {
+        var left = liveBytes
+        report.liveBytes = left.values.reduce(0, +)
+        var problems: [String] = []
+        try walk(.segments) { (key, value) throws(StoreError) in
+            guard let id = key.take(UInt32.self).map({ SegmentID($0) }) else { return }
+            let record = try SegmentRecord.decode(value)
+            let counted = left.removeValue(forKey: id) ?? 0
+            if record.liveBytes != counted {
+                problems.append("segment \(id) is said to hold \(record.liveBytes) live bytes; it holds \(counted)")
+            }
+            if !known.contains(id) { problems.append("segment \(id) holds live bytes, and the log does not have it in use") }
+        }
+        for (id, bytes) in left { problems.append("segment \(id) holds \(bytes) live bytes, and is not listed") }
+        for problem in problems { report.note(problem) }
+    }
+
+    mutating func volumesAndSnapshots() throws(StoreError) {
+        var heads: Set<LineageID> = []
+        var problems: [String] = []
+        var listings = (volumes: 0, snapshots: 0, ofVolumes: 0)
+        var (volumes, snapshots) = (0, 0)
+        let (view, lineages, records) = (view, lineages, retainedRecords)
+        try walk(.volumes) { (_, value) throws(StoreError) in
+            let volume = try VolumeRecord.decode(value)
+            volumes += 1
+            heads.insert(volume.lineage)
+            guard let lineage = lineages[volume.lineage], lineage.hasHead else {
+                return problems.append("\(volume.id) has no lineage")
+            }
+            let listing = Key.volumeListing(lineage.account, volume.createdAt, volume.id.uuid)
+            if try view.index.get(listing) == nil { problems.append("\(volume.id) is not listed") }
+        }
+        var held: Set<VersionKey> = []
+        try walk(.snapshots) { (_, value) throws(StoreError) in
+            let snapshot = try SnapshotRecord.decode(value)
+            snapshots += 1
+            let version = VersionKey(lineage: snapshot.lineage, version: snapshot.version)
+            held.insert(version)
+            guard let lineage = lineages[snapshot.lineage], records[version]?.hasSnapshot == true else {
+                return problems.append("\(snapshot.id)'s version is not retained")
+            }
+            let id = snapshot.id.uuid
+            let isListed = try view.index.get(Key.snapshotListing(lineage.account, snapshot.createdAt, id)) != nil
+            let isListedByVolume = try view.index.get(Key.volumeSnapshots(snapshot.volume, snapshot.createdAt, id)) != nil
+            if !isListed || !isListedByVolume { problems.append("\(snapshot.id) is not listed") }
+        }
+        for (place, record) in records where record.hasSnapshot && !held.contains(place) {
+            problems.append("lineage \(place.lineage) version \(place.version) is retained for a snapshot that is missing")
+        }
+        for (id, lineage) in lineages where lineage.hasHead && !heads.contains(id) {
+            problems.append("lineage \(id) has no volume, and is kept as if it had")
+        }
+        try walk(.volumeListing) { (_, _) throws(StoreError) in listings.volumes += 1 }
+        try walk(.snapshotListing) { (_, _) throws(StoreError) in listings.snapshots += 1 }
+        try walk(.volumeSnapshots) { (_, _) throws(StoreError) in listings.ofVolumes += 1 }
+        if listings != (volumes, snapshots, snapshots) {
+            problems.append("\(volumes) volumes, \(snapshots) snapshots; the listings name \(listings)")
+        }
+        (report.volumes, report.snapshots) = (volumes, snapshots)
+        for problem in problems { report.note(problem) }
+    }
+}

@@ -1,0 +1,102 @@
+import CairnCore
+import CairnLog
+import Logging
+
+/// Work that is written down in the index and goes on after a restart: releases, and seals.
+extension Background {
+    /// Frees what versions and volumes that are gone held, in the order in which they went: the items of a lineage build on
+    /// each other.
+    func release() throws(StoreError) {
+        var place = Key(.work).bytes
+        // A lineage whose index is damaged keeps its items; the others' are carried out.
+        var stuck: Set<LineageID> = []
+        while let (key, item) = try nextWork(from: place) {
+            place = key + [0]
+            guard let lineage = item.lineage, !stuck.contains(lineage) else { continue }
+            do throws(StoreError) { try carryOut(item, key) } catch {
+                guard error.code == .damaged else { throw error }
+                stuck.insert(lineage)
+                shard.logger.error("space cannot be freed", metadata: ["lineage": "\(lineage)", "reason": "\(error)"])
+            }
+        }
+    }
+
+    private func carryOut(_ item: WorkItem, _ key: [UInt8]) throws(StoreError) {
+        switch item {
+        case .releaseVersion(let lineage, let version):
+            try steps(finishing: key) { (transaction, cursor) throws(StoreError) in
+                try transaction.releaseStep(lineage, version, &cursor)
+            }
+        case .trimHead(let lineage):
+            try steps(finishing: key) { (transaction, cursor) throws(StoreError) in try transaction.trimStep(lineage, &cursor) }
+        case .seal: break
+        }
+    }
+
+    private func nextWork(from place: [UInt8]) throws(StoreError) -> (key: [UInt8], item: WorkItem)? {
+        let cursor = shard.makeView().index.makeCursor()
+        cursor.seek(place)
+        guard try cursor.isValid(), cursor.key.first == Table.work.rawValue else { return nil }
+        return (Array(cursor.key), try WorkItem.decode(cursor.value))
+    }
+
+    /// Steps until one says that it was the last; that one removes the work item.
+    private func steps(
+        finishing key: [UInt8], _ step: @escaping @Sendable (Transaction, inout [UInt8]?) throws(StoreError) -> Bool
+    ) throws(StoreError) {
+        var cursor: [UInt8]?
+        while true {
+            let from = cursor
+            let (isDone, next) = try change(entries: Transaction.releaseStep) { (transaction) throws(StoreError) in
+                var cursor = from
+                let isDone = try step(transaction, &cursor)
+                if isDone { transaction.overlay.delete(key) }
+                return (isDone, cursor)
+            }
+            if isDone { return }
+            cursor = next
+        }
+    }
+
+    // MARK: Seals
+
+    /// Merges and seals what has become complete (SPEC S6), in the order in which it did.
+    func sealSnapshots() throws(StoreError) {
+        var place = Key(.work).bytes
+        while !isStopped, let (key, item) = try nextWork(from: place) {
+            place = key + [0]
+            if case .seal(let id) = item { try seal(id, work: key) }
+        }
+    }
+
+    private func seal(_ id: SnapshotID, work key: [UInt8]) throws(StoreError) {
+        var seal: Fingerprint?
+        if let snapshot = try shard.makeView().snapshot(id), snapshot.state == .complete, snapshot.seal == nil {
+            try mergePatches(of: snapshot)
+            do throws(StoreError) {
+                seal = try SealWalk(shard: shard, snapshot: snapshot).seal { self.isStopped }
+                // Stopped on the way: the next start begins it again.
+                if seal == nil { return }
+            } catch {
+                // A snapshot with damaged data has no seal; scrub and reads name the damage.
+                guard error.code == .damaged else { throw error }
+                shard.logger.error("a snapshot cannot be sealed", metadata: ["snapshot": "\(id)", "reason": "\(error)"])
+            }
+        }
+        let result = seal
+        try change(entries: 4) { (transaction) throws(StoreError) in
+            if let result { try transaction.setSeal(result, of: id) }
+            transaction.overlay.delete(key)
+        }
+    }
+}
+
+extension WorkItem {
+    /// Whose space the item frees; nil for a seal.
+    fileprivate var lineage: LineageID? {
+        switch self {
+        case .releaseVersion(let lineage, _), .trimHead(let lineage): lineage
+        case .seal: nil
+        }
+    }
+}

@@ -1,0 +1,207 @@
+import CairnCore
+import CairnCrypto
+import Foundation
+
+@testable import CairnStore
+
+/// Writing and reading.
+extension ModelRun {
+    enum Source {
+        case volume(VolumeID)
+        case snapshot(SnapshotID)
+    }
+
+    /// One change of one chunk, or of a part of it, prepared as a service would.
+    private enum Piece: Sendable {
+        case whole(ChunkIndex, Transaction.ChunkContent)
+        case part(UInt64, BufferSlice)
+        var bytes: Int {
+            switch self {
+            case .whole(_, .data(let data)): data.bytes.count
+            case .whole: 0
+            case .part(_, let bytes): bytes.count
+            }
+        }
+    }
+
+    /// Some calls at once, each of some pieces; now and then one that fails in the end, and must leave no trace.
+    mutating func write() throws {
+        last = "write"
+        let batch = ModelStore.Batch()
+        for _ in 0..<1 + random.below(5) {
+            let id = volumeOrder[random.below(volumeOrder.count)]
+            let before = volumes[id]!.content
+            var pieces: [Piece] = []
+            var content = before
+            for _ in 0..<1 + random.below(4) { pieces += change(&content) }
+            volumes[id]!.content = content
+            let isRefused = random.chance(10)
+            if isRefused { volumes[id]!.content = before }
+            let isUnknownToken = isRefused && random.chance(50)
+            let all = pieces
+            batch.submit(
+                to: store.shard, durability: random.chance(30) ? .onFlush : .durable, records: all.count,
+                bytes: all.reduce(0) { $0 + $1.bytes }, fails: isRefused ? (isUnknownToken ? .invalid : .aborted) : nil
+            ) { (transaction) throws(StoreError) in
+                let volume = try transaction.volume(id)!
+                for piece in all {
+                    switch piece {
+                    case .whole(let chunk, let content): try transaction.writeChunk(chunk, of: volume, content)
+                    case .part(let offset, let bytes): try transaction.writePatch(at: offset, bytes, of: volume)
+                    }
+                }
+                if isUnknownToken {
+                    try transaction.writeChunk(ChunkIndex(0), of: volume, .token(Fingerprint(bytes: Array(repeating: 3, count: 32))!))
+                }
+                if isRefused { throw StoreError(.aborted, "on purpose") }
+            }
+        }
+        let failures = batch.wait()
+        guard failures.isEmpty else { throw ModelFailure("\(failures)") }
+    }
+
+    /// Changes the content, and tells by which pieces the store does the same.
+    private mutating func change(_ content: inout ModelContent) -> [Piece] {
+        let chunk = random.below(content.chunkCount)
+        let sectors = content.sectors(of: chunk)
+        let index = ChunkIndex(UInt64(chunk))
+        switch random.below(10) {
+        case 0..<3:
+            for sector in sectors { content.sectors[sector] = stamp() }
+            return [.whole(index, wholeChunk(content, chunk))]
+        case 3:
+            // Few kinds of chunk, so that the dictionary finds them again.
+            let kind = UInt32(1 + random.below(5)) << 20
+            for (place, sector) in sectors.enumerated() { content.sectors[sector] = kind + UInt32(place) }
+            return [.whole(index, wholeChunk(content, chunk))]
+        case 4:
+            for sector in sectors { content.sectors[sector] = 0 }
+            return [.whole(index, .zeros)]
+        case 5:
+            for sector in sectors { content.sectors[sector] = 0 }
+            return [.whole(index, .hole)]
+        case 6:
+            // By token: of a chunk that was written just before, in the same call.
+            for sector in sectors { content.sectors[sector] = stamp() }
+            let data = content.data(of: chunk)
+            let other = random.below(content.chunkCount)
+            guard content.sectors(of: other).count == sectors.count else { return [.whole(index, .data(data))] }
+            content.sectors.replaceSubrange(content.sectors(of: other), with: content.sectors[sectors])
+            return [.whole(index, .data(data)), .whole(ChunkIndex(UInt64(other)), .token(data.fingerprint))]
+        default:
+            let count = 1 + random.below(min(sectors.count, 4))
+            let first = sectors.lowerBound + random.below(sectors.count - count + 1)
+            let isZero = random.chance(10)
+            for sector in first..<first + count { content.sectors[sector] = isZero ? 0 : stamp() }
+            return [.part(UInt64(first) * 512, content.bytes(first..<first + count))]
+        }
+    }
+
+    private mutating func stamp() -> UInt32 {
+        nextStamp += 1
+        return nextStamp
+    }
+
+    private func wholeChunk(_ content: ModelContent, _ chunk: Int) -> Transaction.ChunkContent {
+        content.isZero(chunk) ? .zeros : .data(content.data(of: chunk))
+    }
+
+    // MARK: Reading
+
+    mutating func readSomething() throws {
+        last = "read"
+        let number = random.below(volumeOrder.count + snapshotOrder.count)
+        let source: Source =
+            number < volumeOrder.count ? .volume(volumeOrder[number]) : .snapshot(snapshotOrder[number - volumeOrder.count])
+        let count = content(of: source).sectors.count
+        let first = random.below(count)
+        try check(source, first..<first + 1 + random.below(count - first), acceptsLZ4: random.chance(50))
+    }
+
+    private func content(of source: Source) -> ModelContent {
+        switch source {
+        case .volume(let id): volumes[id]!.content
+        case .snapshot(let id): snapshots[id]!.content
+        }
+    }
+
+    private func readSource(_ source: Source) throws -> ReadSource {
+        let view = store.shard.makeView()
+        switch source {
+        case .volume(let id): if let volume = try view.volume(id) { return ReadSource(volume) }
+        case .snapshot(let id): if let snapshot = try view.snapshot(id) { return ReadSource(snapshot) }
+        }
+        throw ModelFailure("\(source) is missing")
+    }
+
+    func check(_ source: Source, _ range: Range<Int>? = nil, acceptsLZ4: Bool = false) throws {
+        let content = content(of: source)
+        let stored = try readSource(source)
+        guard stored.size == content.size else { throw ModelFailure("\(source) has \(stored.size) bytes instead of \(content.size)") }
+        let range = range ?? 0..<content.sectors.count
+        var position = UInt64(range.lowerBound) * 512
+        let pieces = try store.shard.read(stored, [position..<UInt64(range.upperBound) * 512], acceptsLZ4: acceptsLZ4)
+        for piece in pieces {
+            guard piece.offset == position else { throw ModelFailure("\(source): a gap at \(position)") }
+            try check(piece, content, source)
+            position += UInt64(piece.length)
+        }
+        guard position == UInt64(range.upperBound) * 512 else { throw ModelFailure("\(source): short at \(position)") }
+        try checkBlocks(stored, content, source)
+    }
+
+    private func check(_ piece: ReadPiece, _ content: ModelContent, _ source: Source) throws {
+        let sectors = Int(piece.offset / 512)..<(Int(piece.offset) + piece.length) / 512
+        let expected = content.bytes(sectors)
+        let found: BufferSlice
+        switch piece.content {
+        case .hole, .zeros:
+            guard content.sectors[sectors].allSatisfy({ $0 == 0 }) else {
+                throw ModelFailure("\(source): \(piece.content) instead of data at \(piece.offset)")
+            }
+            return
+        case .known: throw ModelFailure("nothing was said to be known")
+        case .plain(let bytes, _): found = bytes
+        case .lz4(let bytes, _):
+            let target = BufferPool.shared.buffer(capacity: piece.length)
+            target.count = piece.length
+            guard LZ4.decompress(bytes.bytes, into: UnsafeMutableRawBufferPointer(rebasing: target.memory[0..<piece.length])) else {
+                throw ModelFailure("\(source): LZ4 that does not decode at \(piece.offset)")
+            }
+            found = target.slice
+        }
+        let isSame = withExtendedLifetime((found, expected)) {
+            found.count == expected.count && memcmp(found.bytes.baseAddress!, expected.bytes.baseAddress!, found.count) == 0
+        }
+        guard isSame else { throw ModelFailure("\(source): other bytes at \(piece.offset), \(piece.length) long") }
+        var checksum: UInt32?
+        if case .plain(_, let sum) = piece.content { checksum = sum }
+        if case .lz4(_, let sum) = piece.content { checksum = sum }
+        guard withExtendedLifetime(expected, { checksum.map { $0 == CRC32C.extend(0, expected.bytes) } ?? true }) else {
+            throw ModelFailure("\(source): another checksum at \(piece.offset)")
+        }
+    }
+
+    /// What ListBlocks tells: nothing that is not zero is left out, and every fingerprint is right.
+    private func checkBlocks(_ stored: ReadSource, _ content: ModelContent, _ source: Source) throws {
+        var listed: [Int: BlockEntry.State] = [:]
+        var position = ChunkIndex(0)
+        while true {
+            let (entries, next) = try store.shard.makeView().blocks(
+                of: stored.lineage, at: stored.version, in: position..<ChunkIndex(UInt64(content.chunkCount)), limit: 7)
+            for entry in entries { listed[Int(entry.chunk.rawValue)] = entry.state }
+            guard let next else { break }
+            position = next
+        }
+        for chunk in 0..<content.chunkCount {
+            switch listed[chunk] ?? .hole {
+            case .hole, .zeros:
+                guard content.isZero(chunk) else { throw ModelFailure("\(source): chunk \(chunk) is not listed as data") }
+            case .data(let fingerprint):
+                guard fingerprint == nil || fingerprint == content.fingerprint(of: chunk) else {
+                    throw ModelFailure("\(source): chunk \(chunk) is listed with another fingerprint")
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+import CairnCore
+import CairnCrypto
+import Dispatch
+import Foundation
+import Logging
+import Synchronization
+
+@testable import CairnStore
+
+/// SplitMix64: the same seed gives the same run.
+struct ModelRandom: RandomNumberGenerator {
+    var state: UInt64
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var word = state
+        word = (word ^ (word >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        word = (word ^ (word >> 27)) &* 0x94d0_49bb_1331_11eb
+        return word ^ (word >> 31)
+    }
+    mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(bound)) }
+    mutating func chance(_ percent: Int) -> Bool { below(100) < percent }
+}
+
+/// What a volume or snapshot must hold: a stamp for each sector, 0 for zeros. A sector's bytes follow from its stamp.
+struct ModelContent {
+    var sectors: [UInt32]
+    let chunkSize: ChunkSize
+
+    var size: UInt64 { UInt64(sectors.count) * 512 }
+    var chunkCount: Int { Int(chunkSize.count(for: size)) }
+    private var sectorsPerChunk: Int { chunkSize.bytes / 512 }
+    func sectors(of chunk: Int) -> Range<Int> {
+        chunk * sectorsPerChunk..<min((chunk + 1) * sectorsPerChunk, sectors.count)
+    }
+
+    static func write(_ stamp: UInt32, to target: UnsafeMutableRawBufferPointer) {
+        var random = ModelRandom(state: UInt64(stamp))
+        for word in 0..<64 {
+            // Half of it compresses.
+            let value: UInt64 = stamp == 0 ? 0 : stamp & 1 == 0 || word & 1 == 0 ? random.next() : UInt64(stamp)
+            target.storeBytes(of: value, toByteOffset: word * 8, as: UInt64.self)
+        }
+    }
+
+    func bytes(_ range: Range<Int>) -> BufferSlice {
+        let buffer = BufferPool.shared.buffer(capacity: max(range.count, 1) * 512)
+        for (place, sector) in range.enumerated() {
+            Self.write(sectors[sector], to: UnsafeMutableRawBufferPointer(rebasing: buffer.memory[place * 512..<place * 512 + 512]))
+        }
+        buffer.count = range.count * 512
+        return buffer.slice
+    }
+
+    func fingerprint(of chunk: Int) -> Fingerprint {
+        let slice = bytes(sectors(of: chunk))
+        return withExtendedLifetime(slice) { SHA256.hash(slice.bytes, padding: chunkSize.bytes - slice.count) }
+    }
+
+    func isZero(_ chunk: Int) -> Bool { sectors[sectors(of: chunk)].allSatisfy { $0 == 0 } }
+
+    /// As a service would prepare it: compressed where that saves something.
+    func data(of chunk: Int) -> ChunkData {
+        let slice = bytes(sectors(of: chunk))
+        let packed = BufferPool.shared.buffer(capacity: slice.count)
+        let window = UnsafeMutableRawBufferPointer(rebasing: packed.memory[0..<slice.count - slice.count / 16])
+        let count = LZ4.compress(slice.bytes, into: window)
+        packed.count = count ?? 0
+        return withExtendedLifetime(slice) {
+            ChunkData(
+                fingerprint: fingerprint(of: chunk), rawLength: UInt32(slice.count), rawChecksum: CRC32C.extend(0, slice.bytes),
+                codec: count == nil ? .raw : .lz4, bytes: count == nil ? slice : packed.slice)
+        }
+    }
+
+    var seal: Fingerprint {
+        var seal = Seal(size: size, chunkSize: chunkSize)
+        for chunk in 0..<chunkCount { seal.append(fingerprint(of: chunk)) }
+        return seal.finish()
+    }
+}
+
+/// The store under test, and calls that wait.
+final class ModelStore {
+    private(set) var folder: String
+    private(set) var store: Store?
+    private let options: StoreOptions
+    private let root: String
+    private var images = 0
+    private(set) var verifiers: Set<UInt64> = []
+
+    var shard: Shard { store!.shards[0] }
+
+    init(segmentBytes: UInt64, options: StoreOptions) throws {
+        root = NSTemporaryDirectory() + "cairn-model-" + UUID().uuidString
+        folder = root + "/0"
+        var quiet = options
+        quiet.logger.logLevel = .error
+        self.options = quiet
+        var creation = StoreCreation()
+        creation.shardCount = 1
+        creation.segmentBytes = segmentBytes
+        try Store.create(at: folder, creation)
+        try open()
+    }
+
+    deinit {
+        store?.close()
+        try? FileManager.default.removeItem(atPath: root)
+    }
+
+    private func open() throws {
+        let end = Date() + 10
+        store = try attempt()
+        while store == nil, Date() < end {
+            // RocksDB is let go of with the last of its users, a moment after the store is.
+            usleep(5_000)
+            store = try attempt()
+        }
+        let isNew = verifiers.insert(shard.verifier).inserted
+        precondition(isNew, "the write verifier did not change with a recovery")
+    }
+
+    /// Nil while the last one's index is still in use.
+    private func attempt() throws(StoreError) -> Store? {
+        let result = Result { () throws(StoreError) in try Store.open(at: folder, options) }
+        if case .failure(let error) = result, error.text.contains("lock") { return nil }
+        return try result.get()
+    }
+
+    func reopen() throws {
+        store?.close()
+        store = nil
+        try open()
+    }
+
+    /// RocksDB compacts on its own: a copy counts only if no file came or went meanwhile.
+    private func copy(to image: String) throws {
+        for _ in 0..<50 {
+            let before = try FileManager.default.subpathsOfDirectory(atPath: folder)
+            let isCopied = (try? FileManager.default.copyItem(atPath: folder, toPath: image)) != nil
+            if isCopied, try before == FileManager.default.subpathsOfDirectory(atPath: folder) { return }
+            try? FileManager.default.removeItem(atPath: image)
+            usleep(20_000)
+        }
+        throw StoreError(.io, "the folder does not hold still")
+    }
+
+    /// Goes on with a copy of the folder as it is: what a process that was killed leaves.
+    func crash() throws {
+        // No checkpoint while the files are copied: a real crash does not copy them one after the other.
+        shard.background.stop()
+        images += 1
+        let image = "\(root)/\(images)"
+        try copy(to: image)
+        store?.close()
+        store = nil
+        try FileManager.default.removeItem(atPath: folder)
+        folder = image
+        try open()
+    }
+
+    /// Whether nothing is left to do in the background within the limit.
+    func settle() throws -> Bool {
+        let end = Date() + 30
+        while Date() < end {
+            shard.background.wake(newWork: true, isFull: false)
+            usleep(3_000)
+            let cursor = shard.makeView().index.makeCursor()
+            var isIdle = true
+            for table in [Table.work, Table.unreferenced] {
+                cursor.seek(Key(table).bytes)
+                if try cursor.isValid(), cursor.key.first == table.rawValue { isIdle = false }
+            }
+            if isIdle { return true }
+        }
+        return false
+    }
+
+    /// Calls that are sent together, and so may share groups.
+    final class Batch: Sendable {
+        private let group = DispatchGroup()
+        private let failures = Mutex<[String]>([])
+
+        func submit(
+            to shard: Shard, durability: CommitDurability, records: Int, bytes: Int, reclaims: Bool = false,
+            fails code: StoreError.Code? = nil, _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Void
+        ) {
+            group.enter()
+            shard.submit(durability: durability, records: records, bytes: bytes, entries: 64, reclaims: reclaims, body) { result in
+                switch (result, code) {
+                case (.success, nil): break
+                case (.failure(let error), let code?) where error.code == code: break
+                case (.success, _?): self.failures.withLock { $0.append("a call that must fail did not") }
+                case (.failure(let error), _): self.failures.withLock { $0.append("\(error.code): \(error)") }
+                }
+                self.group.leave()
+            }
+        }
+
+        /// What was answered otherwise than expected.
+        func wait() -> [String] {
+            guard group.wait(timeout: .now() + 30) == .success else { return ["no answer within 30 s"] }
+            return failures.withLock { $0 }
+        }
+    }
+
+    func change<Value: Sendable>(
+        reclaims: Bool = false, _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value
+    ) throws -> Value {
+        let answer = Mutex<Result<Value, StoreError>?>(nil)
+        let done = DispatchSemaphore(value: 0)
+        shard.submit(reclaims: reclaims, body) { result in
+            answer.withLock { $0 = result }
+            done.signal()
+        }
+        guard done.wait(timeout: .now() + 30) == .success else { throw StoreError(.io, "no answer within 30 s") }
+        return try answer.withLock { $0! }.get()
+    }
+}

@@ -1,0 +1,110 @@
+import CairnCore
+import CairnCrypto
+import Dispatch
+import Foundation
+import Synchronization
+
+@testable import CairnStore
+
+/// A store in a folder of its own, driven from one thread; gone when the test ends.
+final class ScratchStore {
+    let folder: String
+    private(set) var store: Store
+    static let account = AccountID("tester")!
+
+    var shard: Shard { store.shards[0] }
+
+    init(shards: Int = 1, segmentBytes: UInt64 = 4 << 20, _ configure: (inout StoreOptions) -> Void = { _ in }) throws {
+        folder = NSTemporaryDirectory() + "cairn-scratch-" + UUID().uuidString
+        var creation = StoreCreation()
+        creation.shardCount = shards
+        creation.segmentBytes = segmentBytes
+        try Store.create(at: folder, creation)
+        var options = StoreOptions()
+        options.leaseTime = .milliseconds(1)
+        configure(&options)
+        store = try Store.open(at: folder, options)
+    }
+
+    deinit {
+        store.close()
+        try? FileManager.default.removeItem(atPath: folder)
+    }
+
+    /// What went wrong is thrown; so is an answer that does not come in time.
+    func change<Value: Sendable>(
+        durability: CommitDurability = .durable, records: Int = 0, bytes: Int = 0, entries: Int = 8, reclaims: Bool = false,
+        _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value
+    ) throws -> Value {
+        let answer = Mutex<Result<Value, StoreError>?>(nil)
+        let done = DispatchSemaphore(value: 0)
+        shard.submit(
+            durability: durability, records: records, bytes: bytes, entries: entries, reclaims: reclaims, body
+        ) { result in
+            answer.withLock { $0 = result }
+            done.signal()
+        }
+        guard done.wait(timeout: .now() + 30) == .success else { throw NoAnswer() }
+        return try answer.withLock { $0! }.get()
+    }
+
+    struct NoAnswer: Error {}
+
+    func volume(_ size: UInt64 = 16 << 20, chunk: Int = 64 << 10) throws -> VolumeRecord {
+        try change { (transaction) throws(StoreError) in
+            try transaction.createVolume(
+                account: Self.account, kind: .remote, size: size, chunkSize: ChunkSize(bytes: chunk)!, source: nil,
+                affinity: [], tags: [:])
+        }
+    }
+
+    /// Waits until `condition` holds; false when it does not within the limit.
+    func eventually(_ seconds: Double = 15, _ condition: () throws -> Bool) rethrows -> Bool {
+        let end = Date() + seconds
+        while Date() < end {
+            if try condition() { return true }
+            usleep(20_000)
+        }
+        return try condition()
+    }
+
+    /// Whether the table holds no key.
+    func isEmpty(_ table: Table) throws -> Bool {
+        let cursor = shard.makeView().index.makeCursor()
+        cursor.seek(Key(table).bytes)
+        return try !cursor.isValid() || cursor.key.first != table.rawValue
+    }
+
+    /// Spoils the bytes of a record on the disk, while the store is open.
+    func spoil(_ patch: Patch) throws {
+        let number = String(patch.location.segment.rawValue)
+        let name = String(repeating: "0", count: 8 - number.count) + number + ".seg"
+        let file = try FileHandle(forUpdating: URL(fileURLWithPath: "\(folder)/shard-000/segments/\(name)"))
+        try file.seek(toOffset: UInt64(patch.location.offset) + 80)
+        try file.write(contentsOf: Data(repeating: 0xa5, count: 16))
+        try file.synchronize()
+        try file.close()
+    }
+}
+
+/// Bytes that do not compress, the same for the same seed.
+func noise(_ count: Int, _ seed: UInt64) -> BufferSlice {
+    let buffer = BufferPool.shared.buffer(capacity: count)
+    var state = seed &* 0x9e37_79b9_7f4a_7c15 | 1
+    for word in 0..<count / 8 {
+        state ^= state << 13
+        state ^= state >> 7
+        state ^= state << 17
+        buffer.memory.storeBytes(of: state, toByteOffset: word * 8, as: UInt64.self)
+    }
+    buffer.count = count
+    return buffer.slice
+}
+
+func chunkData(_ bytes: BufferSlice) -> ChunkData {
+    withExtendedLifetime(bytes) {
+        ChunkData(
+            fingerprint: SHA256.hash(bytes.bytes), rawLength: UInt32(bytes.count),
+            rawChecksum: CRC32C.extend(0, bytes.bytes), codec: .raw, bytes: bytes)
+    }
+}
