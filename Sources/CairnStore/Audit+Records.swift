@@ -37,7 +37,7 @@ extension Audit {
 
     mutating func dictionary() throws(StoreError) {
         var left = references
-        var live = liveBytes
+        var locations: [RecordLocation] = []
         var problems: [String] = []
         var (chunks, unreferenced) = (0, 0)
         let view = view
@@ -46,7 +46,7 @@ extension Audit {
             let record = try ChunkRecord.decode(value)
             let counted = left.removeValue(forKey: ChunkKey(account: AccountNumber(rawValue: account), fingerprint: fingerprint)) ?? 0
             chunks += 1
-            live[record.location.segment, default: 0] += UInt64(record.location.length)
+            locations.append(record.location)
             if record.references != counted {
                 problems.append("chunk \(fingerprint) has \(record.references) references; \(counted) manifest entries name it")
             }
@@ -61,7 +61,7 @@ extension Audit {
         try walk(.unreferenced) { (_, _) throws(StoreError) in listed += 1 }
         if listed != unreferenced { problems.append("\(listed) chunks are listed as unreferenced; \(unreferenced) are") }
         (report.chunks, report.unreferencedChunks) = (chunks, unreferenced)
-        liveBytes = live
+        for location in locations { count(location) }
         for problem in problems { report.note(problem) }
     }
 

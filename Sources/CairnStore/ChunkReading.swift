@@ -163,9 +163,7 @@ struct ChunkReading {
     private func stored(
         _ want: Wanted, _ fingerprint: Fingerprint, _ records: [RecordLocation: Record], _ acceptsLZ4: Bool
     ) throws(StoreError) -> ReadPiece.Content {
-        guard let chunk = want.record, let record = records[chunk.location] else {
-            throw damaged(want.offset, fingerprint, "its record was not read")
-        }
+        let (chunk, record) = try chunkRecord(want, fingerprint, records)
         // A chunk at a volume's old end is shorter than what it fills now: zeros follow.
         let fits = Int(chunk.rawLength) == want.length
         if want.isWhole, fits, chunk.codec == .lz4, acceptsLZ4 { return .lz4(record.bytes, checksum: chunk.rawChecksum) }
@@ -177,6 +175,20 @@ struct ChunkReading {
         let whole = BufferPool.shared.buffer(capacity: source.chunkSize.bytes)
         try expand(want, fingerprint, chunk, record, into: whole)
         return .plain(whole.slice.part(start..<start + want.length), checksum: want.isWhole && fits ? chunk.rawChecksum : nil)
+    }
+
+    /// The record of a whole chunk. That it is whole was checked when it was read; that it is the one which the index means is
+    /// checked here, for the index would lead there as surely if it were wrong.
+    private func chunkRecord(
+        _ want: Wanted, _ fingerprint: Fingerprint, _ records: [RecordLocation: Record]
+    ) throws(StoreError) -> (ChunkRecord, Record) {
+        guard let chunk = want.record, let record = records[chunk.location] else {
+            throw damaged(want.offset, fingerprint, "its record was not read")
+        }
+        guard case .data(let account, _) = want.chunk.base, case .chunk(let header) = record.header,
+            header.fingerprint == fingerprint, header.account == account.rawValue
+        else { throw damaged(want.offset, fingerprint, "its record is of another chunk") }
+        return (chunk, record)
     }
 
     /// The chunk's bytes, zeros behind them up to the chunk size.
@@ -202,7 +214,8 @@ struct ChunkReading {
 
     private func patched(_ want: Wanted, _ records: [RecordLocation: Record]) throws(StoreError) -> Buffer {
         let whole = BufferPool.shared.buffer(capacity: source.chunkSize.bytes)
-        if case .data(_, let fingerprint) = want.chunk.base, let chunk = want.record, let record = records[chunk.location] {
+        if case .data(_, let fingerprint) = want.chunk.base {
+            let (chunk, record) = try chunkRecord(want, fingerprint, records)
             try expand(want, fingerprint, chunk, record, into: whole)
         } else {
             whole.count = source.chunkSize.bytes
@@ -212,6 +225,9 @@ struct ChunkReading {
             guard let record = records[patch.location], Int(patch.start) + record.bytes.count <= whole.count else {
                 throw damaged(want.offset, nil, "a part of it is missing")
             }
+            guard case .patch(let header) = record.header, header.start == patch.start,
+                header.chunk == source.chunkSize.chunk(at: want.offset)
+            else { throw damaged(want.offset, nil, "the record of a part is of something else") }
             let end = Int(patch.start) + record.bytes.count
             UnsafeMutableRawBufferPointer(rebasing: whole.memory[Int(patch.start)..<end]).copyMemory(from: record.bytes.bytes)
         }

@@ -1,0 +1,32 @@
+import CairnCore
+import Testing
+
+@testable import CairnStore
+
+@Suite struct RecordMatchTests {
+    @Test("D4: an index that leads to another chunk's record gives DATA_LOSS, not that chunk's bytes")
+    func otherRecord() throws {
+        let scratch = try ScratchStore()
+        let volume = try scratch.volume()
+        let (first, second) = (chunkData(noise(64 << 10, 1)), chunkData(noise(64 << 10, 2)))
+        try scratch.change(records: 2, bytes: 128 << 10) { (transaction) throws(StoreError) in
+            try transaction.writeChunk(ChunkIndex(0), of: volume, .data(first))
+            try transaction.writeChunk(ChunkIndex(1), of: volume, .data(second))
+        }
+        try scratch.change { (transaction) throws(StoreError) in
+            let account = try transaction.numberAccount(ScratchStore.account)
+            let wrong = try transaction.chunk(account, second.fingerprint)!
+            transaction.overlay.put(Key.chunk(account, first.fingerprint), wrong.encoded)
+        }
+        let error = #expect(throws: StoreError.self) {
+            try scratch.shard.read(ReadSource(volume), [0..<64 << 10], acceptsLZ4: false)
+        }
+        #expect(error?.code == .damaged)
+        #expect(error?.text.contains(first.fingerprint.description) == true)
+        let good = try scratch.shard.read(ReadSource(volume), [64 << 10..<128 << 10], acceptsLZ4: false)
+        guard case .plain(let bytes, _) = good[0].content else { return #expect(Bool(false)) }
+        #expect(Array(bytes.bytes) == Array(second.bytes.bytes))
+        // The scrub finds it as well: one record is counted twice, the other not at all.
+        #expect(try !scratch.shard.audit().problems.isEmpty)
+    }
+}
