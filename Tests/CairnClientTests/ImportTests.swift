@@ -13,14 +13,18 @@ struct ImportTests {
     }
 
     static func run(_ source: ImportSource, into server: FakeServer) async throws -> ImportSummary {
-        try await limited { try await Importer(client: Client(caller: server), source: source, volume: server.volume).run() }
+        try await limited {
+            try await Importer(client: Client(caller: server), source: source, volume: server.volume).run()
+        }
     }
 
     @Test func anImageBecomesTheVolume() async throws {
         let folder = TemporaryFolder()
         var random = Seeded(1)
         let size = 3 << 20
-        let image = random.bytes(300 * Self.chunk) + [UInt8](repeating: 0, count: 100 * Self.chunk) + random.text(200 * Self.chunk)
+        let image =
+            random.bytes(300 * Self.chunk) + [UInt8](repeating: 0, count: 100 * Self.chunk)
+            + random.text(200 * Self.chunk)
         let path = try folder.sparse("image", size: UInt64(size), [8192: image])
         let server = FakeServer(size: UInt64(size))
         let summary = try await Self.run(path, into: server)
@@ -129,7 +133,9 @@ struct ImportTests {
         let folder = TemporaryFolder()
         let path = try folder.sparse("image", size: (1 << 20) + 1, [:])
         let server = FakeServer(size: 1 << 20)
-        await #expect { try await Self.run(path, into: server) } throws: { ($0 as? ClientError)?.code == .invalidRequest }
+        await #expect { try await Self.run(path, into: server) } throws: {
+            ($0 as? ClientError)?.code == .invalidRequest
+        }
         #expect(server.state.withLock { $0.uploads } == 0)
     }
 
@@ -150,10 +156,14 @@ struct ImportTests {
         #expect(mkfifo(path, 0o600) == 0)
         let server = FakeServer(size: 1 << 20)
         let source = try ImportSource.open(path)
-        let task = Task { try await Importer(client: Client(caller: server), source: source, volume: server.volume).run() }
+        let task = Task {
+            try await Importer(client: Client(caller: server), source: source, volume: server.volume).run()
+        }
         try await Task.sleep(for: .milliseconds(50))
         task.cancel()
-        await #expect { try await limited(.seconds(5)) { try await task.value } } throws: { ($0 as? ClientError)?.code == .cancelled }
+        await #expect { try await limited(.seconds(5)) { try await task.value } } throws: {
+            ($0 as? ClientError)?.code == .cancelled
+        }
     }
 
     @Test(arguments: [0, 1, 70_001, 1 << 20])
@@ -203,7 +213,11 @@ struct ImportTests {
         var options = ImportOptions()
         options.memory = 1 << 20
         let importer = Importer(
-            client: Client(caller: server), source: try ImportSource.open(path), volume: server.volume, options: options)
+            client: Client(caller: server),
+            source: try ImportSource.open(path),
+            volume: server.volume,
+            options: options
+        )
         _ = try await limited { try await importer.run() }
         // Pieces are 64 chunks here, 256 KiB: four of them, and a page of the listing.
         #expect(server.state.withLock { $0.mostInFlight } <= 5)

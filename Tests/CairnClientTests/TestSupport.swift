@@ -38,7 +38,9 @@ struct Seeded: RandomNumberGenerator {
     mutating func bytes(_ count: Int) -> [UInt8] {
         [UInt8](unsafeUninitializedCapacity: (count + 7) / 8 * 8) { buffer, filled in
             let raw = UnsafeMutableRawBufferPointer(buffer)
-            for offset in stride(from: 0, to: count, by: 8) { raw.storeBytes(of: next(), toByteOffset: offset, as: UInt64.self) }
+            for offset in stride(from: 0, to: count, by: 8) {
+                raw.storeBytes(of: next(), toByteOffset: offset, as: UInt64.self)
+            }
             filled = count
         }
     }
@@ -50,7 +52,8 @@ func contents(_ path: String) throws -> [UInt8] { Array(try Data(contentsOf: URL
 
 /// Runs `body`, and gives up after a limit: a test that hangs is a test that failed.
 func limited<Value: Sendable>(
-    _ limit: Duration = .seconds(30), _ body: @escaping @Sendable () async throws -> Value
+    _ limit: Duration = .seconds(30),
+    _ body: @escaping @Sendable () async throws -> Value
 ) async throws -> Value {
     try await withThrowingTaskGroup(of: Value?.self) { group in
         group.addTask { try await body() }

@@ -68,7 +68,10 @@ extension ImportRun {
     /// Sends an upload. A token that the server does not take any more (the lease is over, the chunk was collected) is made up
     /// for by sending that chunk with its bytes; a second one in the same upload, by sending all of its named chunks so.
     private func upload(
-        _ draft: UploadDraft, of piece: ImportPiece, named: [Int: Fingerprint], isRepeated: Bool = false,
+        _ draft: UploadDraft,
+        of piece: ImportPiece,
+        named: [Int: Fingerprint],
+        isRepeated: Bool = false,
         then done: @escaping @Sendable () -> Void
     ) {
         var request = Wire.UploadBlockRequest()
@@ -98,7 +101,10 @@ extension ImportRun {
 
     /// Sends the lost chunks with their bytes, and then what is left of the upload.
     private func replace(
-        _ lost: [Int: Fingerprint], in draft: UploadDraft, of piece: ImportPiece, named: [Int: Fingerprint],
+        _ lost: [Int: Fingerprint],
+        in draft: UploadDraft,
+        of piece: ImportPiece,
+        named: [Int: Fingerprint],
         then done: @escaping @Sendable () -> Void
     ) {
         let packer = ChunkPacker(chunkSize: layout.chunkSize)
@@ -140,7 +146,9 @@ extension ImportRun {
 
     /// Makes a call of this run. An error that `recover` does not take ends the run.
     private func send<Message: WireRequest>(
-        _ request: Message, payload: [BufferSlice] = [], recover: @escaping @Sendable (ClientError) -> Bool = { _ in false },
+        _ request: Message,
+        payload: [BufferSlice] = [],
+        recover: @escaping @Sendable (ClientError) -> Bool = { _ in false },
         answered: @escaping @Sendable (Message.Response, BufferSlice?) throws(ClientError) -> Void
     ) {
         runner?.send(request, payload: payload, over: caller, recover: recover) {

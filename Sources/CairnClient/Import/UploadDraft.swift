@@ -36,12 +36,17 @@ struct UploadDraft: Sendable {
         let length = range.upperBound - range.lowerBound
         named += length
         blocks.append(
-            Wire.UploadBlock(offset: range.lowerBound, length: UInt32(length), source: .token(fingerprint.bytes)))
+            Wire.UploadBlock(offset: range.lowerBound, length: UInt32(length), source: .token(fingerprint.bytes))
+        )
     }
 
     /// A chunk with its bytes, compressed or not; `crc32c` is of the uncompressed ones.
     mutating func data(
-        _ range: Range<UInt64>, _ fingerprint: Fingerprint, codec: Wire.Codec, bytes: BufferSlice, crc32c: UInt32
+        _ range: Range<UInt64>,
+        _ fingerprint: Fingerprint,
+        codec: Wire.Codec,
+        bytes: BufferSlice,
+        crc32c: UInt32
     ) {
         let length = range.upperBound - range.lowerBound
         sent += length
@@ -54,7 +59,9 @@ struct UploadDraft: Sendable {
         blocks.append(block)
         if let last = payload.last, last.buffer === bytes.buffer, last.range.upperBound == bytes.range.lowerBound {
             payload[payload.count - 1] = BufferSlice(
-                buffer: last.buffer, range: last.range.lowerBound..<bytes.range.upperBound)
+                buffer: last.buffer,
+                range: last.range.lowerBound..<bytes.range.upperBound
+            )
         } else {
             payload.append(bytes)
         }
