@@ -6,7 +6,6 @@ func system(_ name: String, _ pkgConfig: String, _ apt: String) -> Target {
 }
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
-let systemPackage: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
 let collections: Target.Dependency = .product(name: "Collections", package: "swift-collections")
 
 // From the bottom up: imports run strictly towards the top of this list (README, "Where things are").
@@ -35,12 +34,13 @@ let targets: [Target] = [
     // Not a product: tools/compare/pollers builds and runs it.
     .executableTarget(name: "cairn-poll-bench", dependencies: ["CairnRPC", "CairnTransport", "CairnCrypto", "CairnCore", "CairnWire"]),
     .executableTarget(name: "cairnd", dependencies: ["CairnServer", argumentParser, logging]),
-    .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", argumentParser, systemPackage]),
+    .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", argumentParser]),
     .testTarget(name: "CairnCoreTests", dependencies: ["CairnCore"]),
     .testTarget(name: "CairnCryptoTests", dependencies: ["CairnCrypto"]),
     .testTarget(
         name: "CairnWireTests",
         dependencies: ["CairnWire", .product(name: "SwiftProtobuf", package: "swift-protobuf")]),
+    .testTarget(name: "CairnTransportTests", dependencies: ["CairnTransport", "CairnCrypto"]),
     .testTarget(name: "CairnRPCTests", dependencies: ["CairnRPC", "CairnCrypto"]),
     .testTarget(name: "CairnLogTests", dependencies: ["CairnLog"]),
     .testTarget(name: "CairnStoreTests", dependencies: ["CairnStore", "CairnCrypto"]),
@@ -60,7 +60,6 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
-        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
     ],
