@@ -1,18 +1,15 @@
 // swift-tools-version: 6.1
-import Foundation
 import PackageDescription
-
-let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().path
 
 func system(_ name: String, _ pkgConfig: String, _ apt: String) -> Target {
     .systemLibrary(name: name, pkgConfig: pkgConfig, providers: [.apt([apt])])
 }
 let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
-let systemPackage: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
 let collections: Target.Dependency = .product(name: "Collections", package: "swift-collections")
 
-let all: [Target] = [
+// From the bottom up: imports run strictly towards the top of this list (README, "Where things are").
+let targets: [Target] = [
     system("CProtobufC", "libprotobuf-c", "libprotobuf-c-dev"),
     system("COpenSSL", "openssl", "libssl-dev"),
     system("CLZ4", "liblz4", "liblz4-dev"),
@@ -34,8 +31,10 @@ let all: [Target] = [
     .target(name: "CairnService", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnStore", logging, collections]),
     .target(name: "CairnServer", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnRPC", "CairnService", logging]),
     .target(name: "CairnClient", dependencies: ["CLinuxFile", "CairnCore", "CairnCrypto", "CairnWire", "CairnRPC", logging, collections]),
+    // Not a product: tools/compare/pollers builds and runs it.
+    .executableTarget(name: "cairn-poll-bench", dependencies: ["CairnRPC", "CairnTransport", "CairnCrypto", "CairnCore", "CairnWire"]),
     .executableTarget(name: "cairnd", dependencies: ["CairnServer", argumentParser, logging]),
-    .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", argumentParser, systemPackage]),
+    .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", argumentParser]),
     .testTarget(name: "CairnCoreTests", dependencies: ["CairnCore"]),
     .testTarget(name: "CairnCryptoTests", dependencies: ["CairnCrypto"]),
     .testTarget(
@@ -61,20 +60,10 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
-        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
     ],
-    // While the spine is being built, only the targets whose folders exist are declared.
-    targets: all.filter { target in
-        FileManager.default.fileExists(atPath: "\(root)/Sources/\(target.name)")
-            || FileManager.default.fileExists(atPath: "\(root)/Tests/\(target.name)")
-    },
+    targets: targets,
     swiftLanguageModes: [.v6],
     cLanguageStandard: .c11
 )
-let declared = Set(package.targets.map(\.name))
-for target in package.targets {
-    target.dependencies.removeAll { if case .byNameItem(let name, _) = $0 { !declared.contains(name) } else { false } }
-}
-package.products.removeAll { !declared.contains($0.name) }

@@ -7,7 +7,9 @@ extension Client {
     ///   - target: a volume or a snapshot in progress; nil: whole chunks are staged for the account (SPEC U7).
     ///   - dataVersion: nil, or a precondition on what is replaced (SPEC U5).
     public func upload(
-        _ blocks: [BlockUpload], to target: BlockTarget?, dataVersion: DataVersion? = nil,
+        _ blocks: [BlockUpload],
+        to target: BlockTarget?,
+        dataVersion: DataVersion? = nil,
         durability: Durability = .durable
     ) async throws(ClientError) -> UploadResult {
         var request = Wire.UploadBlockRequest()
@@ -24,12 +26,19 @@ extension Client {
     ///   - known: tokens of chunks that the caller holds: they come back as `known`, without bytes (SPEC A4).
     /// - Throws: `damaged` where a checksum fits not.
     public func download(
-        _ ranges: [BlockRange], from target: BlockTarget, dataVersion: DataVersion? = nil, known: [Fingerprint] = []
+        _ ranges: [BlockRange],
+        from target: BlockTarget,
+        dataVersion: DataVersion? = nil,
+        known: [Fingerprint] = []
     ) async throws(ClientError) -> [DownloadedBlock] {
         let request = Wire.DownloadBlockRequest(
-            target: target.wire, dataVersion: dataVersion?.rawValue ?? 0,
-            ranges: ranges.map { Wire.ByteRange(offset: $0.offset, length: $0.length) }, acceptedCodecs: [.plain, .lz4],
-            knownTokens: known.map(\.bytes), checksumAlgorithm: .crc32c)
+            target: target.wire,
+            dataVersion: dataVersion?.rawValue ?? 0,
+            ranges: ranges.map { Wire.ByteRange(offset: $0.offset, length: $0.length) },
+            acceptedCodecs: [.plain, .lz4],
+            knownTokens: known.map(\.bytes),
+            checksumAlgorithm: .crc32c
+        )
         let (answer, payload) = try await caller.call(request)
         var reader = DownloadReader(answer, payload: payload, ranges: ranges)
         var blocks: [DownloadedBlock] = []
@@ -68,8 +77,10 @@ extension Client {
 extension Wire.ListBlocksRequest {
     static func page(_ token: [UInt8], of target: BlockTarget, in range: BlockRange?) -> Wire.ListBlocksRequest {
         Wire.ListBlocksRequest(
-            target: target.wire, range: range.map { Wire.ByteRange(offset: $0.offset, length: $0.length) },
-            page: Wire.PageRequest(limit: UInt32(Limits.blocksPerPage / 2), pageToken: token))
+            target: target.wire,
+            range: range.map { Wire.ByteRange(offset: $0.offset, length: $0.length) },
+            page: Wire.PageRequest(limit: UInt32(Limits.blocksPerPage / 2), pageToken: token)
+        )
     }
 }
 
@@ -78,7 +89,9 @@ enum QueryAnswer {
     static func bits(_ answer: Wire.QueryChunksResponse, count: Int) throws(ClientError) -> [Bool] {
         guard answer.present.count == (count + 7) / 8 else {
             throw ClientError(
-                .protocolViolation, "QueryChunks answered \(answer.present.count) bytes of bits for \(count) tokens")
+                .protocolViolation,
+                "QueryChunks answered \(answer.present.count) bytes of bits for \(count) tokens"
+            )
         }
         return (0..<count).map { answer.present[$0 / 8] >> UInt8($0 % 8) & 1 == 1 }
     }

@@ -7,7 +7,9 @@ extension Client {
     ///   - note: at most 1,024 bytes.
     ///   - tags: at most 64; keys 1–256 bytes, values at most 256 bytes.
     public func createSnapshot(
-        of volume: VolumeID, note: String = "", tags: [String: String] = [:]
+        of volume: VolumeID,
+        note: String = "",
+        tags: [String: String] = [:]
     ) async throws(ClientError) -> CreatedSnapshot {
         var request = Wire.CreateSnapshotRequest()
         request.volumeID = volume.bytes
@@ -20,7 +22,8 @@ extension Client {
     /// Deletes a snapshot, in progress or complete (SPEC S8).
     public func deleteSnapshot(_ id: SnapshotID) async throws(ClientError) {
         _ = try await caller.call(
-            Wire.DeleteSnapshotRequest(snapshotID: id.bytes, idempotencyKey: Contract.newKey()))
+            Wire.DeleteSnapshotRequest(snapshotID: id.bytes, idempotencyKey: Contract.newKey())
+        )
     }
 
     public func describeSnapshot(_ id: SnapshotID) async throws(ClientError) -> Snapshot {
@@ -31,7 +34,8 @@ extension Client {
     /// The snapshot's seal, asked for until the server has computed it (SPEC S6).
     /// - Parameter limit: how long to wait.
     /// - Throws: `timedOut` when it is still pending then.
-    public func seal(of id: SnapshotID, within limit: Duration = .seconds(60)) async throws(ClientError) -> Fingerprint {
+    public func seal(of id: SnapshotID, within limit: Duration = .seconds(60)) async throws(ClientError) -> Fingerprint
+    {
         let clock = ContinuousClock()
         let end = clock.now + limit
         var wait = Duration.milliseconds(50)
@@ -49,12 +53,17 @@ extension Client {
     ///   - tags: only snapshots that have all of these.
     ///   - state: only snapshots in this state; nil: any.
     public func snapshots(
-        of volume: VolumeID? = nil, tags: [String: String] = [:], state: SnapshotState? = nil
+        of volume: VolumeID? = nil,
+        tags: [String: String] = [:],
+        state: SnapshotState? = nil
     ) -> Pages<Snapshot> {
         Pages { [caller] (page: [UInt8]) async throws(ClientError) in
             let request = Wire.ListSnapshotsRequest(
                 page: Wire.PageRequest(limit: UInt32(Limits.pageItems), pageToken: page),
-                volumeID: volume?.bytes ?? [], tags: Tags.wire(tags), state: state?.wire ?? .unspecified)
+                volumeID: volume?.bytes ?? [],
+                tags: Tags.wire(tags),
+                state: state?.wire ?? .unspecified
+            )
             let answer = try await caller.call(request).0
             var items: [Snapshot] = []
             for snapshot in answer.snapshots { items.append(try Snapshot(snapshot)) }

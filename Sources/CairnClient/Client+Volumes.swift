@@ -5,8 +5,14 @@ extension Client {
     /// Makes a volume (SPEC V1).
     public func createVolume(_ new: NewVolume) async throws(ClientError) -> CreatedVolume {
         let request = Wire.CreateVolumeRequest(
-            size: new.size ?? 0, snapshotID: new.snapshot?.bytes ?? [], chunkSize: UInt32(new.chunkSize?.bytes ?? 0),
-            kind: new.kind.wire, affinity: new.affinity, tags: Tags.wire(new.tags), idempotencyKey: Contract.newKey())
+            size: new.size ?? 0,
+            snapshotID: new.snapshot?.bytes ?? [],
+            chunkSize: UInt32(new.chunkSize?.bytes ?? 0),
+            kind: new.kind.wire,
+            affinity: new.affinity,
+            tags: Tags.wire(new.tags),
+            idempotencyKey: Contract.newKey()
+        )
         return try CreatedVolume(try await caller.call(request).0)
     }
 
@@ -15,7 +21,11 @@ extension Client {
     public func deleteVolume(_ id: VolumeID, cancellingSnapshots: Bool = false) async throws(ClientError) {
         _ = try await caller.call(
             Wire.DeleteVolumeRequest(
-                volumeID: id.bytes, cancelSnapshots: cancellingSnapshots, idempotencyKey: Contract.newKey()))
+                volumeID: id.bytes,
+                cancelSnapshots: cancellingSnapshots,
+                idempotencyKey: Contract.newKey()
+            )
+        )
     }
 
     public func describeVolume(_ id: VolumeID) async throws(ClientError) -> Volume {
@@ -30,8 +40,10 @@ extension Client {
     public func volumes(tags: [String: String] = [:], state: VolumeState? = nil) -> Pages<Volume> {
         Pages { [caller] (page: [UInt8]) async throws(ClientError) in
             let request = Wire.ListVolumesRequest(
-                page: Wire.PageRequest(limit: UInt32(Limits.pageItems), pageToken: page), tags: Tags.wire(tags),
-                state: state?.wire ?? .unspecified)
+                page: Wire.PageRequest(limit: UInt32(Limits.pageItems), pageToken: page),
+                tags: Tags.wire(tags),
+                state: state?.wire ?? .unspecified
+            )
             let answer = try await caller.call(request).0
             var items: [Volume] = []
             for volume in answer.volumes { items.append(try Volume(volume)) }

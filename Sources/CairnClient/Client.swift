@@ -22,11 +22,15 @@ public final class Client: Sendable {
     /// Makes no connection yet: the first call does.
     /// - Throws: `configuration` where a file of the credentials is missing or no certificate or key.
     public init(
-        server: Endpoint, credentials: Credentials, options: ClientOptions = ClientOptions()
+        server: Endpoint,
+        credentials: Credentials,
+        options: ClientOptions = ClientOptions()
     ) throws(ClientError) {
         let files = TLSFiles(
-            authorities: [credentials.authorities], certificate: credentials.certificate,
-            privateKey: credentials.privateKey)
+            authorities: [credentials.authorities],
+            certificate: credentials.certificate,
+            privateKey: credentials.privateKey
+        )
         let tls: TLSContext
         do throws(TLSError) {
             tls = try TLSContext(.client, files: files)

@@ -37,6 +37,6 @@ public struct ClientOptions: Sendable {
 
     public init() {}
 
-    /// The connections that fill this machine: measured on 2 and 4 cores, more of them only cost memory.
-    public static func suggestedConnections(cores: Int) -> Int { cores >= 4 ? 4 : 2 }
+    /// Connections enough to keep this machine's cores busy with TLS: one for each core, from 2 to 4.
+    public static func suggestedConnections(cores: Int) -> Int { min(max(cores, 2), 4) }
 }

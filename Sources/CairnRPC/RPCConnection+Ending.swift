@@ -91,13 +91,13 @@ extension RPCConnection {
     }
 
     func beginRetirement(_ body: @escaping @Sendable () -> Void) {
-        guard !served.isEmpty else {
+        guard !served.isEmpty || awaitsDecision else {
             body()
             end(status: 0, detail: [])
             return
         }
         retireObservers.append(body)
-        guard !hasEnded else { return }
+        guard !hasEnded, !awaitsDecision else { return }
         sayGoAway()
         for id in served.keys.sorted() { peerGaveUp(id, .cancelled) }
     }

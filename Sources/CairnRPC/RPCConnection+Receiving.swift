@@ -88,12 +88,19 @@ extension RPCConnection: ConnectionOwner {
             return
         }
         session.deliberate()
+        awaitsDecision = true
         let applicant = Applicant(certificate: peerCertificate, hello: message, connection: self)
         authenticator?.authenticate(applicant) { admission in self.onLoop { $0.decided(admission) } }
     }
 
     private func decided(_ admission: Admission) {
-        guard session.phase == .admitting, !hasEnded else { return }
+        guard awaitsDecision else { return }
+        awaitsDecision = false
+        guard retireObservers.isEmpty else {
+            tellRetired()
+            return
+        }
+        guard !hasEnded else { return }
         switch admission {
         case .refuse(let status, let detail): end(status: status, detail: detail)
         case .accept(let context, let hello, let handler):

@@ -78,6 +78,8 @@ public final class RPCConnection: @unchecked Sendable {
     var marks = Deque<WriteMark>()
     /// Bytes of frames on their way that no call pays for.
     var reserveBytes = 0
+    /// The authenticator has not said yet what it thinks of the peer.
+    var awaitsDecision = false
     var isSettling = false
     var hasEnded = false
     var endError: RPCError?
@@ -153,7 +155,8 @@ public final class RPCConnection: @unchecked Sendable {
     public func cancel(_ token: CallToken) { onLoop { $0.giveUp(token, .cancelled) } }
 
     /// Takes no more calls from the peer, cancels those under way, and calls `body` on the loop when the last of them has ended
-    /// and nothing more can come of them (SPEC C5); then closes. Also after the connection's end: its calls may go on.
+    /// and nothing more can come of them (SPEC C5); then closes. Also after the connection's end: its calls may go on. A connection
+    /// that is still being authenticated counts as under way until the authenticator has decided: it may itself wait for an older one.
     public func retire(then body: @escaping @Sendable () -> Void) { onLoop { $0.beginRetirement(body) } }
     /// Finishes what is in flight, in both directions, and closes. The peer is told to make no new calls.
     public func drain() { onLoop { $0.beginDrain() } }

@@ -23,7 +23,9 @@ extension Service {
                 let preparation = UploadPreparation(
                     chunkSize: volume.chunkSize, volumeSize: volume.size, payload: payload,
                     holds: { (try? hint.holdsChunk(account: context.account, $0)) ?? false })
-                let changes = try preparation.changes(of: plan)
+                let tokens = TokenResolution(
+                    store: self.store, home: shard, account: context.account, chunkSize: volume.chunkSize, volumeSize: volume.size)
+                let changes = try tokens.resolve(try preparation.changes(of: plan))
                 try context.checkWanted()
                 self.commit(changes, of: volume, request, on: shard, context, answer)
             } catch { answer(.failure(error)) }

@@ -82,7 +82,7 @@ struct SealWalk {
 
     /// Nil when told to stop.
     func seal(stopping isStopped: () -> Bool) throws(StoreError) -> Fingerprint? {
-        var seal = Seal(size: snapshot.size, chunkSize: snapshot.chunkSize)
+        var seal = SealBuilder(size: snapshot.size, chunkSize: snapshot.chunkSize)
         let end = ChunkIndex(snapshot.chunkSize.count(for: snapshot.size))
         var position = ChunkIndex(0)
         var sealed: UInt64 = 0
@@ -92,18 +92,18 @@ struct SealWalk {
             let (entries, next) = try shard.makeView().blocks(
                 of: snapshot.lineage, at: snapshot.version, in: position..<end, limit: Self.step)
             for entry in entries {
-                seal.append(zeros: entry.chunk.rawValue - sealed)
+                seal.add(zeros: entry.chunk.rawValue - sealed)
                 switch entry.state {
-                case .data(let fingerprint?): seal.append(fingerprint)
-                case .data(nil): seal.append(try fingerprintOfParts(entry.chunk))
-                case .zeros, .hole: seal.append(zeros: 1)
+                case .data(let fingerprint?): seal.add(fingerprint)
+                case .data(nil): seal.add(try fingerprintOfParts(entry.chunk))
+                case .zeros, .hole: seal.add(zeros: 1)
                 }
                 sealed = entry.chunk.rawValue + 1
             }
             guard let next else { break }
             position = next
         }
-        seal.append(zeros: end.rawValue - sealed)
+        seal.add(zeros: end.rawValue - sealed)
         return seal.finish()
     }
 

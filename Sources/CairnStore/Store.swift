@@ -59,6 +59,13 @@ public final class Store: Sendable {
     /// - Throws: `.notAStore`, `.locked`, `.newerFormat`, `.damaged`, `.io`, `.full`.
     public static func open(at folder: String, _ options: StoreOptions = StoreOptions()) throws(StoreError) -> Store {
         let header = try StoreHeader.read(from: folder)
+        // The log keeps segments back for recovery and for freeing space: less would be full from the start.
+        let least = UInt64(header.shardCount) * leastSegments * header.segmentBytes
+        if let capacity = options.capacityBytes, capacity < least {
+            throw StoreError(
+                .invalid,
+                "a capacity of \(ByteCount.text(capacity)) is too little for \(header.shardCount) shards: at least \(ByteCount.text(least))")
+        }
         let lock = try FolderLock(folder)
         var shards: [Shard] = []
         do throws(StoreError) {
@@ -78,6 +85,9 @@ public final class Store: Sendable {
         for shard in shards { shard.close() }
         lock.release()
     }
+
+    /// Segments that a shard needs to work with a capacity: its reserve, the open one and the next, and some for data.
+    private static let leastSegments: UInt64 = 8
 
     private static func shardFolder(_ folder: String, _ index: ShardIndex) -> String {
         let number = String(index.rawValue)

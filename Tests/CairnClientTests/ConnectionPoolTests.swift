@@ -21,7 +21,8 @@ final class FakeLink: Link {
     var isOpen: Bool { state.withLock { $0.isOpen } }
     var peerHello: [UInt8] { [] }
     func start(
-        _ request: Request, completion: @escaping @Sendable (Result<Answer, RPCError>) -> Void
+        _ request: Request,
+        completion: @escaping @Sendable (Result<Answer, RPCError>) -> Void
     ) -> @Sendable () -> Void {
         behaviour(request, completion)
         return {
@@ -108,7 +109,9 @@ struct ConnectionPoolTests {
         let pool = ConnectionPool(options: Self.options(2)) { (_: [UInt8]) async throws(RPCError) -> any Link in
             throw RPCError(.unreachable, delivery: .notSent, text: "connection refused")
         }
-        await #expect { try await limited(.seconds(20)) { try await pool.call(Wire.GetServerFactsRequest()).0 } } throws: {
+        await #expect {
+            try await limited(.seconds(20)) { try await pool.call(Wire.GetServerFactsRequest()).0 }
+        } throws: {
             ($0 as? ClientError)?.code == .unreachable
         }
     }
@@ -140,7 +143,9 @@ struct ConnectionPoolTests {
         // The call's way to cancel it is noted just after it began.
         try await Task.sleep(for: .milliseconds(20))
         task.cancel()
-        await #expect { try await limited { try await task.value } } throws: { ($0 as? ClientError)?.code == .cancelled }
+        await #expect { try await limited { try await task.value } } throws: {
+            ($0 as? ClientError)?.code == .cancelled
+        }
         #expect(link.cancels.load(ordering: .relaxed) == 1)
     }
 
@@ -151,7 +156,9 @@ struct ConnectionPoolTests {
             try? await Task.sleep(for: .seconds(3))
             throw RPCError(.unreachable, delivery: .notSent)
         }
-        await #expect { try await limited(.seconds(2)) { try await pool.call(Wire.GetServerFactsRequest()).0 } } throws: {
+        await #expect {
+            try await limited(.seconds(2)) { try await pool.call(Wire.GetServerFactsRequest()).0 }
+        } throws: {
             ($0 as? ClientError)?.code == .timedOut
         }
     }

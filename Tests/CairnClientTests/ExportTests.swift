@@ -22,7 +22,10 @@ struct ExportTests {
     }
 
     static func run(
-        _ server: FakeServer, to target: ExportTarget, snapshot: Bool = false, options: ExportOptions = ExportOptions()
+        _ server: FakeServer,
+        to target: ExportTarget,
+        snapshot: Bool = false,
+        options: ExportOptions = ExportOptions()
     ) async throws -> ExportSummary {
         let origin = snapshot ? BlockTarget.snapshot(server.snapshot) : .volume(server.volume)
         let exporter = Exporter(client: Client(caller: server), from: origin, to: target, options: options)
@@ -34,7 +37,9 @@ struct ExportTests {
         bytes.withUnsafeBytes { bytes in
             for start in stride(from: 0, to: bytes.count, by: chunk) {
                 let end = min(start + chunk, bytes.count)
-                builder.add(SHA256.hash(UnsafeRawBufferPointer(rebasing: bytes[start..<end]), padding: chunk - (end - start)))
+                builder.add(
+                    SHA256.hash(UnsafeRawBufferPointer(rebasing: bytes[start..<end]), padding: chunk - (end - start))
+                )
             }
         }
         return builder.finish()
@@ -95,7 +100,9 @@ struct ExportTests {
         let folder = TemporaryFolder()
         let held = try FileSink(folder.file("out"), size: 4096, replaces: false)
         let server = Self.filled()
-        await #expect { try await Self.run(server, to: .path(folder.file("out"))) } throws: { ($0 as? ClientError)?.errno == EBUSY }
+        await #expect { try await Self.run(server, to: .path(folder.file("out"))) } throws: {
+            ($0 as? ClientError)?.errno == EBUSY
+        }
         withExtendedLifetime(held) {}
     }
 
@@ -157,7 +164,9 @@ struct ExportTests {
             _ = read(file, &byte, 1)
             close(file)
         }
-        await #expect { try await Self.run(Self.filled(), to: .path(path)) } throws: { ($0 as? ClientError)?.errno == EPIPE }
+        await #expect { try await Self.run(Self.filled(), to: .path(path)) } throws: {
+            ($0 as? ClientError)?.errno == EPIPE
+        }
     }
 
     @Test func aPipeWithoutAReaderCanBeGivenUp() async throws {
@@ -165,17 +174,24 @@ struct ExportTests {
         let path = folder.file("pipe")
         #expect(mkfifo(path, 0o600) == 0)
         let server = Self.filled()
-        let task = Task { try await Exporter(client: Client(caller: server), from: .volume(server.volume), to: .path(path)).run() }
+        let task = Task {
+            try await Exporter(client: Client(caller: server), from: .volume(server.volume), to: .path(path)).run()
+        }
         try await Task.sleep(for: .milliseconds(50))
         task.cancel()
-        await #expect { try await limited(.seconds(10)) { try await task.value } } throws: { ($0 as? ClientError)?.code == .cancelled }
+        await #expect { try await limited(.seconds(10)) { try await task.value } } throws: {
+            ($0 as? ClientError)?.code == .cancelled
+        }
     }
 
     @Test func cancellingLeavesThePartialFile() async throws {
         let folder = TemporaryFolder()
         let server = Self.filled()
         let exporter = Exporter(
-            client: Client(caller: server), from: .volume(server.volume), to: .path(folder.file("out")))
+            client: Client(caller: server),
+            from: .volume(server.volume),
+            to: .path(folder.file("out"))
+        )
         let task = Task { try await exporter.run() }
         while exporter.progress.done == 0, exporter.progress.total == nil { await Task.yield() }
         task.cancel()

@@ -10,7 +10,11 @@ import Synchronization
 /// One volume in memory behind the calls of a transfer: enough of a server to drive the client's logic, and strict about
 /// what it is sent.
 final class FakeServer: Caller {
-    enum Chunk: Equatable { case zeros, data(Fingerprint), patched([UInt8]) }
+    enum Chunk: Equatable {
+        case zeros
+        case data(Fingerprint)
+        case patched([UInt8])
+    }
     struct State {
         var size: UInt64
         var chunks: [UInt64: Chunk] = [:]
@@ -58,7 +62,8 @@ final class FakeServer: Caller {
 
     @discardableResult
     func start(
-        _ call: OutgoingCall, completion: @escaping @Sendable (Result<Answer, ClientError>) -> Void
+        _ call: OutgoingCall,
+        completion: @escaping @Sendable (Result<Answer, ClientError>) -> Void
     ) -> any Cancellable {
         let ticket = Ticket(completion)
         let busy = state.withLock { state in
@@ -88,7 +93,9 @@ final class FakeServer: Caller {
     }
 
     private func handle(
-        _ method: Wire.Method, _ message: [UInt8], _ payload: [UInt8]
+        _ method: Wire.Method,
+        _ message: [UInt8],
+        _ payload: [UInt8]
     ) throws -> (message: [UInt8], payload: [UInt8]) {
         switch method {
         case .getServerFacts:
@@ -154,7 +161,9 @@ final class FakeServer: Caller {
                 }
                 answer.blocks.append(block)
             }
-            if let last = chunks.last, chunks.count == state.pageItems { answer.nextPageToken = Array("\(last + 1)".utf8) }
+            if let last = chunks.last, chunks.count == state.pageItems {
+                answer.nextPageToken = Array("\(last + 1)".utf8)
+            }
             return answer
         }
     }
@@ -184,7 +193,8 @@ final class FakeServer: Caller {
             var answer = Wire.UploadBlockResponse()
             var end: UInt64 = 0
             for (index, block) in request.blocks.enumerated() {
-                guard block.offset >= end, block.offset + UInt64(block.length) <= state.size, block.length % 512 == 0 else {
+                guard block.offset >= end, block.offset + UInt64(block.length) <= state.size, block.length % 512 == 0
+                else {
                     throw CallError(.invalidArgument, "order or range", blockIndex: index)
                 }
                 end = block.offset + UInt64(block.length)
@@ -198,7 +208,11 @@ final class FakeServer: Caller {
     }
 
     private func apply(
-        _ block: Wire.UploadBlock, _ index: Int, _ payload: [UInt8], _ at: inout Int, _ state: inout State
+        _ block: Wire.UploadBlock,
+        _ index: Int,
+        _ payload: [UInt8],
+        _ at: inout Int,
+        _ state: inout State
     ) throws -> Fingerprint? {
         let chunk = chunkSize.chunk(at: block.offset).rawValue
         let isWhole = chunkSize.remainder(of: block.offset) == 0 && Int(block.length) == length(of: chunk, state.size)
@@ -216,12 +230,16 @@ final class FakeServer: Caller {
             state.chunks[chunk] = .data(fingerprint)
             return fingerprint
         case .payloadLength(let count):
-            guard isWhole, at + Int(count) <= payload.count else { throw CallError(.invalidArgument, "whole chunks only here") }
+            guard isWhole, at + Int(count) <= payload.count else {
+                throw CallError(.invalidArgument, "whole chunks only here")
+            }
             var bytes = Array(payload[at..<at + Int(count)])
             at += Int(count)
             if block.codec == .lz4 {
                 var raw = [UInt8](repeating: 0, count: chunkSize.bytes)
-                let isGood = bytes.withUnsafeBytes { from in raw.withUnsafeMutableBytes { LZ4.decompress(from, into: $0) } }
+                let isGood = bytes.withUnsafeBytes { from in
+                    raw.withUnsafeMutableBytes { LZ4.decompress(from, into: $0) }
+                }
                 guard isGood, Int(block.length) == chunkSize.bytes else { throw CallError(.invalidArgument, "LZ4") }
                 bytes = raw
             }

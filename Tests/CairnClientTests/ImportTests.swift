@@ -13,14 +13,18 @@ struct ImportTests {
     }
 
     static func run(_ source: ImportSource, into server: FakeServer) async throws -> ImportSummary {
-        try await limited { try await Importer(client: Client(caller: server), source: source, volume: server.volume).run() }
+        try await limited {
+            try await Importer(client: Client(caller: server), source: source, volume: server.volume).run()
+        }
     }
 
     @Test func anImageBecomesTheVolume() async throws {
         let folder = TemporaryFolder()
         var random = Seeded(1)
         let size = 3 << 20
-        let image = random.bytes(300 * Self.chunk) + [UInt8](repeating: 0, count: 100 * Self.chunk) + random.text(200 * Self.chunk)
+        let image =
+            random.bytes(300 * Self.chunk) + [UInt8](repeating: 0, count: 100 * Self.chunk)
+            + random.text(200 * Self.chunk)
         let path = try folder.sparse("image", size: UInt64(size), [8192: image])
         let server = FakeServer(size: UInt64(size))
         let summary = try await Self.run(path, into: server)
@@ -77,20 +81,27 @@ struct ImportTests {
         #expect(summary.progress.deduplicated == UInt64(997 * Self.chunk))
     }
 
-    @Test func aLostLeaseIsMadeUpFor() async throws {
+    @Test(arguments: [2, 40])
+    func lostLeasesAreMadeUpFor(every: Int) async throws {
         let folder = TemporaryFolder()
         var random = Seeded(5)
         let image = random.text(40 * Self.chunk)
         let server = FakeServer(size: 1 << 20)
         let path = try folder.sparse("image", size: 1 << 20, [0: image])
         let lost = image.withUnsafeBytes { bytes in
-            stride(from: 0, to: image.count, by: 2 * Self.chunk).map {
+            stride(from: 0, to: image.count, by: every * Self.chunk).map {
                 fingerprint(UnsafeRawBufferPointer(rebasing: bytes[$0..<$0 + Self.chunk]))
             }
         }
+        // The others are there: named, not sent.
+        for chunk in 0..<40 where chunk % every != 0 {
+            server.place(Array(image[chunk * Self.chunk..<(chunk + 1) * Self.chunk]), at: UInt64(100 + chunk))
+        }
         server.state.withLock { $0.lostLeases = Set(lost) }
-        _ = try await Self.run(path, into: server)
+        let summary = try await Self.run(path, into: server)
         #expect(server.content == (try contents(path)))
+        #expect(summary.progress.transferred + summary.progress.deduplicated == UInt64(40 * Self.chunk))
+        if every == 40 { #expect(summary.progress.transferred == UInt64(Self.chunk), "only what was lost") }
     }
 
     @Test(arguments: [1, 511, 512, 4095, 4097, 1_000_001])
@@ -122,7 +133,9 @@ struct ImportTests {
         let folder = TemporaryFolder()
         let path = try folder.sparse("image", size: (1 << 20) + 1, [:])
         let server = FakeServer(size: 1 << 20)
-        await #expect { try await Self.run(path, into: server) } throws: { ($0 as? ClientError)?.code == .invalidRequest }
+        await #expect { try await Self.run(path, into: server) } throws: {
+            ($0 as? ClientError)?.code == .invalidRequest
+        }
         #expect(server.state.withLock { $0.uploads } == 0)
     }
 
@@ -143,10 +156,14 @@ struct ImportTests {
         #expect(mkfifo(path, 0o600) == 0)
         let server = FakeServer(size: 1 << 20)
         let source = try ImportSource.open(path)
-        let task = Task { try await Importer(client: Client(caller: server), source: source, volume: server.volume).run() }
+        let task = Task {
+            try await Importer(client: Client(caller: server), source: source, volume: server.volume).run()
+        }
         try await Task.sleep(for: .milliseconds(50))
         task.cancel()
-        await #expect { try await limited(.seconds(5)) { try await task.value } } throws: { ($0 as? ClientError)?.code == .cancelled }
+        await #expect { try await limited(.seconds(5)) { try await task.value } } throws: {
+            ($0 as? ClientError)?.code == .cancelled
+        }
     }
 
     @Test(arguments: [0, 1, 70_001, 1 << 20])
@@ -196,7 +213,11 @@ struct ImportTests {
         var options = ImportOptions()
         options.memory = 1 << 20
         let importer = Importer(
-            client: Client(caller: server), source: try ImportSource.open(path), volume: server.volume, options: options)
+            client: Client(caller: server),
+            source: try ImportSource.open(path),
+            volume: server.volume,
+            options: options
+        )
         _ = try await limited { try await importer.run() }
         // Pieces are 64 chunks here, 256 KiB: four of them, and a page of the listing.
         #expect(server.state.withLock { $0.mostInFlight } <= 5)

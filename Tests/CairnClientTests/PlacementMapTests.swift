@@ -42,8 +42,14 @@ struct PlacementMapTests {
     }
 
     @Test(arguments: [
-        [BlockDescription(offset: 8192, length: 4096, state: .data), BlockDescription(offset: 4096, length: 4096, state: .data)],
-        [BlockDescription(offset: 0, length: 8192, state: .zeros), BlockDescription(offset: 4096, length: 4096, state: .data)],
+        [
+            BlockDescription(offset: 8192, length: 4096, state: .data),
+            BlockDescription(offset: 4096, length: 4096, state: .data),
+        ],
+        [
+            BlockDescription(offset: 0, length: 8192, state: .zeros),
+            BlockDescription(offset: 4096, length: 4096, state: .data),
+        ],
         [BlockDescription(offset: 40960, length: 4096, state: .data)],
         [BlockDescription(offset: .max - 100, length: 4096, state: .data)],
         [BlockDescription(offset: 0, length: 0, state: .data)],
@@ -78,7 +84,9 @@ struct ClaimTableTests {
         let second = Waiter()
         let chunk = SHA256.hash([1])
         let other = SHA256.hash([2])
-        let claims = [table.claim(chunk, waiter: first), table.claim(chunk, waiter: first), table.claim(chunk, waiter: second)]
+        let claims = [
+            table.claim(chunk, waiter: first), table.claim(chunk, waiter: first), table.claim(chunk, waiter: second),
+        ]
         #expect(claims == [true, false, false])
         let isFirst = table.claim(other, waiter: second)
         #expect(isFirst)

@@ -19,17 +19,30 @@ struct RetryPolicyTests {
         let lost = RPCError(.connectionLost, delivery: .unknown)
         #expect(decide(lost) == .again(after: .milliseconds(50), sameInstance: true))
         #expect(decide(lost, repeatable: false) == .giveUp)
-        #expect(decide(RPCError(.connectionLost, delivery: .notSent), repeatable: false) == .again(after: .milliseconds(50), sameInstance: false))
-        #expect(decide(RPCError(.goingAway, delivery: .notSent), repeatable: false) == .again(after: .milliseconds(50), sameInstance: false))
+        #expect(
+            decide(RPCError(.connectionLost, delivery: .notSent), repeatable: false)
+                == .again(after: .milliseconds(50), sameInstance: false)
+        )
+        #expect(
+            decide(RPCError(.goingAway, delivery: .notSent), repeatable: false)
+                == .again(after: .milliseconds(50), sameInstance: false)
+        )
     }
 
     @Test func theServersWordDecides() {
         #expect(decide(answered(CallError(.invalidVolumeID))) == .giveUp)
         #expect(decide(answered(CallError(.dataLoss))) == .giveUp)
         #expect(decide(answered(CallError(.unavailable))) == .again(after: .milliseconds(50), sameInstance: false))
-        #expect(decide(answered(CallError(.throttled, retryAfter: .seconds(7)))) == .again(after: .seconds(7), sameInstance: false))
+        #expect(
+            decide(answered(CallError(.throttled, retryAfter: .seconds(7))))
+                == .again(after: .seconds(7), sameInstance: false)
+        )
         let refused = CallError(.authenticationFailure)
-        #expect(decide(RPCError(.refused, delivery: .notSent, status: refused.status.rawValue, detail: refused.detail.encode())) == .giveUp)
+        #expect(
+            decide(
+                RPCError(.refused, delivery: .notSent, status: refused.status.rawValue, detail: refused.detail.encode())
+            ) == .giveUp
+        )
     }
 
     @Test(arguments: [RPCError.Code.cancelled, .deadlineExceeded, .insecure, .tooLarge, .protocolViolation])

@@ -10,7 +10,8 @@ struct ClientCommandTests {
 
     @Test(arguments: [
         ["volume", "create", "--size", "20Gx"], ["volume", "show", "vol-1"], ["import", "x"],
-        ["import", "x", "--new", "--volume", volume], ["import", "-", "--new"], ["import", "x", "--volume", volume, "--size", "1G"],
+        ["import", "x", "--new", "--volume", volume], ["import", "-", "--new"],
+        ["import", "x", "--volume", volume, "--size", "1G"],
         ["import", "x", "--volume", volume, "--verify"], ["export", volume, "x", "--verify"], ["export", "x", "y"],
         ["status", "--server", "a:b"], ["status", "--timeout", "never"], ["status", "--connections", "65"],
         ["volume", "create", "--chunk-size", "5KiB"], ["volume", "list", "--tag", "x"],
@@ -20,7 +21,9 @@ struct ClientCommandTests {
     }
 
     @Test func everyCommandHasHelp() throws {
-        for command in [["volume", "create"], ["snapshot", "show"], ["import"], ["export"], ["status"], ["pki", "list"], []] {
+        for command in [
+            ["volume", "create"], ["snapshot", "show"], ["import"], ["export"], ["status"], ["pki", "list"], [],
+        ] {
             let outcome = try CairnCommand.run(command + ["--help"])
             #expect(outcome.status == 0 && outcome.output.contains("USAGE"))
         }
@@ -28,7 +31,9 @@ struct ClientCommandTests {
     }
 
     @Test func errorsAreJSONOnDemand() throws {
-        let outcome = try CairnCommand.run(["status", "--json", "--server", "127.0.0.1:1", "--identity", "/nowhere/app"])
+        let outcome = try CairnCommand.run([
+            "status", "--json", "--server", "127.0.0.1:1", "--identity", "/nowhere/app",
+        ])
         #expect(outcome.status == 78 && outcome.output.isEmpty)
         #expect(outcome.errors.contains("\"reason\" : \"CONFIGURATION\""))
     }

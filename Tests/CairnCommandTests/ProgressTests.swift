@@ -16,14 +16,25 @@ struct ProgressTests {
 
     @Test func aWideLineShowsEverything() {
         let line = ProgressLine.render(
-            Self.progress(done: 5 << 30, of: 20 << 30), verb: "import", rate: 512 * 1024 * 1024, width: 200)
+            Self.progress(done: 5 << 30, of: 20 << 30),
+            verb: "import",
+            rate: 512 * 1024 * 1024,
+            width: 200
+        )
         #expect(
-            line == "import  [#####---------------]   25 %  512 MiB/s  ETA 0:30  sent 512 MiB  deduplicated 1.00 GiB  zero 100 MiB")
+            line
+                == "import  [#####---------------]   25 %  512 MiB/s  ETA 0:30  sent 512 MiB  deduplicated 1.00 GiB  zero 100 MiB"
+        )
     }
 
     @Test(arguments: 1...150)
     func itNeverWraps(width: Int) {
-        let line = ProgressLine.render(Self.progress(done: 1 << 30, of: 20 << 30), verb: "import", rate: 1e9, width: width)
+        let line = ProgressLine.render(
+            Self.progress(done: 1 << 30, of: 20 << 30),
+            verb: "import",
+            rate: 1e9,
+            width: width
+        )
         #expect(line.count <= max(width - 1, 10))
         #expect(line.hasPrefix("import"))
     }
@@ -34,16 +45,25 @@ struct ProgressTests {
     }
 
     @Test func exportsReceive() {
-        #expect(ProgressLine.render(Self.progress(done: 1, of: 1), verb: "export", rate: 1, width: 120).contains("received 512 MiB"))
+        #expect(
+            ProgressLine.render(Self.progress(done: 1, of: 1), verb: "export", rate: 1, width: 120).contains(
+                "received 512 MiB"
+            )
+        )
     }
 
-    @Test(arguments: [(0.2, "0:01"), (59.5, "1:00"), (725, "12:05"), (10_927, "3:02:07"), (1e9, "--:--"), (.infinity, "--:--")])
+    @Test(arguments: [
+        (0.2, "0:01"), (59.5, "1:00"), (725, "12:05"), (10_927, "3:02:07"), (1e9, "--:--"), (.infinity, "--:--"),
+    ])
     func clocks(seconds: Double, text: String) { #expect(ProgressLine.clock(seconds) == text) }
 
-    @Test(arguments: [
-        (0, "0 B"), (998, "998 B"), (1000, "0.98 KiB"), (1536, "1.50 KiB"), (10 << 20, "10.0 MiB"), (999 << 20, "999 MiB"),
-        (1000 << 20, "0.98 GiB"), (UInt64.max, "16384 PiB"),
-    ] as [(UInt64, String)])
+    @Test(
+        arguments: [
+            (0, "0 B"), (998, "998 B"), (1000, "0.98 KiB"), (1536, "1.50 KiB"), (10 << 20, "10.0 MiB"),
+            (999 << 20, "999 MiB"),
+            (1000 << 20, "0.98 GiB"), (UInt64.max, "16384 PiB"),
+        ] as [(UInt64, String)]
+    )
     func shortSizes(bytes: UInt64, text: String) { #expect(ProgressLine.short(bytes) == text) }
 
     @Test func theRateFollowsSlowly() {

@@ -5,7 +5,9 @@ import Testing
 @testable import cairn
 
 struct SettingsTests {
-    func merge(flags: Settings = Settings(), environment: [String: String] = [:], file: String = "") throws -> Settings.Merged {
+    func merge(flags: Settings = Settings(), environment: [String: String] = [:], file: String = "") throws
+        -> Settings.Merged
+    {
         try Settings.merge([
             flags, Settings(environment: environment), Settings(file: file, name: "config", home: "/home/me"),
         ])
@@ -19,7 +21,8 @@ struct SettingsTests {
                   identity=~/pki/app
 
                 timeout = 2m
-                """)
+                """
+        )
         #expect(merged.server == "store:7440" && merged.timeout == "2m" && merged.connections == nil)
         #expect(merged.credentials == Credentials(identity: "/home/me/pki/app"))
         #expect(merged.credentials.certificate == "/home/me/pki/app.crt")
@@ -31,17 +34,23 @@ struct SettingsTests {
         var flags = Settings()
         flags.server = "flag"
         let merged = try merge(
-            flags: flags, environment: ["CAIRN_SERVER": "environment", "CAIRN_KEY": "k", "CAIRN_CA": ""],
-            file: "server = file\nidentity = dir/name\n")
+            flags: flags,
+            environment: ["CAIRN_SERVER": "environment", "CAIRN_KEY": "k", "CAIRN_CA": ""],
+            file: "server = file\nidentity = dir/name\n"
+        )
         #expect(merged.server == "flag")
-        #expect(merged.credentials == Credentials(certificate: "dir/name.crt", privateKey: "k", authorities: "dir/ca.crt"))
+        #expect(
+            merged.credentials == Credentials(certificate: "dir/name.crt", privateKey: "k", authorities: "dir/ca.crt")
+        )
     }
 
     @Test func anIdentityBeatsWeakerFiles() throws {
         var flags = Settings()
         flags.identity = "name"
         let merged = try merge(flags: flags, environment: ["CAIRN_SERVER": "s", "CAIRN_CERT": "other.crt"])
-        #expect(merged.credentials == Credentials(certificate: "name.crt", privateKey: "name.key", authorities: "ca.crt"))
+        #expect(
+            merged.credentials == Credentials(certificate: "name.crt", privateKey: "name.key", authorities: "ca.crt")
+        )
     }
 
     @Test(arguments: ["server", "server =", "sever = x", "server = a\nserver = b"])

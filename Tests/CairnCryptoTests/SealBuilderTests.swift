@@ -32,7 +32,9 @@ struct SealBuilderTests {
         #expect(builder.finish() == Self.defined(size: size, leaves: leaves))
     }
 
-    @Test(arguments: [(0, 1, 0), (3, 256, 5), (1, 512, 0), (0, 65536, 1), (255, 66_000, 300), (256, 131_072, 0), (0, 256, 0)])
+    @Test(arguments: [
+        (0, 1, 0), (3, 256, 5), (1, 512, 0), (0, 65536, 1), (255, 66_000, 300), (256, 131_072, 0), (0, 256, 0),
+    ])
     func runsOfZerosAreLikeSingleOnes(before: Int, zeros: Int, after: Int) {
         let zero = ZeroChunk.fingerprint(Self.chunkSize)
         let data = { (index: Int) in SHA256.hash([UInt8(index & 255), UInt8(index >> 8)]) }

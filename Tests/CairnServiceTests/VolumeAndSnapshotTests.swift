@@ -68,10 +68,10 @@ import Testing
         for part in 0..<20 { try write(noise(512, seed: UInt64(part)), 65536 + part * 1024) }
         let snapshot = try harness.call(harness.service.createSnapshot, Wire.CreateSnapshotRequest(volumeID: volume)).snapshotID
         try harness.write(noise(512, seed: 99), at: 65536, to: volume)
-        var seal = Seal(size: UInt64(content.count), chunkSize: ChunkSize(bytes: 65536)!)
+        var seal = SealBuilder(size: UInt64(content.count), chunkSize: ChunkSize(bytes: 65536)!)
         for start in stride(from: 0, to: content.count, by: 65536) {
             let chunk = Array(content[start..<min(start + 65536, content.count)])
-            seal.append(chunk.withUnsafeBytes { SHA256.hash($0, padding: 65536 - chunk.count) })
+            seal.add(chunk.withUnsafeBytes { SHA256.hash($0, padding: 65536 - chunk.count) })
         }
         let expected = seal.finish().bytes
         let deadline = Date() + 20

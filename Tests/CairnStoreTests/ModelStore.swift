@@ -73,8 +73,8 @@ struct ModelContent {
     }
 
     var seal: Fingerprint {
-        var seal = Seal(size: size, chunkSize: chunkSize)
-        for chunk in 0..<chunkCount { seal.append(fingerprint(of: chunk)) }
+        var seal = SealBuilder(size: size, chunkSize: chunkSize)
+        for chunk in 0..<chunkCount { seal.add(fingerprint(of: chunk)) }
         return seal.finish()
     }
 }

@@ -140,6 +140,57 @@ struct UploadTests {
         #expect(try await caller.download(other, 3 * 65536..<4 * 65536) == Array(bytes[2 * chunk..<3 * chunk]))
     }
 
+    @Test("V10, A1: a chunk that lies on another shard is uploaded by its token, as noise, text and a shorter last one")
+    func tokensAcrossShards() async throws {
+        let caller = try await server.connect(freshAccount())
+        let size = (1 << 20) + 512
+        let source = try await caller.createVolume(size: UInt64(size)).volumeID
+        let bytes = Content.noise(53, 2 * chunk) + Content.text(54, size - 2 * chunk)
+        let tokens = try await caller.upload(source, .plain(0, bytes)).chunks.map(\.token)
+        var shards: Set<ShardIndex> = []
+        for _ in 0..<8 {
+            let target = try await caller.createVolume(size: UInt64(size)).volumeID
+            shards.insert(UUID128(bytes: target)!.shard)
+            let uploads = tokens.enumerated().map { index, token in
+                Upload.token(UInt64(index * chunk), token, length: UInt32(min(chunk, size - index * chunk)))
+            }
+            #expect(try await caller.upload(target, uploads).chunks.map(\.token) == tokens)
+            #expect(try await caller.download(target, 0..<UInt64(size)) == bytes)
+            let snapshot = try await caller.createSnapshot(target).snapshotID
+            #expect(try await caller.seal(snapshot) == Content.seal(bytes, chunkSize: chunk))
+        }
+        #expect(shards.count == 2)
+    }
+
+    @Test("U1: a token of another chunk size, or of more data than the volume's last chunk has room for, is refused")
+    func tokensThatDoNotFit() async throws {
+        let caller = try await server.connect(freshAccount())
+        let key = Array("together".utf8)
+        for affinity in [key, []] {
+            let small = try await caller.createVolume(chunkSize: 4096, affinity: affinity).volumeID
+            let large = try await caller.createVolume(chunkSize: 65536, affinity: affinity).volumeID
+            let short = try await caller.createVolume(size: (1 << 20) + 512, affinity: affinity).volumeID
+            let (little, much) = (Content.noise(55, 4096), Content.noise(56, chunk))
+            try await caller.upload(small, .plain(0, little))
+            try await caller.upload(large, .plain(0, much))
+            for (target, upload) in [
+                (large, .token(65536, Content.token(little, chunkSize: 4096))), (small, .token(8192, Content.token(much), length: 4096)),
+                (short, .token(1 << 20, Content.token(much), length: 512)),
+            ] as [([UInt8], Upload)] {
+                let error = try await failure { try await caller.upload(target, .zeros(0, 512), upload) }
+                #expect(error.reason == .invalidChunkToken)
+                #expect(error.blockIndex == 1)
+            }
+            // Zeros beyond the volume's end are no data: the same token.
+            let padded = Content.noise(57, 512) + [UInt8](repeating: 0, count: chunk - 512)
+            try await caller.upload(large, .plain(2 * 65536, padded))
+            try await caller.upload(short, .token(1 << 20, Content.token(padded), length: 512))
+            #expect(try await caller.download(short, 1 << 20..<(1 << 20) + 512) == Content.noise(57, 512))
+            _ = try await caller.call(Wire.ResizeVolumeRequest(volumeID: short, size: 2 << 20))
+            #expect(try await caller.download(short, 1 << 20..<2 << 20) == padded + [UInt8](repeating: 0, count: 15 * chunk))
+        }
+    }
+
     @Test("U1: a token that the account does not have is INVALID_CHUNK_TOKEN, naming the block")
     func unknownTokens() async throws {
         let good = Upload.plain(0, Content.noise(40, 512))

@@ -13,7 +13,8 @@ extension ClientError {
         case .deadlineExceeded: self.init(.timedOut, "no answer in time")
         case .unreachable: self.init(.unreachable, failure.text.isEmpty ? "the server cannot be reached" : failure.text)
         case .insecure: self.init(.insecure, failure.text.isEmpty ? "TLS failed" : failure.text)
-        case .connectionLost, .goingAway: self.init(.connectionLost, failure.text.isEmpty ? "the connection was lost" : failure.text)
+        case .connectionLost, .goingAway:
+            self.init(.connectionLost, failure.text.isEmpty ? "the connection was lost" : failure.text)
         case .tooLarge: self.init(.invalidRequest, failure.text.isEmpty ? "the request is too large" : failure.text)
         case .protocolViolation: self.init(.protocolViolation, failure.description)
         }

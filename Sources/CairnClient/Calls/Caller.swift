@@ -23,7 +23,8 @@ protocol Caller: AnyObject, Sendable {
     /// Begins a call. `completion` is called exactly once, on any thread, also after a cancel; it must not block.
     @discardableResult
     func start(
-        _ call: OutgoingCall, completion: @escaping @Sendable (Result<Answer, ClientError>) -> Void
+        _ call: OutgoingCall,
+        completion: @escaping @Sendable (Result<Answer, ClientError>) -> Void
     ) -> any Cancellable
 }
 
@@ -31,12 +32,19 @@ extension Caller {
     /// Begins a typed call.
     @discardableResult
     func start<Message: WireRequest>(
-        _ request: Message, payload: [BufferSlice] = [], repeatable: Bool = true, limit: Duration? = nil,
+        _ request: Message,
+        payload: [BufferSlice] = [],
+        repeatable: Bool = true,
+        limit: Duration? = nil,
         completion: @escaping @Sendable (Result<(Message.Response, BufferSlice?), ClientError>) -> Void
     ) -> any Cancellable {
         let call = OutgoingCall(
-            method: UInt32(Message.method.rawValue), message: request.encode(), payload: payload,
-            repeatable: repeatable, limit: limit)
+            method: UInt32(Message.method.rawValue),
+            message: request.encode(),
+            payload: payload,
+            repeatable: repeatable,
+            limit: limit
+        )
         return start(call) { result in
             completion(result.flatMap { answer in AnswerDecoding.decode(Message.self, answer) })
         }
@@ -44,7 +52,10 @@ extension Caller {
 
     /// Makes a typed call. Cancelling the task cancels the call.
     func call<Message: WireRequest>(
-        _ request: Message, payload: [BufferSlice] = [], repeatable: Bool = true, limit: Duration? = nil
+        _ request: Message,
+        payload: [BufferSlice] = [],
+        repeatable: Bool = true,
+        limit: Duration? = nil
     ) async throws(ClientError) -> (Message.Response, BufferSlice?) {
         let cell = CancelCell()
         let result = await withTaskCancellationHandler {
@@ -52,7 +63,8 @@ extension Caller {
                 cell.hold(
                     start(request, payload: payload, repeatable: repeatable, limit: limit) {
                         continuation.resume(returning: $0)
-                    })
+                    }
+                )
             }
         } onCancel: {
             cell.cancel()
@@ -63,12 +75,15 @@ extension Caller {
 
 enum AnswerDecoding {
     static func decode<Message: WireRequest>(
-        _: Message.Type, _ answer: Answer
+        _: Message.Type,
+        _ answer: Answer
     ) -> Result<(Message.Response, BufferSlice?), ClientError> {
         do throws(WireError) {
             return .success((try Message.Response.decode(answer.message), answer.payload))
         } catch {
-            return .failure(ClientError(.protocolViolation, "the answer to \(Message.method.name) is malformed: \(error)"))
+            return .failure(
+                ClientError(.protocolViolation, "the answer to \(Message.method.name) is malformed: \(error)")
+            )
         }
     }
 }

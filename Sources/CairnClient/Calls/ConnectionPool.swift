@@ -55,7 +55,8 @@ final class ConnectionPool: Caller {
 
     @discardableResult
     func start(
-        _ call: OutgoingCall, completion: @escaping @Sendable (Result<Answer, ClientError>) -> Void
+        _ call: OutgoingCall,
+        completion: @escaping @Sendable (Result<Answer, ClientError>) -> Void
     ) -> any Cancellable {
         let deadline = ConnectionPool.now() + (call.limit ?? options.callLimit).wholeNanoseconds
         let pending = PendingCall(call, deadline: deadline, completion: completion)
@@ -117,8 +118,11 @@ extension ConnectionPool {
     private func send(_ pending: PendingCall, over link: any Link, slot: Int) {
         let attempt = pending.attempt
         let request = Request(
-            method: pending.call.method, message: pending.call.message, payload: pending.call.payload,
-            timeout: max(pending.remaining(), .milliseconds(1)))
+            method: pending.call.method,
+            message: pending.call.message,
+            payload: pending.call.payload,
+            timeout: max(pending.remaining(), .milliseconds(1))
+        )
         let cancel = link.start(request) { [weak self] result in
             self?.ended(pending, slot: slot, result)
         }
@@ -136,8 +140,13 @@ extension ConnectionPool {
     private func failed(_ pending: PendingCall, slot: Int, _ failure: RPCError) {
         guard !pending.isEnded else { return }
         let decision = options.retry.decide(
-            failure, attempt: pending.countFailure(), repeatable: pending.call.repeatable, dice: .random(in: 0..<1))
-        guard case .again(let wait, let sameInstance) = decision, wait < pending.remaining(), !isHopeless(failure) else {
+            failure,
+            attempt: pending.countFailure(),
+            repeatable: pending.call.repeatable,
+            dice: .random(in: 0..<1)
+        )
+        guard case .again(let wait, let sameInstance) = decision, wait < pending.remaining(), !isHopeless(failure)
+        else {
             return pending.finish(.failure(ClientError(failure)))
         }
         if sameInstance { pending.bind(to: slot) }

@@ -11,7 +11,8 @@ protocol Link: AnyObject, Sendable {
     var peerHello: [UInt8] { get }
     /// Makes a call; `completion` is called once and must not block. The answer cancels the call.
     func start(
-        _ request: Request, completion: @escaping @Sendable (Result<Answer, RPCError>) -> Void
+        _ request: Request,
+        completion: @escaping @Sendable (Result<Answer, RPCError>) -> Void
     ) -> @Sendable () -> Void
     func onClose(_ body: @escaping @Sendable (RPCError?) -> Void)
     func close()
@@ -19,7 +20,8 @@ protocol Link: AnyObject, Sendable {
 
 extension RPCConnection: Link {
     func start(
-        _ request: Request, completion: @escaping @Sendable (Result<Answer, RPCError>) -> Void
+        _ request: Request,
+        completion: @escaping @Sendable (Result<Answer, RPCError>) -> Void
     ) -> @Sendable () -> Void {
         let token = call(request, completion: completion)
         return { [weak self] in self?.cancel(token) }
@@ -41,7 +43,11 @@ enum Links {
         return { (instance: [UInt8]) async throws(RPCError) -> any Link in
             let hello = Wire.Hello(protocolVersion: 1, agent: options.agent, instanceID: instance)
             return try await RPCConnection.connect(
-                to: endpoint, tls: tls, hello: hello.encode(), configuration: agreed)
+                to: endpoint,
+                tls: tls,
+                hello: hello.encode(),
+                configuration: agreed
+            )
         }
     }
 }

@@ -26,7 +26,9 @@ final class PendingCall: Cancellable, Sendable {
     private let completion: @Sendable (Result<Answer, ClientError>) -> Void
 
     init(
-        _ call: OutgoingCall, deadline: UInt64, completion: @escaping @Sendable (Result<Answer, ClientError>) -> Void
+        _ call: OutgoingCall,
+        deadline: UInt64,
+        completion: @escaping @Sendable (Result<Answer, ClientError>) -> Void
     ) {
         self.call = call
         self.deadline = deadline

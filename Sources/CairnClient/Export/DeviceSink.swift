@@ -17,7 +17,9 @@ final class DeviceSink: ExportSink {
         do throws(SystemError) {
             // O_EXCL on a block device: not while it is mounted.
             let file = try OpenFile.open(path, OpenFile.readWrite | O_EXCL)
-            guard try file.size() >= size else { throw SystemError(errno: ENOSPC, operation: "the device is too small") }
+            guard try file.size() >= size else {
+                throw SystemError(errno: ENOSPC, operation: "the device is too small")
+            }
             writer = RandomWriter(file, path: path, name: path)
         } catch {
             throw error.target(path)

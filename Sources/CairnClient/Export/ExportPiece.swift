@@ -57,7 +57,9 @@ final class ExportPiece: @unchecked Sendable {
         var filled = 0
         var tokens: [UInt64: Fingerprint] = [:]
         while let part = try reader.next() {
-            if case .known = part.content { throw ClientError(.protocolViolation, "a download skips what was asked for") }
+            if case .known = part.content {
+                throw ClientError(.protocolViolation, "a download skips what was asked for")
+            }
             try part.unpack(into: UnsafeMutableRawBufferPointer(rebasing: buffer.memory[filled..<filled + part.length]))
             filled += part.length
             tokens[part.offset] = part.token

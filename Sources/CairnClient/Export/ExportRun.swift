@@ -25,8 +25,13 @@ final class ExportRun: Sendable {
     private let runnerCell = Mutex<PieceRunner?>(nil)
 
     init(
-        target: BlockTarget, isImmutable: Bool, layout: PieceLayout, sink: any ExportSink, counter: TransferCounter,
-        caller: any Caller, memory: Int
+        target: BlockTarget,
+        isImmutable: Bool,
+        layout: PieceLayout,
+        sink: any ExportSink,
+        counter: TransferCounter,
+        caller: any Caller,
+        memory: Int
     ) {
         self.target = target
         self.isImmutable = isImmutable
@@ -77,7 +82,8 @@ final class ExportRun: Sendable {
                 end = known
                 break
             }
-            let range = max(allocated, end)..<min(max(allocated, end) + UInt64(layout.chunkSize.bytes), layout.volumeSize)
+            let range =
+                max(allocated, end)..<min(max(allocated, end) + UInt64(layout.chunkSize.bytes), layout.volumeSize)
             switch map.take(range)[0] {
             case .hole, .zeros: break
             case .chunk(let fingerprint): chunks.append(ExportPiece.Chunk(range: range, expected: fingerprint))

@@ -51,7 +51,9 @@ final class RandomWriter: Sendable {
 
     func write(at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws(ClientError) {
         do throws(SystemError) {
-            let isAligned = Int(offset) % RandomWriter.alignment == 0 && Int(bitPattern: bytes.baseAddress) % RandomWriter.alignment == 0
+            let isAligned =
+                Int(offset) % RandomWriter.alignment == 0
+                && Int(bitPattern: bytes.baseAddress) % RandomWriter.alignment == 0
             let whole = bytes.count / RandomWriter.alignment * RandomWriter.alignment
             guard let direct, isAligned, whole > 0 else { return try file.write(at: offset, bytes) }
             try direct.write(at: offset, UnsafeRawBufferPointer(rebasing: bytes[..<whole]))

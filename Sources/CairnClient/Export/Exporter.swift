@@ -56,7 +56,12 @@ public final class Exporter: Sendable {
     private let counter = TransferCounter()
 
     /// - Parameter origin: a volume or a snapshot, not a snapshot's token.
-    public init(client: Client, from origin: BlockTarget, to target: ExportTarget, options: ExportOptions = ExportOptions()) {
+    public init(
+        client: Client,
+        from origin: BlockTarget,
+        to target: ExportTarget,
+        options: ExportOptions = ExportOptions()
+    ) {
         self.client = client
         self.origin = origin
         self.target = target
@@ -82,18 +87,32 @@ public final class Exporter: Sendable {
         let facts = try await facts()
         let sink = try openSink(size: facts.size)
         let layout = PieceLayout(
-            chunkSize: facts.chunkSize, volumeSize: facts.size, chunksPerCall: limits.maxBlocksPerCall)
+            chunkSize: facts.chunkSize,
+            volumeSize: facts.size,
+            chunksPerCall: limits.maxBlocksPerCall
+        )
         counter.update { $0.total = facts.size }
         let run = ExportRun(
-            target: origin, isImmutable: facts.isImmutable, layout: layout, sink: sink, counter: counter,
-            caller: client.caller, memory: options.memory)
+            target: origin,
+            isImmutable: facts.isImmutable,
+            layout: layout,
+            sink: sink,
+            counter: counter,
+            caller: client.caller,
+            memory: options.memory
+        )
         try await run.run(workers: options.workers ?? Threads.processors)
         let seal = run.seal
         let check = try await compare(seal, with: facts)
         try sink.finish()
         return ExportSummary(
-            progress: counter.value, size: facts.size, chunkSize: facts.chunkSize, seal: seal, sealCheck: check,
-            duration: clock.now - begin)
+            progress: counter.value,
+            size: facts.size,
+            chunkSize: facts.chunkSize,
+            seal: seal,
+            sealCheck: check,
+            duration: clock.now - begin
+        )
     }
 
     private func facts() async throws(ClientError) -> Facts {
@@ -104,8 +123,11 @@ public final class Exporter: Sendable {
         case .snapshot(let id):
             let snapshot = try await client.describeSnapshot(id)
             return Facts(
-                size: snapshot.size, chunkSize: snapshot.chunkSize, isImmutable: snapshot.state == .complete,
-                seal: snapshot.seal)
+                size: snapshot.size,
+                chunkSize: snapshot.chunkSize,
+                isImmutable: snapshot.state == .complete,
+                seal: snapshot.seal
+            )
         case .snapshotToken:
             throw ClientError(.invalidRequest, "an export needs a volume's or snapshot's ID")
         }
@@ -116,7 +138,11 @@ public final class Exporter: Sendable {
         switch try? OpenFile.open(path, OpenFile.pathOnly).kind() {
         case .blockDevice:
             guard options.replaces else {
-                throw ClientError(.target, "\(path) is a block device, and would be overwritten", errno: OpenFile.existsError)
+                throw ClientError(
+                    .target,
+                    "\(path) is a block device, and would be overwritten",
+                    errno: OpenFile.existsError
+                )
             }
             return try DeviceSink(path, size: size)
         case .stream: return StreamSink(path)

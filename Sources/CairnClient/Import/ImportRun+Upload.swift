@@ -66,17 +66,25 @@ extension ImportRun {
     }
 
     /// Sends an upload. A token that the server does not take any more (the lease is over, the chunk was collected) is made up
-    /// for by sending all of the upload's named chunks with their bytes: that can happen once.
+    /// for by sending that chunk with its bytes; a second one in the same upload, by sending all of its named chunks so.
     private func upload(
-        _ draft: UploadDraft, of piece: ImportPiece, named: [Int: Fingerprint], then done: @escaping @Sendable () -> Void
+        _ draft: UploadDraft,
+        of piece: ImportPiece,
+        named: [Int: Fingerprint],
+        isRepeated: Bool = false,
+        then done: @escaping @Sendable () -> Void
     ) {
         var request = Wire.UploadBlockRequest()
         request.target = BlockTarget.volume(volume).wire
         request.durability = .durable
         request.blocks = draft.blocks
         send(request, payload: draft.payload) { (error: ClientError) -> Bool in
-            guard error.answer?.reason == .invalidChunkToken, !named.isEmpty else { return false }
-            self.runner?.add { self.replace(draft, of: piece, named: named, then: done) }
+            guard let answer = error.answer, answer.reason == .invalidChunkToken, !named.isEmpty else { return false }
+            let refused = answer.blockIndex.flatMap { $0 < draft.blocks.count ? draft.blocks[$0].offset : nil }
+            let lost = isRepeated ? named : named.filter { piece.chunks[$0.key].lowerBound == refused }
+            self.runner?.add {
+                self.replace(lost.isEmpty ? named : lost, in: draft, of: piece, named: named, then: done)
+            }
             return true
         } answered: { (answer: Wire.UploadBlockResponse, _) throws(ClientError) in
             try draft.check(answer)
@@ -91,17 +99,24 @@ extension ImportRun {
         }
     }
 
+    /// Sends the lost chunks with their bytes, and then what is left of the upload.
     private func replace(
-        _ draft: UploadDraft, of piece: ImportPiece, named: [Int: Fingerprint], then done: @escaping @Sendable () -> Void
+        _ lost: [Int: Fingerprint],
+        in draft: UploadDraft,
+        of piece: ImportPiece,
+        named: [Int: Fingerprint],
+        then done: @escaping @Sendable () -> Void
     ) {
         let packer = ChunkPacker(chunkSize: layout.chunkSize)
         var bytes = UploadDraft()
-        for (chunk, fingerprint) in named.sorted(by: { $0.key < $1.key }) {
+        for (chunk, fingerprint) in lost.sorted(by: { $0.key < $1.key }) {
             packer.pack(chunk, of: piece, fingerprint, into: &bytes)
         }
+        let rest = draft.without(Set(lost.keys.map { piece.chunks[$0].lowerBound }))
+        let stillNamed = named.filter { lost[$0.key] == nil }
         upload(bytes, of: piece, named: [:]) {
-            let rest = draft.withoutTokens
-            if rest.isEmpty { done() } else { self.upload(rest, of: piece, named: [:], then: done) }
+            guard !rest.isEmpty else { return done() }
+            self.upload(rest, of: piece, named: stillNamed, isRepeated: true, then: done)
         }
     }
 
@@ -131,7 +146,9 @@ extension ImportRun {
 
     /// Makes a call of this run. An error that `recover` does not take ends the run.
     private func send<Message: WireRequest>(
-        _ request: Message, payload: [BufferSlice] = [], recover: @escaping @Sendable (ClientError) -> Bool = { _ in false },
+        _ request: Message,
+        payload: [BufferSlice] = [],
+        recover: @escaping @Sendable (ClientError) -> Bool = { _ in false },
         answered: @escaping @Sendable (Message.Response, BufferSlice?) throws(ClientError) -> Void
     ) {
         runner?.send(request, payload: payload, over: caller, recover: recover) {

@@ -24,7 +24,11 @@ final class ImportRun: Sendable {
     private let runnerCell = Mutex<PieceRunner?>(nil)
 
     init(
-        source: ImportSource, volume: VolumeID, layout: PieceLayout, counter: TransferCounter, caller: any Caller,
+        source: ImportSource,
+        volume: VolumeID,
+        layout: PieceLayout,
+        counter: TransferCounter,
+        caller: any Caller,
         memory: Int
     ) {
         self.source = source
@@ -160,14 +164,19 @@ final class ImportRun: Sendable {
     }
 
     private func fill(
-        _ buffer: Buffer, _ range: Range<Int>, stored: Int, at offset: UInt64
+        _ buffer: Buffer,
+        _ range: Range<Int>,
+        stored: Int,
+        at offset: UInt64
     ) throws(ClientError) {
         let wanted = max(0, min(range.upperBound, stored) - range.lowerBound)
         let target = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[range])
         let read: Int
         do throws(SystemError) {
             read = try source.file.read(
-                at: offset + UInt64(range.lowerBound), into: UnsafeMutableRawBufferPointer(rebasing: target[0..<wanted]))
+                at: offset + UInt64(range.lowerBound),
+                into: UnsafeMutableRawBufferPointer(rebasing: target[0..<wanted])
+            )
         } catch {
             throw error.source(source.name)
         }

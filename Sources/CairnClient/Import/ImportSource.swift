@@ -136,6 +136,9 @@ struct SourceCursor {
     }
 
     static func tooLong(_ name: String, volume: UInt64) -> ClientError {
-        ClientError(.invalidRequest, "\(name) is longer than the volume's \(ByteCount.text(volume)): resize the volume first")
+        ClientError(
+            .invalidRequest,
+            "\(name) is longer than the volume's \(ByteCount.text(volume)): resize the volume first"
+        )
     }
 }

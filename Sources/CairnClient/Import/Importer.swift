@@ -61,15 +61,29 @@ public final class Importer: Sendable {
             throw SourceCursor.tooLong(source.name, volume: target.size)
         }
         let layout = PieceLayout(
-            chunkSize: target.chunkSize, volumeSize: target.size,
-            chunksPerCall: min(facts.maxBlocksPerCall, facts.maxTokensPerCall))
+            chunkSize: target.chunkSize,
+            volumeSize: target.size,
+            chunksPerCall: min(facts.maxBlocksPerCall, facts.maxTokensPerCall)
+        )
         counter.update { $0.total = target.size }
         let run = ImportRun(
-            source: source, volume: volume, layout: layout, counter: counter, caller: client.caller, memory: options.memory)
+            source: source,
+            volume: volume,
+            layout: layout,
+            counter: counter,
+            caller: client.caller,
+            memory: options.memory
+        )
         try await run.run(workers: options.workers ?? Threads.processors)
         let end = run.sourceEnd
         return ImportSummary(
-            progress: counter.value, volumeSize: target.size, chunkSize: target.chunkSize, sourceBytes: end, padding: ImportSource.padded(end) - end, seal: run.seal,
-            duration: clock.now - begin)
+            progress: counter.value,
+            volumeSize: target.size,
+            chunkSize: target.chunkSize,
+            sourceBytes: end,
+            padding: ImportSource.padded(end) - end,
+            seal: run.seal,
+            duration: clock.now - begin
+        )
     }
 }

@@ -36,12 +36,17 @@ struct UploadDraft: Sendable {
         let length = range.upperBound - range.lowerBound
         named += length
         blocks.append(
-            Wire.UploadBlock(offset: range.lowerBound, length: UInt32(length), source: .token(fingerprint.bytes)))
+            Wire.UploadBlock(offset: range.lowerBound, length: UInt32(length), source: .token(fingerprint.bytes))
+        )
     }
 
     /// A chunk with its bytes, compressed or not; `crc32c` is of the uncompressed ones.
     mutating func data(
-        _ range: Range<UInt64>, _ fingerprint: Fingerprint, codec: Wire.Codec, bytes: BufferSlice, crc32c: UInt32
+        _ range: Range<UInt64>,
+        _ fingerprint: Fingerprint,
+        codec: Wire.Codec,
+        bytes: BufferSlice,
+        crc32c: UInt32
     ) {
         let length = range.upperBound - range.lowerBound
         sent += length
@@ -54,7 +59,9 @@ struct UploadDraft: Sendable {
         blocks.append(block)
         if let last = payload.last, last.buffer === bytes.buffer, last.range.upperBound == bytes.range.lowerBound {
             payload[payload.count - 1] = BufferSlice(
-                buffer: last.buffer, range: last.range.lowerBound..<bytes.range.upperBound)
+                buffer: last.buffer,
+                range: last.range.lowerBound..<bytes.range.upperBound
+            )
         } else {
             payload.append(bytes)
         }
@@ -72,11 +79,11 @@ struct UploadDraft: Sendable {
 }
 
 extension UploadDraft {
-    /// The same upload, but for the chunks that it names by token.
-    var withoutTokens: UploadDraft {
+    /// The same upload, but for the chunks at these offsets, which it names by token.
+    func without(_ offsets: Set<UInt64>) -> UploadDraft {
         var rest = self
-        rest.blocks.removeAll { if case .token = $0.source { true } else { false } }
-        rest.named = 0
+        for block in blocks where offsets.contains(block.offset) { rest.named -= UInt64(block.length) }
+        rest.blocks.removeAll { offsets.contains($0.offset) }
         return rest
     }
 }

@@ -72,7 +72,10 @@ public struct UploadResult: Sendable, Hashable {
         var tokens: [UInt64: Fingerprint] = [:]
         for chunk in wire.chunks {
             tokens[chunk.offset] = try Contract.require(
-                Fingerprint(bytes: chunk.token), "token", in: "the answer to UploadBlock")
+                Fingerprint(bytes: chunk.token),
+                "token",
+                in: "the answer to UploadBlock"
+            )
         }
         self.tokens = tokens
         superseded = wire.superseded
@@ -131,8 +134,12 @@ public struct BlockDescription: Sendable, Hashable {
     init(_ wire: Wire.BlockDescription) {
         let state: State = wire.state == .hole ? .hole : wire.state == .zeros ? .zeros : .data
         self.init(
-            offset: wire.offset, length: UInt64(wire.length), state: state, token: Fingerprint(bytes: wire.token),
-            owner: wire.owner)
+            offset: wire.offset,
+            length: UInt64(wire.length),
+            state: state,
+            token: Fingerprint(bytes: wire.token),
+            owner: wire.owner
+        )
     }
 }
 

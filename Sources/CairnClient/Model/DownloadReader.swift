@@ -117,8 +117,12 @@ struct DownloadReader {
             covered = 0
         }
         return DownloadPart(
-            offset: wire.offset, length: Int(wire.length), content: try content(of: wire),
-            crc32c: wire.checksum?.crc32c, token: Fingerprint(bytes: wire.token))
+            offset: wire.offset,
+            length: Int(wire.length),
+            content: try content(of: wire),
+            crc32c: wire.checksum?.crc32c,
+            token: Fingerprint(bytes: wire.token)
+        )
     }
 
     private mutating func content(of wire: Wire.DownloadedBlock) throws(ClientError) -> DownloadPart.Content {
@@ -127,7 +131,9 @@ struct DownloadReader {
         case .zeros: return .zeros
         case .known: return .known
         case .payloadLength(let length):
-            guard let payload, Int(length) <= payload.count - payloadAt else { throw violation("names more bytes than it has") }
+            guard let payload, Int(length) <= payload.count - payloadAt else {
+                throw violation("names more bytes than it has")
+            }
             let bytes = payload.part(payloadAt..<payloadAt + Int(length))
             payloadAt += Int(length)
             switch wire.codec {

@@ -64,13 +64,18 @@ enum Threads {
         }
         let start = Unmanaged.passRetained(Start(name: name, body: body))
         var thread = pthread_t()
-        let result = pthread_create(&thread, nil, { raw in
-            let start = Unmanaged<Start>.fromOpaque(raw!).takeRetainedValue()
-            // Linux cuts nothing, but refuses names beyond 15 bytes.
-            cairn_name_this_thread(start.name)
-            start.body()
-            return nil
-        }, start.toOpaque())
+        let result = pthread_create(
+            &thread,
+            nil,
+            { raw in
+                let start = Unmanaged<Start>.fromOpaque(raw!).takeRetainedValue()
+                // Linux cuts nothing, but refuses names beyond 15 bytes.
+                cairn_name_this_thread(start.name)
+                start.body()
+                return nil
+            },
+            start.toOpaque()
+        )
         guard result == 0 else {
             start.release()
             return false

@@ -122,7 +122,8 @@ final class OpenFile: Sendable {
 
     /// Reads what a pipe has; 0 at its end, nil when nothing came within `milliseconds`.
     func readStream(
-        into target: UnsafeMutableRawBufferPointer, within milliseconds: Int32
+        into target: UnsafeMutableRawBufferPointer,
+        within milliseconds: Int32
     ) throws(SystemError) -> Int? {
         guard try isReady(POLLIN, within: milliseconds) else { return nil }
         let count = Glibc.read(descriptor, target.baseAddress, target.count)
@@ -179,7 +180,12 @@ extension OpenFile {
     /// Makes a range read as zeros and gives its space back. False where the file system or device cannot.
     func punch(_ range: Range<UInt64>) throws(SystemError) -> Bool {
         // FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE.
-        while cairn_fallocate(descriptor, 0x01 | 0x02, off_t(range.lowerBound), off_t(range.upperBound - range.lowerBound)) != 0 {
+        while cairn_fallocate(
+            descriptor,
+            0x01 | 0x02,
+            off_t(range.lowerBound),
+            off_t(range.upperBound - range.lowerBound)
+        ) != 0 {
             if errno == EINTR { continue }
             if errno == ENOTSUP || errno == EINVAL || errno == ENODEV { return false }
             throw SystemError(errno: errno, operation: "fallocate")

@@ -16,7 +16,9 @@ extension PieceRunner {
     /// Makes a typed call of this run. An error, of the call or thrown by `answered`, ends the run unless `recover` takes it.
     /// Both are called on the connection's loop, and not once the run has ended.
     func send<Message: WireRequest>(
-        _ request: Message, payload: [BufferSlice] = [], over caller: any Caller,
+        _ request: Message,
+        payload: [BufferSlice] = [],
+        over caller: any Caller,
         recover: @escaping @Sendable (ClientError) -> Bool = { _ in false },
         answered: @escaping @Sendable (Exchange<Message>) throws(ClientError) -> Void
     ) {
@@ -31,7 +33,8 @@ extension PieceRunner {
                     let received = raw.message.count + (raw.payload?.count ?? 0) + PieceRunner.frameHeaderBytes
                     let answer = try AnswerDecoding.decode(Message.self, raw).get()
                     try answered(
-                        Exchange(answer: answer.0, payload: answer.1, sent: sent, received: UInt64(received)))
+                        Exchange(answer: answer.0, payload: answer.1, sent: sent, received: UInt64(received))
+                    )
                 } catch {
                     if !recover(error) { self.fail(error) }
                 }

@@ -84,7 +84,9 @@ struct PlacementMap {
         case .zeros: return .zeros
         case .data:
             // A token is one chunk's.
-            guard let token = block.token, block.offset == start, block.offset + block.length == end else { return .unknown }
+            guard let token = block.token, block.offset == start, block.offset + block.length == end else {
+                return .unknown
+            }
             return .chunk(token)
         }
     }

@@ -15,7 +15,8 @@ struct ExportCommand: ServiceCommand {
               cairn export snap-… disk.img
               cairn export snap-… /dev/vg0/restored --force
               cairn export snap-… - | gzip > disk.img.gz
-            """)
+            """
+    )
 
     @Argument(help: ArgumentHelp("What to write.", valueName: "snap-…|vol-…"))
     var origin: OriginArgument
@@ -32,7 +33,9 @@ struct ExportCommand: ServiceCommand {
     @OptionGroup var connection: ConnectionOptions
 
     func validate() throws {
-        if verify, case .volume = origin.target { throw ValidationError("--verify is for snapshots: a volume has no seal.") }
+        if verify, case .volume = origin.target {
+            throw ValidationError("--verify is for snapshots: a volume has no seal.")
+        }
     }
 
     var interruptedHint: String? {
@@ -44,10 +47,18 @@ struct ExportCommand: ServiceCommand {
         options.replaces = force
         if verify { options.sealLimit = .seconds(60) }
         let exporter = Exporter(
-            client: client, from: origin.target, to: target == "-" ? .standardOutput : .path(target), options: options)
+            client: client,
+            from: origin.target,
+            to: target == "-" ? .standardOutput : .path(target),
+            options: options
+        )
         let summary: ExportSummary
         do throws(ClientError) {
-            summary = try await ProgressDisplay.during("export", quiet: connection.json, progress: { exporter.progress }) {
+            summary = try await ProgressDisplay.during(
+                "export",
+                quiet: connection.json,
+                progress: { exporter.progress }
+            ) {
                 () async throws(ClientError) in try await exporter.run()
             }
         } catch {

@@ -14,7 +14,8 @@ struct ImportCommand: ServiceCommand {
               cairn import disk.img --new --snapshot
               cairn import /dev/vg0/root --volume vol-…
               zcat disk.img.gz | cairn import - --new --size 20GiB
-            """)
+            """
+    )
 
     @Argument(help: "A file, a block device, a named pipe, or - for standard input.", completion: .file())
     var source: String
@@ -46,10 +47,14 @@ struct ImportCommand: ServiceCommand {
 
     func validate() throws {
         guard new != (volume != nil) else { throw ValidationError("Give either --volume vol-… or --new.") }
-        if !new, size != nil || name != nil || options.chunkSize != nil || options.affinity != nil || !options.tag.isEmpty {
+        if !new,
+            size != nil || name != nil || options.chunkSize != nil || options.affinity != nil || !options.tag.isEmpty
+        {
             throw ValidationError("--size, --name, --chunk-size, --affinity and --tag are for --new.")
         }
-        if !snapshot, verify || !description.isEmpty { throw ValidationError("--verify and --description are for --snapshot.") }
+        if !snapshot, verify || !description.isEmpty {
+            throw ValidationError("--verify and --description are for --snapshot.")
+        }
         if source == "-", new, size == nil { throw ValidationError("Standard input needs --size for the new volume.") }
     }
 
@@ -65,7 +70,9 @@ struct ImportCommand: ServiceCommand {
             try await transfer(opened, to: target, client)
         } catch {
             // The user cannot know the volume that this command made.
-            if new, !connection.json { Output.printError("What was sent is kept: go on with cairn import \(source) --volume \(target)") }
+            if new, !connection.json {
+                Output.printError("What was sent is kept: go on with cairn import \(source) --volume \(target)")
+            }
             throw error
         }
     }
@@ -87,7 +94,11 @@ struct ImportCommand: ServiceCommand {
 
     private func transfer(_ opened: ImportSource, to target: VolumeID, _ client: Client) async throws(ClientError) {
         let importer = Importer(client: client, source: opened, volume: target)
-        let summary = try await ProgressDisplay.during("import", quiet: connection.json, progress: { importer.progress }) {
+        let summary = try await ProgressDisplay.during(
+            "import",
+            quiet: connection.json,
+            progress: { importer.progress }
+        ) {
             () async throws(ClientError) in try await importer.run()
         }
         var made: CreatedSnapshot?
@@ -101,7 +112,9 @@ struct ImportCommand: ServiceCommand {
         Output.print(connection.json ? Output.json(report) : text(summary, report))
         if check == .differs {
             throw ClientError(
-                .damaged, "the snapshot is not what was imported: others wrote to the volume, or it is damaged")
+                .damaged,
+                "the snapshot is not what was imported: others wrote to the volume, or it is damaged"
+            )
         }
     }
 
@@ -111,9 +124,12 @@ struct ImportCommand: ServiceCommand {
     }
 
     private func compare(
-        _ seal: Fingerprint, with snapshot: SnapshotID, _ client: Client
+        _ seal: Fingerprint,
+        with snapshot: SnapshotID,
+        _ client: Client
     ) async throws(ClientError) -> SealCheck {
-        let told = verify ? .value(try await client.seal(of: snapshot)) : try await client.describeSnapshot(snapshot).seal
+        let told =
+            verify ? .value(try await client.seal(of: snapshot)) : try await client.describeSnapshot(snapshot).seal
         guard case .value(let value) = told else { return .pending }
         return value == seal ? .matched : .differs
     }

@@ -9,7 +9,8 @@ enum Reports {
 
     /// As text where it is some, else in hexadecimal.
     static func affinity(_ bytes: [UInt8]) -> String {
-        guard let text = String(validating: bytes, as: UTF8.self), text.allSatisfy({ !$0.isNewline && $0 != "\0" }) else {
+        guard let text = String(validating: bytes, as: UTF8.self), text.allSatisfy({ !$0.isNewline && $0 != "\0" })
+        else {
             return "0x" + Hex.encode(bytes)
         }
         return text

@@ -4,8 +4,10 @@ import CairnCore
 
 struct SnapshotCommands: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "snapshot", abstract: "Make, list, show and delete snapshots.",
-        subcommands: [Create.self, List.self, Show.self, Delete.self])
+        commandName: "snapshot",
+        abstract: "Make, list, show and delete snapshots.",
+        subcommands: [Create.self, List.self, Show.self, Delete.self]
+    )
 }
 
 extension SnapshotCommands {
@@ -49,10 +51,13 @@ extension SnapshotCommands {
                     ["SNAPSHOT", "VOLUME", "VERSION", "SIZE", "STATE", "CREATED", "DESCRIPTION"],
                     snapshots.map { snapshot in
                         [
-                            "\(snapshot.id)", "\(snapshot.volume)", "\(snapshot.dataVersion)", ByteCount.text(snapshot.size),
+                            "\(snapshot.id)", "\(snapshot.volume)", "\(snapshot.dataVersion)",
+                            ByteCount.text(snapshot.size),
                             Reports.state(snapshot), Output.date(snapshot.createdAt.milliseconds), snapshot.note,
                         ]
-                    }))
+                    }
+                )
+            )
         }
     }
 
@@ -78,13 +83,15 @@ extension SnapshotCommands {
                 Output.facts([
                     ("snapshot", "\(shown.id)"), ("volume", "\(shown.volume)"), ("account", shown.account),
                     ("state", Reports.state(shown)), ("data version", "\(shown.dataVersion)"),
-                    ("size", "\(ByteCount.text(shown.size)) (\(shown.size) bytes)"), ("chunk size", "\(shown.chunkSize)"),
+                    ("size", "\(ByteCount.text(shown.size)) (\(shown.size) bytes)"),
+                    ("chunk size", "\(shown.chunkSize)"),
                     ("description", shown.note.isEmpty ? nil : shown.note),
                     ("tags", shown.tags.isEmpty ? nil : Reports.tags(shown.tags)),
                     ("created", Output.date(shown.createdAt.milliseconds)),
                     ("completed", shown.completedAt.map { Output.date($0.milliseconds) }),
                     ("seal", Reports.seal(shown.seal)),
-                ]))
+                ])
+            )
         }
     }
 

@@ -4,7 +4,9 @@ import CairnCore
 
 struct StatusCommand: ServiceCommand {
     static let configuration = CommandConfiguration(
-        commandName: "status", abstract: "Show the server, its limits, how far away it is, and whom it takes us for.")
+        commandName: "status",
+        abstract: "Show the server, its limits, how far away it is, and whom it takes us for."
+    )
 
     @OptionGroup var connection: ConnectionOptions
 
@@ -32,7 +34,8 @@ struct StatusCommand: ServiceCommand {
                 ("default size", ByteCount.text(facts.volumeSizeDefault)),
                 ("default chunk", facts.chunkSizeDefault.map { "\($0)" }),
                 ("features", facts.features.isEmpty ? nil : facts.features.joined(separator: " ")),
-            ]))
+            ])
+        )
     }
 }
 

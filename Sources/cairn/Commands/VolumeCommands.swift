@@ -4,8 +4,10 @@ import CairnCore
 
 struct VolumeCommands: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "volume", abstract: "Make, list, show, grow and delete volumes.",
-        subcommands: [Create.self, List.self, Show.self, Resize.self, Delete.self])
+        commandName: "volume",
+        abstract: "Make, list, show, grow and delete volumes.",
+        subcommands: [Create.self, List.self, Show.self, Resize.self, Delete.self]
+    )
 }
 
 /// What a new volume is to be: shared by `volume create` and `import --new`.
@@ -67,9 +69,12 @@ extension VolumeCommands {
                     volumes.map { volume in
                         [
                             "\(volume.id)", ByteCount.text(volume.size), "\(volume.chunkSize)", volume.kind.rawValue,
-                            volume.state.rawValue, Output.date(volume.createdAt.milliseconds), Reports.tags(volume.tags),
+                            volume.state.rawValue, Output.date(volume.createdAt.milliseconds),
+                            Reports.tags(volume.tags),
                         ]
-                    }))
+                    }
+                )
+            )
         }
     }
 
@@ -94,7 +99,8 @@ extension VolumeCommands {
                     ("affinity", volume.affinity.isEmpty ? nil : Reports.affinity(volume.affinity)),
                     ("tags", volume.tags.isEmpty ? nil : Reports.tags(volume.tags)),
                     ("created", Output.date(volume.createdAt.milliseconds)),
-                ]))
+                ])
+            )
         }
     }
 
@@ -118,7 +124,8 @@ extension VolumeCommands {
 
     struct Delete: ServiceCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Delete a volume; its complete snapshots stay.")
+            abstract: "Delete a volume; its complete snapshots stay."
+        )
 
         @Argument(help: ArgumentHelp("The volume.", valueName: "vol-…"))
         var volume: VolumeID

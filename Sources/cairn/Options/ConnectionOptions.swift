@@ -16,7 +16,10 @@ struct ConnectionOptions: ParsableArguments {
     @Option(help: "Our certificate's private key, PEM.", completion: .file(extensions: ["key", "pem"]))
     var key: String?
 
-    @Option(help: "The authority that signed the server's certificate, PEM.", completion: .file(extensions: ["crt", "pem"]))
+    @Option(
+        help: "The authority that signed the server's certificate, PEM.",
+        completion: .file(extensions: ["crt", "pem"])
+    )
     var ca: String?
 
     @Flag(help: "Print one JSON object or array, and errors as {\"error\": {\"reason\": …, \"text\": …}}.")
@@ -31,7 +34,9 @@ struct ConnectionOptions: ParsableArguments {
     func validate() throws {
         // The environment and the file are looked at when the command runs: their faults are no wrong usage.
         if let server, Parsing.endpoint(server) == nil { throw ValidationError("'\(server)' is no HOST:PORT.") }
-        if let timeout, Parsing.duration(timeout) == nil { throw ValidationError("'\(timeout)' is no time like 30s or 2m.") }
+        if let timeout, Parsing.duration(timeout) == nil {
+            throw ValidationError("'\(timeout)' is no time like 30s or 2m.")
+        }
         if let connections, ConnectionOptions.count(connections) == nil {
             throw ValidationError("--connections takes 1 to 64.")
         }

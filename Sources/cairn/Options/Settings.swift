@@ -73,7 +73,9 @@ struct Settings: Equatable {
     static func merge(_ sources: [Settings]) throws(Problem) -> Merged {
         let files = sources.map(\.files)
         guard let server = sources.compactMap(\.server).first else {
-            throw Problem(text: "no server: give --server HOST:PORT, CAIRN_SERVER, or `server` in the configuration file")
+            throw Problem(
+                text: "no server: give --server HOST:PORT, CAIRN_SERVER, or `server` in the configuration file"
+            )
         }
         guard let certificate = files.compactMap(\.certificate).first, let key = files.compactMap(\.key).first,
             let authority = files.compactMap(\.authority).first
@@ -83,6 +85,8 @@ struct Settings: Equatable {
         return Merged(
             server: server,
             credentials: Credentials(certificate: certificate, privateKey: key, authorities: authority),
-            timeout: sources.compactMap(\.timeout).first, connections: sources.compactMap(\.connections).first)
+            timeout: sources.compactMap(\.timeout).first,
+            connections: sources.compactMap(\.connections).first
+        )
     }
 }

@@ -5,7 +5,9 @@ import Foundation
 enum ProgressDisplay {
     /// Runs `transfer`, with its progress on the last line of the terminal, refreshed five times a second.
     static func during<Result: Sendable>(
-        _ verb: String, quiet: Bool, progress: @escaping @Sendable () -> TransferProgress,
+        _ verb: String,
+        quiet: Bool,
+        progress: @escaping @Sendable () -> TransferProgress,
         _ transfer: () async throws(ClientError) -> Result
     ) async throws(ClientError) -> Result {
         guard !quiet, isatty(STDERR_FILENO) == 1 else { return try await transfer() }

@@ -73,7 +73,8 @@ enum ProgressLine {
     static func clock(_ seconds: Double) -> String {
         guard seconds.isFinite, seconds < 360_000 else { return "--:--" }
         let whole = Int(seconds.rounded(.up))
-        let tail = "\(whole / 60 % 60 < 10 && whole >= 3600 ? "0" : "")\(whole / 60 % 60):\(whole % 60 < 10 ? "0" : "")\(whole % 60)"
+        let tail =
+            "\(whole / 60 % 60 < 10 && whole >= 3600 ? "0" : "")\(whole / 60 % 60):\(whole % 60 < 10 ? "0" : "")\(whole % 60)"
         return whole >= 3600 ? "\(whole / 3600):\(tail)" : tail
     }
 
@@ -95,7 +96,8 @@ enum ProgressLine {
         guard decimals > 0 else { return "\(digits) \(units[unit])" }
         let divisor = Int(scale)
         let fraction = String(digits % divisor)
-        return "\(digits / divisor).\(String(repeating: "0", count: decimals - fraction.count))\(fraction) \(units[unit])"
+        return
+            "\(digits / divisor).\(String(repeating: "0", count: decimals - fraction.count))\(fraction) \(units[unit])"
     }
 
     private static func padded(_ text: String, _ width: Int) -> String {

@@ -1,0 +1,32 @@
+public import CairnCore
+import CairnLog
+
+/// Chunks by their fingerprints, apart from the volumes that hold them.
+extension Shard {
+    /// The uncompressed length of a chunk that the account has here; nil where it has none. One lookup.
+    public func chunkLength(account: AccountID, _ fingerprint: Fingerprint) throws(StoreError) -> Int? {
+        let view = makeView()
+        guard let number = try view.accountNumber(account) else { return nil }
+        return try view.chunk(number, fingerprint).map { Int($0.rawLength) }
+    }
+
+    /// A chunk that the account has here, as it is stored; nil where it has none. Any thread; blocks on the disk.
+    /// - Throws: `.damaged` where its record fails its checksum, `.io`.
+    public func storedChunk(account: AccountID, _ fingerprint: Fingerprint) throws(StoreError) -> ChunkData? {
+        for _ in 0..<8 {
+            let view = makeView()
+            guard let number = try view.accountNumber(account), let chunk = try view.chunk(number, fingerprint) else { return nil }
+            do throws(LogError) {
+                guard let record = try log.read([chunk.location]).first else { return nil }
+                return ChunkData(
+                    fingerprint: fingerprint, rawLength: chunk.rawLength, rawChecksum: chunk.rawChecksum,
+                    codec: chunk.codec, bytes: record.bytes)
+            } catch {
+                // Its segment was recycled since the lookup: a newer view knows where it is now.
+                if case .recycled = error { continue }
+                throw StoreError(error)
+            }
+        }
+        throw StoreError(.io, "the data moves faster than it can be read")
+    }
+}
