@@ -118,7 +118,11 @@ struct ConnectionPoolTests {
 
     @Test func aServerThatComesBackIsFoundAgain() async throws {
         let tries = Atomic<Int>(0)
-        let pool = ConnectionPool(options: Self.options(1)) { (_: [UInt8]) async throws(RPCError) -> any Link in
+        // Limits against hanging only: other tests may keep the processors for seconds.
+        var options = Self.options(1)
+        options.callLimit = .seconds(60)
+        options.connectLimit = .seconds(60)
+        let pool = ConnectionPool(options: options) { (_: [UInt8]) async throws(RPCError) -> any Link in
             let number = tries.add(1, ordering: .relaxed).newValue
             if (2...6).contains(number) { throw RPCError(.unreachable, delivery: .notSent) }
             let cell = Mutex<FakeLink?>(nil)
@@ -129,8 +133,8 @@ struct ConnectionPoolTests {
             cell.withLock { $0 = link }
             return link
         }
-        _ = try await limited { try await pool.call(Wire.GetServerFactsRequest()).0 }
-        _ = try await limited { try await pool.call(Wire.GetServerFactsRequest()).0 }
+        _ = try await limited(.seconds(90)) { try await pool.call(Wire.GetServerFactsRequest()).0 }
+        _ = try await limited(.seconds(90)) { try await pool.call(Wire.GetServerFactsRequest()).0 }
         #expect(tries.load(ordering: .relaxed) == 7)
     }
 
