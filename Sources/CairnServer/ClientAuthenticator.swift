@@ -21,8 +21,9 @@ final class ClientAuthenticator: Authenticator {
     private let service: Service
     private let facts: ServerFacts
     private let logger: Logger
-    /// The latest connection of each client instance that is connected.
-    private let instances = Mutex<[Instance: RPCConnection]>([:])
+    /// The connections of each client instance of which something may yet come: also those that are lost while their last
+    /// calls are being carried out.
+    private let instances = Mutex<[Instance: [RPCConnection]]>([:])
 
     init(service: Service, facts: ServerFacts, logger: Logger) {
         self.service = service
@@ -60,14 +61,34 @@ final class ClientAuthenticator: Authenticator {
         follow(applicant.connection, Instance(identity: identity, id: hello.instanceID)) { decide(admission) }
     }
 
-    /// Registers the connection of an instance; `body` runs when nothing can come of the instance's older one any more.
+    /// Registers the connection of an instance; `body` runs when nothing can come of the instance's older ones any more.
     private func follow(_ connection: RPCConnection, _ instance: Instance, then body: @escaping @Sendable () -> Void) {
         guard !instance.id.isEmpty else { return body() }
-        let older = instances.withLock { $0.updateValue(connection, forKey: instance) }
-        connection.onClose { [weak self] _ in
-            self?.instances.withLock { if $0[instance] === connection { $0[instance] = nil } }
+        let older = instances.withLock { instances in
+            defer { instances[instance, default: []].append(connection) }
+            return instances[instance] ?? []
         }
-        if let older { older.retire(then: body) } else { body() }
+        connection.onClose { [weak self] _ in
+            connection.retire { self?.forget(connection, instance) }
+        }
+        let left = Mutex(older.count)
+        if older.isEmpty { return body() }
+        for one in older {
+            one.retire {
+                let isLast = left.withLock { left in
+                    left -= 1
+                    return left == 0
+                }
+                if isLast { body() }
+            }
+        }
+    }
+
+    private func forget(_ connection: RPCConnection, _ instance: Instance) {
+        instances.withLock { instances in
+            instances[instance]?.removeAll { $0 === connection }
+            if instances[instance]?.isEmpty == true { instances[instance] = nil }
+        }
     }
 
     private func refusal(_ error: CallError) -> Admission {

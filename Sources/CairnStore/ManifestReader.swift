@@ -30,17 +30,17 @@ public class ManifestReader {
     }
 
     public func volume(_ id: VolumeID) throws(StoreError) -> VolumeRecord? {
-        guard let bytes = try index.get(Key.volume(id)) else { return nil }
+        guard let bytes = try look(up: Key.volume(id)) else { return nil }
         return try VolumeRecord.decode(bytes)
     }
 
     public func snapshot(_ id: SnapshotID) throws(StoreError) -> SnapshotRecord? {
-        guard let bytes = try index.get(Key.snapshot(id)) else { return nil }
+        guard let bytes = try look(up: Key.snapshot(id)) else { return nil }
         return try SnapshotRecord.decode(bytes)
     }
 
     public func idempotencyRecord(account: AccountID, key: [UInt8]) throws(StoreError) -> IdempotencyRecord? {
-        guard let bytes = try index.get(Key.idempotency(account, key)) else { return nil }
+        guard let bytes = try look(up: Key.idempotency(account, key)) else { return nil }
         return try IdempotencyRecord.decode(bytes)
     }
 
@@ -104,20 +104,20 @@ public class ManifestReader {
     // MARK: Within the store
 
     func accountNumber(_ account: AccountID) throws(StoreError) -> AccountNumber? {
-        guard let bytes = try index.get(Key.account(account)) else { return nil }
+        guard let bytes = try look(up: Key.account(account)) else { return nil }
         guard bytes.count == 4 else { throw StoreError(.damaged, "account \(account) has no number") }
         let number = bytes.withUnsafeBytes { UInt32(littleEndian: $0.loadUnaligned(as: UInt32.self)) }
         return AccountNumber(rawValue: number)
     }
 
     func chunk(_ account: AccountNumber, _ fingerprint: Fingerprint) throws(StoreError) -> ChunkRecord? {
-        guard let bytes = try index.get(Key.chunk(account, fingerprint)) else { return nil }
+        guard let bytes = try look(up: Key.chunk(account, fingerprint)) else { return nil }
         return try ChunkRecord.decode(bytes)
     }
 
     func lineage(_ id: LineageID) throws(StoreError) -> LineageRecord {
         if let known = lineages[id] { return known }
-        guard let bytes = try index.get(Key.lineage(id)) else { throw StoreError(.damaged, "lineage \(id) is missing") }
+        guard let bytes = try look(up: Key.lineage(id)) else { throw StoreError(.damaged, "lineage \(id) is missing") }
         let record = try LineageRecord.decode(bytes)
         lineages[id] = record
         return record

@@ -103,6 +103,28 @@ import Testing
         }
     }
 
+    @Test("C2: a foreign volume or snapshot costs the lookups that a missing one costs")
+    func foreignLookups() throws {
+        let harness = try ServiceHarness(shards: 1)
+        let created = try harness.createVolume()
+        let shard = harness.store.shards[0]
+        func lookups(_ body: (ReadView) throws(ServiceError) -> Void) -> Int {
+            let view = shard.makeView()
+            #expect(throws: ServiceError.self) { try body(view) }
+            return view.lookups
+        }
+        let service = harness.service
+        func volume(_ bytes: [UInt8]) -> Int {
+            lookups { (view) throws(ServiceError) in _ = try service.volume(VolumeID(bytes: bytes)!, in: view, ServiceHarness.bob) }
+        }
+        func snapshot(_ bytes: [UInt8]) -> Int {
+            lookups { (view) throws(ServiceError) in _ = try service.snapshot(SnapshotID(bytes: bytes)!, in: view, ServiceHarness.bob) }
+        }
+        let missing = UUID128.random(shard: ShardIndex(0)).bytes
+        #expect(volume(created.volumeID) == volume(missing) && volume(missing) == 1)
+        #expect(snapshot(created.initialSnapshotID) == snapshot(missing) && snapshot(missing) == 1)
+    }
+
     @Test("C5: a key gives the first answer again, and refuses other parameters, whichever shard they name")
     func idempotency() throws {
         let harness = try ServiceHarness(shards: 4)
