@@ -85,6 +85,8 @@ final class TestHandler: CallHandler {
     let held = Mutex<[IncomingCall]>([])
     let handled = Atomic<Int>(0)
     let abandoned = Atomic<Int>(0)
+    /// Downloads that had their turn in the answer budget.
+    let granted = Atomic<Int>(0)
 
     func handle(_ call: IncomingCall) {
         handled.add(1, ordering: .relaxed)
@@ -94,6 +96,7 @@ final class TestHandler: CallHandler {
         case TestMethod.download:
             let bytes = Int(call.message.withUnsafeBytes { $0.loadUnaligned(as: UInt64.self) })
             call.chargeAnswer(bytes) {
+                self.granted.add(1, ordering: .relaxed)
                 let buffer = BufferPool.shared.buffer(capacity: max(1, bytes))
                 buffer.count = bytes
                 if bytes > 0 { buffer.memory[bytes - 1] = 0x5a }
