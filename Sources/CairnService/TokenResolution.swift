@@ -26,7 +26,11 @@ struct TokenResolution {
             if length == chunkSize.bytes, room == chunkSize.bytes { continue }
             guard let data = try find(token, isHome: length != nil) else { continue }
             guard try fits(data, room) else {
-                throw ServiceError(.invalidChunkToken, "chunk \(token) is not one of this volume's chunk size", blockIndex: block)
+                throw ServiceError(
+                    .invalidChunkToken,
+                    "chunk \(token) is not one of this volume's chunk size",
+                    blockIndex: block
+                )
             }
             if length != nil { continue }
             copied += data.bytes.count
@@ -58,12 +62,15 @@ struct TokenResolution {
         if data.codec == .lz4 {
             let buffer = BufferPool.shared.buffer(capacity: length)
             buffer.count = length
-            guard LZ4.decompress(raw.bytes, into: UnsafeMutableRawBufferPointer(rebasing: buffer.memory[0..<length])) else {
+            guard LZ4.decompress(raw.bytes, into: UnsafeMutableRawBufferPointer(rebasing: buffer.memory[0..<length]))
+            else {
                 return false
             }
             raw = buffer.slice
         }
-        guard raw.count == length, SHA256.hash(raw.bytes, padding: chunkSize.bytes - length) == data.fingerprint else { return false }
+        guard raw.count == length, SHA256.hash(raw.bytes, padding: chunkSize.bytes - length) == data.fingerprint else {
+            return false
+        }
         return length <= room || raw.part(room..<length).bytes.isAllZero
     }
 }

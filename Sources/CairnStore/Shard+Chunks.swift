@@ -15,12 +15,18 @@ extension Shard {
     public func storedChunk(account: AccountID, _ fingerprint: Fingerprint) throws(StoreError) -> ChunkData? {
         for _ in 0..<8 {
             let view = makeView()
-            guard let number = try view.accountNumber(account), let chunk = try view.chunk(number, fingerprint) else { return nil }
+            guard let number = try view.accountNumber(account), let chunk = try view.chunk(number, fingerprint) else {
+                return nil
+            }
             do throws(LogError) {
                 guard let record = try log.read([chunk.location]).first else { return nil }
                 return ChunkData(
-                    fingerprint: fingerprint, rawLength: chunk.rawLength, rawChecksum: chunk.rawChecksum,
-                    codec: chunk.codec, bytes: record.bytes)
+                    fingerprint: fingerprint,
+                    rawLength: chunk.rawLength,
+                    rawChecksum: chunk.rawChecksum,
+                    codec: chunk.codec,
+                    bytes: record.bytes
+                )
             } catch {
                 // Its segment was recycled since the lookup: a newer view knows where it is now.
                 if case .recycled = error { continue }

@@ -12,12 +12,21 @@ struct CertificateTests {
     private let server = ServerProcess.shared
 
     private func stream(_ credentials: Credentials?, _ extra: [String] = []) throws -> TLSStream {
-        try TLSStream(server.endpoint, credentials, authority: server.authority.certificatePath, extra: extra, in: server.folder)
+        try TLSStream(
+            server.endpoint,
+            credentials,
+            authority: server.authority.certificatePath,
+            extra: extra,
+            in: server.folder
+        )
     }
 
     /// The connection must end by a TLS alert, before a byte of ours has come.
     private func expectAlert(
-        _ credentials: Credentials?, _ alert: String, _ extra: [String] = [], sourceLocation: SourceLocation = #_sourceLocation
+        _ credentials: Credentials?,
+        _ alert: String,
+        _ extra: [String] = [],
+        sourceLocation: SourceLocation = #_sourceLocation
     ) async throws {
         let stream = try stream(credentials, extra)
         stream.child.write(TLSStream.hello)
@@ -28,7 +37,9 @@ struct CertificateTests {
     }
 
     /// The handshake succeeds; after HELLO comes GOAWAY, and the end.
-    private func expectRefusal(_ names: [AlternativeName], sourceLocation: SourceLocation = #_sourceLocation) async throws {
+    private func expectRefusal(_ names: [AlternativeName], sourceLocation: SourceLocation = #_sourceLocation)
+        async throws
+    {
         let credentials = try server.issue("odd-\(UInt32.random(in: 0 ... .max))", names)
         let stream = try stream(credentials)
         stream.child.write(TLSStream.hello)
@@ -59,7 +70,10 @@ struct CertificateTests {
         let other = try CertificateAuthority.create(in: server.folder.file("foreign"))
         let issued = try other.issueClient(CredentialName("mallory"), identity: .account(AccountID("good")!))
         let credentials = Credentials(
-            certificate: issued.certificatePath, privateKey: issued.keyPath, authorities: server.authority.certificatePath)
+            certificate: issued.certificatePath,
+            privateKey: issued.keyPath,
+            authorities: server.authority.certificatePath
+        )
         try await expectAlert(credentials, "unknown ca")
     }
 
@@ -76,8 +90,10 @@ struct CertificateTests {
     @Test("C1: a server's certificate is no client's")
     func serverAsClient() async throws {
         let credentials = Credentials(
-            certificate: server.pki + "/server.crt", privateKey: server.pki + "/server.key",
-            authorities: server.authority.certificatePath)
+            certificate: server.pki + "/server.crt",
+            privateKey: server.pki + "/server.key",
+            authorities: server.authority.certificatePath
+        )
         try await expectAlert(credentials, "alert")
     }
 
@@ -95,12 +111,16 @@ struct CertificateTests {
         "C1: no URI name, two, or a malformed one: the handshake is done, then AUTHENTICATION_FAILURE and the end",
         arguments: [
             [], [.dns("localhost")], [.uri("cairn://account/a"), .uri("cairn://account/b")],
-            [.uri("cairn://account/a"), .uri("cairn://account/a")], [.uri("cairn://account/a"), .uri("https://example.com")],
-            [.uri("cairn://account/")], [.uri("cairn://account/A")], [.uri("cairn://account/a/")], [.uri("cairn://account/a/hosts")],
-            [.uri("cairn://account/a/host/")], [.uri("cairn://account/%61")], [.uri("cairn://account/a?x")], [.uri("cairn://admin/")],
+            [.uri("cairn://account/a"), .uri("cairn://account/a")],
+            [.uri("cairn://account/a"), .uri("https://example.com")],
+            [.uri("cairn://account/")], [.uri("cairn://account/A")], [.uri("cairn://account/a/")],
+            [.uri("cairn://account/a/hosts")],
+            [.uri("cairn://account/a/host/")], [.uri("cairn://account/%61")], [.uri("cairn://account/a?x")],
+            [.uri("cairn://admin/")],
             [.uri("Cairn://account/a")], [.uri("cairn://account:1/a")], [.uri("https://account/a")],
             [.uri("cairn://account/" + String(repeating: "a", count: 65))],
-        ] as [[AlternativeName]])
+        ] as [[AlternativeName]]
+    )
     func badNames(_ names: [AlternativeName]) async throws { try await expectRefusal(names) }
 
     @Test("C1: admin and host certificates are known as what they are, and are no account's")
@@ -127,7 +147,9 @@ struct CertificateTests {
         #expect(!FileManager.default.fileExists(atPath: session))
     }
 
-    @Test("C1: `cairn pki revoke` ends the connection that is there within seconds, and lets no new one in; others stay")
+    @Test(
+        "C1: `cairn pki revoke` ends the connection that is there within seconds, and lets no new one in; others stay"
+    )
     func revoked() async throws {
         let victim = try await server.connect("victim")
         let witness = try await server.connect("witness")
@@ -149,10 +171,15 @@ struct CertificateTests {
     func expiresWhileConnected() async throws {
         let end = Validity.now + 4
         let brief = try server.issue(
-            "brief", [.uri("cairn://account/brief")], validity: Validity(notBefore: end - 3600, notAfter: end))
+            "brief",
+            [.uri("cairn://account/brief")],
+            validity: Validity(notBefore: end - 3600, notAfter: end)
+        )
         let caller = try await server.connect(brief)
         _ = try await caller.createVolume()
-        try await eventually("the expired certificate's connection ends", within: .seconds(10)) { !caller.connection.isOpen }
+        try await eventually("the expired certificate's connection ends", within: .seconds(10)) {
+            !caller.connection.isOpen
+        }
         #expect(Validity.now >= end)
     }
 }

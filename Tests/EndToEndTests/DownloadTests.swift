@@ -13,7 +13,9 @@ struct DownloadTests {
         let volume = try await caller.createVolume().volumeID
         let bytes = Content.noise(61, 4 * 65536)
         try await caller.upload(volume, .plain(0, bytes), .zeros(8 * 65536, 65536))
-        let ranges: [Range<UInt64>] = [512..<1024, 65536..<131072, 8 * 65536..<9 * 65536, 10 * 65536..<10 * 65536 + 512, 0..<512]
+        let ranges: [Range<UInt64>] = [
+            512..<1024, 65536..<131072, 8 * 65536..<9 * 65536, 10 * 65536..<10 * 65536 + 512, 0..<512,
+        ]
         let token = Content.token(Array(bytes[65536..<131072]))
         let read = try await caller.download(.volumeID(volume), ranges, known: [token])
         #expect(read.bytes[0..<512] == bytes[512..<1024])
@@ -32,9 +34,13 @@ struct DownloadTests {
         let caller = try await server.connect(freshAccount())
         let volume = try await caller.createVolume(size: 64 << 20).volumeID
         let target = Wire.Target(target: .volumeID(volume))
-        for (offset, length) in [(1, 512), (0, 100), (64 << 20, 512), (0, 0), (UInt64.max - 511, 1024)] as [(UInt64, UInt64)] {
+        for (offset, length) in [(1, 512), (0, 100), (64 << 20, 512), (0, 0), (UInt64.max - 511, 1024)]
+            as [(UInt64, UInt64)]
+        {
             let request = Wire.DownloadBlockRequest(
-                target: target, ranges: [.init(offset: 0, length: 512), .init(offset: offset, length: length)])
+                target: target,
+                ranges: [.init(offset: 0, length: 512), .init(offset: offset, length: length)]
+            )
             let error = try await failure { try await caller.call(request) }
             #expect(error.reason == .invalidArgument)
             #expect(error.blockIndex == 1)
@@ -55,7 +61,10 @@ struct DownloadTests {
             (.snapshotID(snapshot.snapshotID), 3, false), (.snapshotToken(snapshot.snapshotToken), 2, true),
         ] as [(Wire.Target.Target, UInt64, Bool)] {
             let request = Wire.DownloadBlockRequest(
-                target: .init(target: target), dataVersion: version, ranges: [.init(offset: 0, length: 512)])
+                target: .init(target: target),
+                dataVersion: version,
+                ranges: [.init(offset: 0, length: 512)]
+            )
             if good {
                 #expect(try await caller.call(request).message.dataVersion == version)
             } else {
@@ -64,7 +73,9 @@ struct DownloadTests {
         }
     }
 
-    @Test("D3: a chunk that came as LZ4 goes out as it came when the client takes LZ4, else plain; noise is always plain")
+    @Test(
+        "D3: a chunk that came as LZ4 goes out as it came when the client takes LZ4, else plain; noise is always plain"
+    )
     func codecs() async throws {
         let caller = try await server.connect(freshAccount())
         let volume = try await caller.createVolume().volumeID
@@ -73,7 +84,11 @@ struct DownloadTests {
         try await caller.upload(volume, .lz4(0, text), .plain(65536, noise))
         let packed = try await caller.call(
             Wire.DownloadBlockRequest(
-                target: .init(target: .volumeID(volume)), ranges: [.init(offset: 0, length: 131072)], acceptedCodecs: [.lz4]))
+                target: .init(target: .volumeID(volume)),
+                ranges: [.init(offset: 0, length: 131072)],
+                acceptedCodecs: [.lz4]
+            )
+        )
         #expect(packed.message.blocks.map(\.codec) == [.lz4, .plain])
         #expect(packed.payload == Content.lz4(text) + noise)
         let plain = try await caller.download(.volumeID(volume), [0..<131072], codecs: [])
@@ -83,7 +98,9 @@ struct DownloadTests {
         #expect(try await caller.download(volume, 512..<1536) == Array(text[512..<1536]))
     }
 
-    @Test("A slow reader is bounded by its own answers: 60 downloads of 8 MiB that nobody reads cost no more than the budget")
+    @Test(
+        "A slow reader is bounded by its own answers: 60 downloads of 8 MiB that nobody reads cost no more than the budget"
+    )
     func slowReader() async throws {
         let account = freshAccount()
         let caller = try await server.connect(account)
@@ -95,14 +112,23 @@ struct DownloadTests {
         try await stream.greet()
         // `openssl s_client` is stopped: it reads nothing from now on.
         let request = Wire.DownloadBlockRequest(
-            target: .init(target: .volumeID(volume)), ranges: [.init(offset: 0, length: 8 << 20)]).encode()
+            target: .init(target: .volumeID(volume)),
+            ranges: [.init(offset: 0, length: 8 << 20)]
+        ).encode()
         let before = server.anonymousMemory
         var frames: [UInt8] = []
         for id in 1...60 as ClosedRange<UInt64> {
-            frames += TLSStream.frame(.request, method: UInt32(Wire.Method.downloadBlock.rawValue), callID: id, message: request)
+            frames += TLSStream.frame(
+                .request,
+                method: UInt32(Wire.Method.downloadBlock.rawValue),
+                callID: id,
+                message: request
+            )
         }
         stream.child.write(frames)
-        try await eventually("the requests have arrived", within: .seconds(5)) { stream.child.outputBytes.count > 1 << 20 }
+        try await eventually("the requests have arrived", within: .seconds(5)) {
+            stream.child.outputBytes.count > 1 << 20
+        }
         stream.child.send(SIGSTOP)
         defer { stream.child.send(SIGCONT) }
         // Others are served meanwhile.
@@ -120,7 +146,8 @@ struct DownloadTests {
         let unknown = (0..<5).map { Content.token(Content.noise(UInt64(900 + $0), 65536)) }
         let asked = unknown[0..<2] + tokens + unknown[2...]
         for affinity in [volume, []] {
-            let answer = try await caller.call(Wire.QueryChunksRequest(tokens: Array(asked), volumeID: affinity)).message
+            let answer = try await caller.call(Wire.QueryChunksRequest(tokens: Array(asked), volumeID: affinity))
+                .message
             let present = asked.indices.map { answer.present[$0 / 8] >> ($0 % 8) & 1 == 1 }
             #expect(present == [false, false] + Array(repeating: true, count: 16) + [false, false, false])
             #expect(answer.leaseExpiresAtMs > UnixTime.milliseconds + 890_000)

@@ -8,7 +8,9 @@ struct IsolationTests {
     private let server = ServerProcess.shared
 
     /// Every call that names a volume or snapshot.
-    private static func calls(volume: [UInt8], snapshot: [UInt8], token: [UInt8]) -> [(String, UInt32, [UInt8], [UInt8])] {
+    private static func calls(volume: [UInt8], snapshot: [UInt8], token: [UInt8]) -> [(
+        String, UInt32, [UInt8], [UInt8]
+    )] {
         let sector = Upload.plain(0, Content.noise(70, 512))
         let range = [Wire.ByteRange(offset: 0, length: 512)]
         let targets: [(String, Wire.Target)] = [
@@ -42,7 +44,11 @@ struct IsolationTests {
         for (name, target) in targets {
             add(name, Wire.UploadBlockRequest(target: target, blocks: [sector.block]), sector.bytes)
             add("\(name), nothing", Wire.UploadBlockRequest(target: target, blocks: []))
-            add("\(name), at a version", Wire.UploadBlockRequest(target: target, dataVersion: 77, blocks: [sector.block]), sector.bytes)
+            add(
+                "\(name), at a version",
+                Wire.UploadBlockRequest(target: target, dataVersion: 77, blocks: [sector.block]),
+                sector.bytes
+            )
             add(name, Wire.DownloadBlockRequest(target: target, ranges: range))
             add("\(name), no range", Wire.DownloadBlockRequest(target: target))
             add("\(name), at a version", Wire.DownloadBlockRequest(target: target, dataVersion: 77, ranges: range))
@@ -71,7 +77,11 @@ struct IsolationTests {
         _ = try await owner.call(Wire.DeleteSnapshotRequest(snapshotID: gone.snapshotID))
 
         let foreign = Self.calls(volume: volume, snapshot: snapshot.snapshotID, token: snapshot.snapshotToken)
-        let missing = Self.calls(volume: Self.missing(volume), snapshot: Self.missing(snapshot.snapshotID), token: gone.snapshotToken)
+        let missing = Self.calls(
+            volume: Self.missing(volume),
+            snapshot: Self.missing(snapshot.snapshotID),
+            token: gone.snapshotToken
+        )
         for (one, other) in zip(foreign, missing) {
             let existing = try await stranger.raw(method: one.1, one.2, payload: one.3)
             let absent = try await stranger.raw(method: other.1, other.2, payload: other.3)
@@ -117,7 +127,10 @@ struct IsolationTests {
         for _ in 0..<3 { _ = try await one.createVolume() }
         let token = try await one.call(Wire.ListVolumesRequest(page: .init(limit: 1))).message.nextPageToken
         #expect(!token.isEmpty)
-        #expect(try await other.call(Wire.ListVolumesRequest(page: .init(limit: 10, pageToken: token))).message.volumes.isEmpty)
+        #expect(
+            try await other.call(Wire.ListVolumesRequest(page: .init(limit: 10, pageToken: token))).message.volumes
+                .isEmpty
+        )
     }
 
     @Test("C3: neither QueryChunks nor an upload by token tells what another account stores")
@@ -133,7 +146,11 @@ struct IsolationTests {
         var volumes = [own]
         for _ in 0..<12 { volumes.append(try await stranger.createVolume().volumeID) }
         for target in volumes + [[]] {
-            #expect(try await stranger.call(Wire.QueryChunksRequest(tokens: [token], volumeID: target)).message.present == [0])
+            #expect(
+                try await stranger.call(Wire.QueryChunksRequest(tokens: [token], volumeID: target)).message.present == [
+                    0
+                ]
+            )
         }
         for target in volumes {
             let foreign = try await failure { try await stranger.upload(target, .token(0, token)) }

@@ -21,7 +21,9 @@ struct KillTests {
     }
 
     private static func sector(_ stamp: UInt64) -> [UInt8] {
-        stamp == 0 ? [UInt8](repeating: 0, count: 512) : [[UInt8]](repeating: Content.littleEndian(stamp), count: 64).flatMap { $0 }
+        stamp == 0
+            ? [UInt8](repeating: 0, count: 512)
+            : [[UInt8]](repeating: Content.littleEndian(stamp), count: 64).flatMap { $0 }
     }
 
     /// Writes stamped sectors until the connection breaks.
@@ -30,7 +32,11 @@ struct KillTests {
         var stamp = base
         while !Task.isCancelled {
             stamp += 1
-            let sectors = Set((0..<Int.random(in: 1...4, using: &generator)).map { _ in UInt64.random(in: 0..<256, using: &generator) + seed * 256 })
+            let sectors = Set(
+                (0..<Int.random(in: 1...4, using: &generator)).map { _ in
+                    UInt64.random(in: 0..<256, using: &generator) + seed * 256
+                }
+            )
             for sector in sectors { ledger.attempt(sector, stamp) }
             let bytes = Self.sector(stamp)
             guard (try? await caller.upload(volume, sectors.map { .plain($0 * 512, bytes) })) != nil else { return }
@@ -38,7 +44,9 @@ struct KillTests {
         }
     }
 
-    @Test("kill -9 of the server mid-import, restart, import again: cmp is clean, and every acknowledged block is there")
+    @Test(
+        "kill -9 of the server mid-import, restart, import again: cmp is clean, and every acknowledged block is there"
+    )
     func server() async throws {
         let server = try await ServerProcess.started(shards: 2)
         let account = freshAccount()
@@ -71,7 +79,9 @@ struct KillTests {
             try await check(caller, stamped, ledger)
         }
         #expect(interrupted > 0)
-        let rest = try Report(try await server.cairn(account, ["import", source, "--volume", name, "--snapshot", "--verify", "--json"]))
+        let rest = try Report(
+            try await server.cairn(account, ["import", source, "--volume", name, "--snapshot", "--verify", "--json"])
+        )
         #expect(try rest.text("seal_check") == "matched")
         #expect(try rest.number("transferred_bytes") < 40 << 20)
         let target = folder.file("back")
@@ -85,7 +95,10 @@ struct KillTests {
         var acknowledged = 0
         for (sector, entry) in ledger.all {
             let found = Array(bytes[Int(sector) * 512..<Int(sector + 1) * 512])
-            #expect(found == Self.sector(entry.acknowledged) || found == Self.sector(entry.attempted), "sector \(sector)")
+            #expect(
+                found == Self.sector(entry.acknowledged) || found == Self.sector(entry.attempted),
+                "sector \(sector)"
+            )
             if entry.acknowledged != 0 { acknowledged += 1 }
             // What is there now is what later rounds build on.
             if found == Self.sector(entry.attempted) { ledger.acknowledge(sector, entry.attempted) }
@@ -106,7 +119,9 @@ struct KillTests {
         // Through a pipe that is not fed to its end: so it is under way when it is killed, however fast it is.
         let child = try server.startCairn(account, ["import", "-", "--volume", name], input: .pipe)
         child.write(Array(bytes[0..<32 << 20]))
-        try await eventually("the import is under way") { try await caller.blocks(.volumeID(volume), pages: 1000).count > 200 }
+        try await eventually("the import is under way") {
+            try await caller.blocks(.volumeID(volume), pages: 1000).count > 200
+        }
         child.send(SIGKILL)
         #expect(try await child.wait().status == 137)
         let inPlace = try await caller.blocks(.volumeID(volume), pages: 1000).count
@@ -118,7 +133,9 @@ struct KillTests {
         #expect(try await Image.same(source, target, in: folder))
     }
 
-    @Test("kill -9 again and again under load, also while it recovers: the store opens each time, and nothing acknowledged is lost")
+    @Test(
+        "kill -9 again and again under load, also while it recovers: the store opens each time, and nothing acknowledged is lost"
+    )
     func again() async throws {
         let server = try await ServerProcess.started(shards: 2, settings: ["checkpoint-bytes=1MiB"])
         let account = freshAccount()
@@ -128,10 +145,20 @@ struct KillTests {
         for round in 0..<10 {
             let caller = try await server.connect(account)
             let writers = (0..<3).map { writer in
-                Task { await Self.stamp(caller, volume, ledger, seed: UInt64(writer), base: UInt64(round * 4 + writer) << 32) }
+                Task {
+                    await Self.stamp(
+                        caller,
+                        volume,
+                        ledger,
+                        seed: UInt64(writer),
+                        base: UInt64(round * 4 + writer) << 32
+                    )
+                }
             }
             let snapshots = Task { while (try? await caller.createSnapshot(volume)) != nil {} }
-            try await eventually("something is acknowledged") { ledger.all.values.contains { $0.acknowledged > UInt64(round * 4) << 32 } }
+            try await eventually("something is acknowledged") {
+                ledger.all.values.contains { $0.acknowledged > UInt64(round * 4) << 32 }
+            }
             try await Task.sleep(for: .milliseconds(Int.random(in: 0...250, using: &generator)))
             try await server.crash()
             for writer in writers { await writer.value }

@@ -18,7 +18,9 @@ struct RetryTests {
         let doomed = try await caller.createVolume(key: Array("doomed".utf8))
         let doomedSnapshot = try await caller.createSnapshot(doomed.volumeID)
         let snapshot = try await caller.createSnapshot(created.volumeID, key: snapshotKey)
-        _ = try await caller.call(Wire.DeleteSnapshotRequest(snapshotID: doomedSnapshot.snapshotID, idempotencyKey: Array("ds".utf8)))
+        _ = try await caller.call(
+            Wire.DeleteSnapshotRequest(snapshotID: doomedSnapshot.snapshotID, idempotencyKey: Array("ds".utf8))
+        )
         _ = try await caller.call(Wire.DeleteVolumeRequest(volumeID: doomed.volumeID, idempotencyKey: deleteKey))
         for round in 0..<3 {
             if round == 1 {
@@ -29,7 +31,9 @@ struct RetryTests {
             #expect(try await caller.createVolume(key: createKey) == created)
             #expect(try await caller.createSnapshot(created.volumeID, key: snapshotKey) == snapshot)
             _ = try await caller.call(Wire.DeleteVolumeRequest(volumeID: doomed.volumeID, idempotencyKey: deleteKey))
-            _ = try await caller.call(Wire.DeleteSnapshotRequest(snapshotID: doomedSnapshot.snapshotID, idempotencyKey: Array("ds".utf8)))
+            _ = try await caller.call(
+                Wire.DeleteSnapshotRequest(snapshotID: doomedSnapshot.snapshotID, idempotencyKey: Array("ds".utf8))
+            )
             try await mismatches(caller, created, snapshot, createKey, snapshotKey, deleteKey)
         }
         #expect(try await caller.call(Wire.ListVolumesRequest()).message.volumes.map(\.volumeID) == [created.volumeID])
@@ -40,8 +44,12 @@ struct RetryTests {
     }
 
     private func mismatches(
-        _ caller: Caller, _ created: Wire.CreateVolumeResponse, _ snapshot: Wire.CreateSnapshotResponse, _ createKey: [UInt8],
-        _ snapshotKey: [UInt8], _ deleteKey: [UInt8]
+        _ caller: Caller,
+        _ created: Wire.CreateVolumeResponse,
+        _ snapshot: Wire.CreateSnapshotResponse,
+        _ createKey: [UInt8],
+        _ snapshotKey: [UInt8],
+        _ deleteKey: [UInt8]
     ) async throws {
         // Parameters that alone would choose other shards, too.
         for affinity in 0..<6 {
@@ -50,11 +58,18 @@ struct RetryTests {
         }
         for error in [
             try await failure { try await caller.createVolume(size: 2 << 20, key: createKey) },
-            try await failure { try await caller.createVolume(size: 0, chunkSize: 0, from: snapshot.snapshotID, key: createKey) },
+            try await failure {
+                try await caller.createVolume(size: 0, chunkSize: 0, from: snapshot.snapshotID, key: createKey)
+            },
             try await failure { try await caller.createSnapshot(created.volumeID, key: createKey) },
             try await failure {
                 try await caller.call(
-                    Wire.CreateSnapshotRequest(volumeID: created.volumeID, description: "other", idempotencyKey: snapshotKey))
+                    Wire.CreateSnapshotRequest(
+                        volumeID: created.volumeID,
+                        description: "other",
+                        idempotencyKey: snapshotKey
+                    )
+                )
             },
             try await failure {
                 try await caller.call(Wire.DeleteVolumeRequest(volumeID: created.volumeID, idempotencyKey: deleteKey))
@@ -93,7 +108,9 @@ struct RetryTests {
         _ = try await caller.createVolume(key: key)
     }
 
-    @Test("C5: a HELLO of the same instance is answered after the older connection's calls have ended: no late write wins")
+    @Test(
+        "C5: a HELLO of the same instance is answered after the older connection's calls have ended: no late write wins"
+    )
     func instances() async throws {
         let server = try await ServerProcess.started()
         let account = freshAccount()

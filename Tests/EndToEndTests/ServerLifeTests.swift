@@ -7,7 +7,9 @@ import Testing
 /// How a server starts, ends, and refuses to start.
 @Suite(.serialized)
 struct ServerLifeTests {
-    @Test("SIGTERM: calls in flight are answered, new ones are not taken, the process ends with code 0, and nothing is lost")
+    @Test(
+        "SIGTERM: calls in flight are answered, new ones are not taken, the process ends with code 0, and nothing is lost"
+    )
     func drain() async throws {
         let server = try await ServerProcess.started()
         let account = freshAccount()
@@ -82,7 +84,10 @@ struct ServerLifeTests {
         try await server.start()
         #expect(try await server.stop().status == 0)
         let none = try await run(
-            Program.cairnd, ["serve", "--data", server.folder.file("nowhere")] + server.serveArguments[3...], in: server.folder)
+            Program.cairnd,
+            ["serve", "--data", server.folder.file("nowhere")] + server.serveArguments[3...],
+            in: server.folder
+        )
         #expect(none.status == 74)
         #expect(try await run(Program.cairnd, ["init", "--data", server.store], in: server.folder).status == 73)
     }
@@ -91,7 +96,8 @@ struct ServerLifeTests {
     func settings() async throws {
         let server = try await ServerProcess(shards: 1)
         for (arguments, word) in [
-            (["--set", "no-such=1"], "no-such"), (["--set", "loops=many"], "loops"), (["--cert", "/nowhere.crt"], "nowhere"),
+            (["--set", "no-such=1"], "no-such"), (["--set", "loops=many"], "loops"),
+            (["--cert", "/nowhere.crt"], "nowhere"),
             (["--listen", "nonsense"], "listen"), (["--log-level", "loud"], "log-level"),
         ] {
             var serve = server.serveArguments
@@ -102,7 +108,9 @@ struct ServerLifeTests {
             #expect(outcome.errors.contains(word), "\(arguments): \(outcome.errors)")
         }
         let file = try server.folder.write(
-            Array("# comment\nlisten = 127.0.0.1:1\nlog-level = debug\ndefault-volume-size = 3MiB\n".utf8), to: "cairnd.conf")
+            Array("# comment\nlisten = 127.0.0.1:1\nlog-level = debug\ndefault-volume-size = 3MiB\n".utf8),
+            to: "cairnd.conf"
+        )
         let child = try ChildProcess(Program.cairnd, server.serveArguments + ["--config", file], in: server.folder)
         try await eventually("ready") {
             guard child.isRunning else { throw HarnessError(child.errors) }
@@ -127,7 +135,14 @@ struct ServerLifeTests {
         let method = UInt32(Wire.Method.uploadBlock.rawValue)
         func frame(_ id: UInt64, _ upload: Upload, timeout: UInt32) -> [UInt8] {
             let request = Wire.UploadBlockRequest(target: .init(target: .volumeID(volume)), blocks: [upload.block])
-            return TLSStream.frame(.request, method: method, callID: id, value: timeout, message: request.encode(), payload: upload.bytes)
+            return TLSStream.frame(
+                .request,
+                method: method,
+                callID: id,
+                value: timeout,
+                message: request.encode(),
+                payload: upload.bytes
+            )
         }
         var frames = frame(1, .plain(0, big), timeout: 0)
         for id in 2...40 as ClosedRange<UInt64> { frames += frame(id, .plain(8 << 20 + id * 512, small), timeout: 1) }

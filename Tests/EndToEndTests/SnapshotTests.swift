@@ -64,9 +64,15 @@ struct SnapshotTests {
                     let snapshot = try await caller.createSnapshot(created.volumeID).snapshotID
                     for writer in 0..<writers {
                         let base = UInt64(writer) * 131072
-                        let read = try await caller.download(.snapshotID(snapshot), [base..<base + 512, base + 65536..<base + 66048])
+                        let read = try await caller.download(
+                            .snapshotID(snapshot),
+                            [base..<base + 512, base + 65536..<base + 66048]
+                        )
                         #expect(Set(read.bytes).count == 1)
-                        let again = try await caller.download(.snapshotID(snapshot), [base..<base + 512, base + 65536..<base + 66048])
+                        let again = try await caller.download(
+                            .snapshotID(snapshot),
+                            [base..<base + 512, base + 65536..<base + 66048]
+                        )
                         #expect(again.bytes == read.bytes)
                     }
                 }
@@ -75,7 +81,9 @@ struct SnapshotTests {
         }
     }
 
-    @Test("S6: the seal equals the one computed from the local data, however zeros are stored; a complete snapshot never changes")
+    @Test(
+        "S6: the seal equals the one computed from the local data, however zeros are stored; a complete snapshot never changes"
+    )
     func seals() async throws {
         let caller = try await server.connect(freshAccount())
         let size = 300 * 4096
@@ -84,8 +92,12 @@ struct SnapshotTests {
         content.replaceSubrange(10 * 4096..<200 * 4096, with: [UInt8](repeating: 0, count: 190 * 4096))
         // Zeros as data, as a mark, as a hole that was data, and as what was never written.
         try await caller.upload(
-            created.volumeID, .plain(0, Array(content[0..<10 * 4096])), .plain(10 * 4096, [UInt8](repeating: 0, count: 20 * 4096)),
-            .zeros(30 * 4096, 20 * 4096), .plain(50 * 4096, Content.noise(12, 10 * 4096)))
+            created.volumeID,
+            .plain(0, Array(content[0..<10 * 4096])),
+            .plain(10 * 4096, [UInt8](repeating: 0, count: 20 * 4096)),
+            .zeros(30 * 4096, 20 * 4096),
+            .plain(50 * 4096, Content.noise(12, 10 * 4096))
+        )
         try await caller.upload(created.volumeID, .hole(50 * 4096, 10 * 4096))
         try await caller.upload(created.volumeID, .plain(200 * 4096, Array(content[(200 * 4096)...])))
         // Part of a chunk too: merged before it is sealed.
@@ -115,7 +127,10 @@ struct SnapshotTests {
         }
         let volume = try await caller.createVolume()
         for index in 0..<16 {
-            try await caller.upload(volume.volumeID, .lz4(UInt64(index) * 65536, Array(bytes[index * 65536..<(index + 1) * 65536])))
+            try await caller.upload(
+                volume.volumeID,
+                .lz4(UInt64(index) * 65536, Array(bytes[index * 65536..<(index + 1) * 65536]))
+            )
         }
         seals.insert(try await caller.seal(try await caller.createSnapshot(volume.volumeID).snapshotID))
         #expect(seals == [Content.seal(bytes, chunkSize: 65536)])
@@ -131,10 +146,14 @@ struct SnapshotTests {
         let snapshot = try await caller.createSnapshot(created.volumeID)
         let other = try await server.connect(account)
         #expect(try await other.download(.snapshotToken(snapshot.snapshotToken), [0..<65536]).bytes == bytes)
-        let described = try await other.call(Wire.DescribeSnapshotRequest(target: .snapshotToken(snapshot.snapshotToken))).message
+        let described = try await other.call(
+            Wire.DescribeSnapshotRequest(target: .snapshotToken(snapshot.snapshotToken))
+        ).message
         #expect(described.snapshot?.snapshotID == snapshot.snapshotID)
         let stranger = try await server.connect(freshAccount())
-        let error = try await failure { try await stranger.download(.snapshotToken(snapshot.snapshotToken), [0..<65536]) }
+        let error = try await failure {
+            try await stranger.download(.snapshotToken(snapshot.snapshotToken), [0..<65536])
+        }
         #expect(error.reason == .invalidSnapshotID)
     }
 
@@ -166,7 +185,11 @@ struct SnapshotTests {
         let created = try await writer.createVolume()
         for round in 0..<50 {
             let bytes = Content.noise(UInt64(round), 4096)
-            try await writer.upload(created.volumeID, [.plain(UInt64(round % 7) * 1024, bytes)], durability: round % 2 == 0 ? .durable : .onFlush)
+            try await writer.upload(
+                created.volumeID,
+                [.plain(UInt64(round % 7) * 1024, bytes)],
+                durability: round % 2 == 0 ? .durable : .onFlush
+            )
             let start = UInt64(round % 7) * 1024
             #expect(try await reader.download(created.volumeID, start..<start + 4096) == bytes)
         }

@@ -7,7 +7,9 @@ import Testing
 /// Space that comes back, and bytes that went bad.
 @Suite(.serialized)
 struct SpaceTests {
-    @Test("S8: space held by nothing else becomes free again: a store of 256 MiB takes 4 × 64 MiB, each deleted before the next")
+    @Test(
+        "S8: space held by nothing else becomes free again: a store of 256 MiB takes 4 × 64 MiB, each deleted before the next"
+    )
     func freed() async throws {
         let server = try await ServerProcess.started(shards: 1, settings: ["capacity=256MiB", "lease-seconds=1"])
         let caller = try await server.connect(freshAccount())
@@ -62,7 +64,9 @@ struct SpaceTests {
         }
     }
 
-    @Test("D4: a damaged chunk is DATA_LOSS naming volume, offset and fingerprint; never wrong bytes; everything else is served")
+    @Test(
+        "D4: a damaged chunk is DATA_LOSS naming volume, offset and fingerprint; never wrong bytes; everything else is served"
+    )
     func damage() async throws {
         let server = try await ServerProcess.started(shards: 1)
         let account = freshAccount()
@@ -82,7 +86,10 @@ struct SpaceTests {
                 let error = try await failure { try await caller.download(target, [range]) }
                 #expect(error.reason == .dataLoss)
                 #expect(error.status == .dataLoss)
-                for word in ["\(VolumeID(bytes: volume)!)", "\(max(range.lowerBound, 5 * 65536))", Hex.encode(Content.token(victim))] {
+                for word in [
+                    "\(VolumeID(bytes: volume)!)", "\(max(range.lowerBound, 5 * 65536))",
+                    Hex.encode(Content.token(victim)),
+                ] {
                     #expect(error.text.contains(word), "\(error.text)")
                 }
             }
@@ -105,7 +112,9 @@ struct SpaceTests {
         let needle = Data(bytes[30000..<30064])
         var count = 0
         for path in try server.files(under: server.store, ending: ".seg") {
-            guard let data = FileManager.default.contents(atPath: path), let range = data.range(of: needle) else { continue }
+            guard let data = FileManager.default.contents(atPath: path), let range = data.range(of: needle) else {
+                continue
+            }
             try Image.overwrite(path, at: range.lowerBound, [needle[0] ^ 0x40])
             count += 1
         }

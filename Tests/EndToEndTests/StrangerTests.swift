@@ -29,91 +29,171 @@ struct StrangerTests {
 
     private static func attack(_ seed: Int, volume: [UInt8]) -> Attack {
         var generator = SeededGenerator(UInt64(seed) &* 7919)
+        return seed % 20 < 14 ? broken(seed % 20, &generator) : odd(seed % 20, volume, &generator)
+    }
+
+    /// What no frame or no order of frames looks like.
+    private static func broken(_ kind: Int, _ generator: inout SeededGenerator) -> Attack {
         let facts = UInt32(Wire.Method.getServerFacts.rawValue)
-        let upload = UInt32(Wire.Method.uploadBlock.rawValue)
         let good = TLSStream.frame(.request, method: facts, callID: 1)
         let large = UInt32.random(in: (17 << 20) + (1 << 20)...UInt32.max, using: &generator)
-        switch seed % 20 {
+        switch kind {
         case 0:
             // The first byte of a good length would be awaited: this one is too long or no header.
-            return Attack(name: "noise", bytes: [0, 0, 0, 0xff] + bytes(Int.random(in: 28...4000, using: &generator), &generator))
+            return Attack(
+                name: "noise",
+                bytes: [0, 0, 0, 0xff] + bytes(Int.random(in: 28...4000, using: &generator), &generator)
+            )
         case 1:
             return Attack(
-                name: "noise before HELLO", bytes: [0, 0, 0, 0xff] + bytes(Int.random(in: 28...4000, using: &generator), &generator),
-                greets: false)
+                name: "noise before HELLO",
+                bytes: [0, 0, 0, 0xff] + bytes(Int.random(in: 28...4000, using: &generator), &generator),
+                greets: false
+            )
         case 2: return Attack(name: "oversized body", bytes: patched(good, at: 0, large))
         case 3: return Attack(name: "oversized message", bytes: patched(patched(good, at: 0, 2 << 20), at: 12, 2 << 20))
         case 4: return Attack(name: "message beyond its body", bytes: patched(good, at: 12, large))
-        case 5: return Attack(name: "unknown version", bytes: Array(good[0..<4]) + [UInt8.random(in: 2...255, using: &generator)] + good[5...])
-        case 6: return Attack(name: "unknown kind", bytes: Array(good[0..<5]) + [UInt8.random(in: 9...255, using: &generator)] + good[6...])
+        case 5:
+            return Attack(
+                name: "unknown version",
+                bytes: Array(good[0..<4]) + [UInt8.random(in: 2...255, using: &generator)] + good[5...]
+            )
+        case 6:
+            return Attack(
+                name: "unknown kind",
+                bytes: Array(good[0..<5]) + [UInt8.random(in: 9...255, using: &generator)] + good[6...]
+            )
         case 7: return Attack(name: "flags", bytes: Array(good[0..<6]) + [1, 0] + good[8...])
         case 8: return Attack(name: "a second HELLO", bytes: TLSStream.hello)
-        case 9: return Attack(name: "an answer to nothing", bytes: TLSStream.frame(.response, method: facts, callID: 77))
+        case 9:
+            return Attack(name: "an answer to nothing", bytes: TLSStream.frame(.response, method: facts, callID: 77))
         case 10: return Attack(name: "the same call ID again", bytes: good + good)
         case 11: return Attack(name: "a request instead of HELLO", bytes: good, greets: false)
         case 12:
             let hello = TLSStream.frame(.hello, message: bytes(Int.random(in: 1...900, using: &generator), &generator))
             return Attack(name: "a HELLO of noise", bytes: hello, greets: false)
-        case 13:
-            return Attack(
-                name: "a truncated frame", bytes: Array(good.prefix(Int.random(in: 1...31, using: &generator))), isFatal: false)
+        default:
+            return Attack(name: "a payload on a PING", bytes: patched(Array(good[0..<5]) + [5] + good[6...], at: 0, 64))
+        }
+    }
+
+    /// What frames can say, but no client would: cut off, or nonsense that is answered.
+    private static func odd(_ kind: Int, _ volume: [UInt8], _ generator: inout SeededGenerator) -> Attack {
+        switch kind {
         case 14:
-            let frame = TLSStream.frame(.request, method: upload, callID: 1, message: bytes(300, &generator), payload: bytes(9000, &generator))
+            let good = TLSStream.frame(.request, method: UInt32(Wire.Method.getServerFacts.rawValue), callID: 1)
             return Attack(
-                name: "a truncated upload", bytes: Array(frame.prefix(Int.random(in: 33...9000, using: &generator))), isFatal: false)
+                name: "a truncated frame",
+                bytes: Array(good.prefix(Int.random(in: 1...31, using: &generator))),
+                isFatal: false
+            )
         case 15:
+            let frame = TLSStream.frame(
+                .request,
+                method: UInt32(Wire.Method.uploadBlock.rawValue),
+                callID: 1,
+                message: bytes(300, &generator),
+                payload: bytes(9000, &generator)
+            )
+            return Attack(
+                name: "a truncated upload",
+                bytes: Array(frame.prefix(Int.random(in: 33...9000, using: &generator))),
+                isFatal: false
+            )
+        case 16:
             let message = bytes(Int.random(in: 1...3000, using: &generator), &generator)
             let method = UInt32.random(in: 0...130, using: &generator)
-            return Attack(name: "a message of noise", bytes: TLSStream.frame(.request, method: method, callID: 1, message: message), isFatal: false)
-        case 16:
-            var blocks: [Wire.UploadBlock] = []
-            for _ in 0..<Int.random(in: 0...50, using: &generator) {
-                blocks.append(
-                    Wire.UploadBlock(
-                        offset: .random(in: 0 ... .max, using: &generator), length: .random(in: 0 ... .max, using: &generator),
-                        checksum: .init(algorithm: .init(rawValue: .random(in: 0...5, using: &generator)), value: bytes(4, &generator)),
-                        codec: .init(rawValue: .random(in: 0...3, using: &generator)),
-                        source: [
-                            nil, .payloadLength(.random(in: 0 ... .max, using: &generator)), .payloadLength(64), .token(bytes(32, &generator)),
-                            .token([]), .zeros(Wire.Empty()), .hole(Wire.Empty()),
-                        ].randomElement(using: &generator)!))
-            }
-            let request = Wire.UploadBlockRequest(target: .init(target: .volumeID(volume)), blocks: blocks).encode()
-            let payload = bytes(Int.random(in: 0...2000, using: &generator), &generator)
             return Attack(
-                name: "an upload of nonsense", bytes: TLSStream.frame(.request, method: upload, callID: 1, message: request, payload: payload),
-                isFatal: false)
-        case 17:
-            let ranges = (0..<Int.random(in: 0...200, using: &generator)).map { _ in
-                Wire.ByteRange(offset: .random(in: 0 ... .max, using: &generator), length: .random(in: 0 ... .max, using: &generator))
-            }
-            let request = Wire.DownloadBlockRequest(
-                target: .init(target: .volumeID(volume)), ranges: ranges, knownTokens: [bytes(31, &generator)]).encode()
-            return Attack(
-                name: "a download of nonsense",
-                bytes: TLSStream.frame(.request, method: UInt32(Wire.Method.downloadBlock.rawValue), callID: 1, message: request), isFatal: false)
-        case 18:
+                name: "a message of noise",
+                bytes: TLSStream.frame(.request, method: method, callID: 1, message: message),
+                isFatal: false
+            )
+        case 17: return upload(volume, &generator)
+        case 18: return download(volume, &generator)
+        default:
             var frames: [UInt8] = []
             for id in 0..<UInt64.random(in: 1...300, using: &generator) {
                 frames += TLSStream.frame(.cancel, callID: id) + TLSStream.frame(.ping, callID: id)
             }
             return Attack(name: "cancels and pings", bytes: frames, isFatal: false)
-        default:
-            // 32 MiB of credit, and not a byte more: sent in one go, none of it can have been given back before the last header.
-            let header = TLSStream.frame(.request, method: 999, callID: 1, message: []).prefix(32)
-            return Attack(name: "a payload on a PING", bytes: patched(Array(header[0..<5]) + [5] + header[6...], at: 0, 64))
         }
+    }
+
+    private static func upload(_ volume: [UInt8], _ generator: inout SeededGenerator) -> Attack {
+        var blocks: [Wire.UploadBlock] = []
+        for _ in 0..<Int.random(in: 0...50, using: &generator) {
+            blocks.append(
+                Wire.UploadBlock(
+                    offset: .random(in: 0 ... .max, using: &generator),
+                    length: .random(in: 0 ... .max, using: &generator),
+                    checksum: .init(
+                        algorithm: .init(rawValue: .random(in: 0...5, using: &generator)),
+                        value: bytes(4, &generator)
+                    ),
+                    codec: .init(rawValue: .random(in: 0...3, using: &generator)),
+                    source: [
+                        nil, .payloadLength(.random(in: 0 ... .max, using: &generator)), .payloadLength(64),
+                        .token(bytes(32, &generator)),
+                        .token([]), .zeros(Wire.Empty()), .hole(Wire.Empty()),
+                    ].randomElement(using: &generator)!
+                )
+            )
+        }
+        let request = Wire.UploadBlockRequest(target: .init(target: .volumeID(volume)), blocks: blocks).encode()
+        let payload = bytes(Int.random(in: 0...2000, using: &generator), &generator)
+        return Attack(
+            name: "an upload of nonsense",
+            bytes: TLSStream.frame(
+                .request,
+                method: UInt32(Wire.Method.uploadBlock.rawValue),
+                callID: 1,
+                message: request,
+                payload: payload
+            ),
+            isFatal: false
+        )
+    }
+
+    private static func download(_ volume: [UInt8], _ generator: inout SeededGenerator) -> Attack {
+        let ranges = (0..<Int.random(in: 0...200, using: &generator)).map { _ in
+            Wire.ByteRange(
+                offset: .random(in: 0 ... .max, using: &generator),
+                length: .random(in: 0 ... .max, using: &generator)
+            )
+        }
+        let request = Wire.DownloadBlockRequest(
+            target: .init(target: .volumeID(volume)),
+            ranges: ranges,
+            knownTokens: [bytes(31, &generator)]
+        ).encode()
+        return Attack(
+            name: "a download of nonsense",
+            bytes: TLSStream.frame(
+                .request,
+                method: UInt32(Wire.Method.downloadBlock.rawValue),
+                callID: 1,
+                message: request
+            ),
+            isFatal: false
+        )
     }
 
     private func run(_ attack: Attack, _ credentials: (certificate: String, key: String), _ seed: Int) async throws {
         let stream = try TLSStream(
             server.endpoint,
-            .init(certificate: credentials.certificate, privateKey: credentials.key, authorities: server.authority.certificatePath),
-            in: server.folder)
+            .init(
+                certificate: credentials.certificate,
+                privateKey: credentials.key,
+                authorities: server.authority.certificatePath
+            ),
+            in: server.folder
+        )
         if attack.greets { try await stream.greet() }
         stream.child.write(attack.bytes)
         if attack.isFatal {
-            _ = try await within(.seconds(15), "\(seed): \(attack.name) ends the connection") { try await stream.child.wait(limit: .seconds(15)) }
+            _ = try await within(.seconds(15), "\(seed): \(attack.name) ends the connection") {
+                try await stream.child.wait(limit: .seconds(15))
+            }
             let frames = try stream.frames
             if attack.greets {
                 #expect(frames.last?.header.kind == .goAway, "\(seed): \(attack.name)")
@@ -124,20 +204,27 @@ struct StrangerTests {
             }
         } else if attack.bytes.count >= 32, attack.name.contains("of n") {
             // Answered, and the connection goes on.
-            try await eventually("\(seed): \(attack.name) is answered") { try stream.frames.count >= 2 || !stream.child.isRunning }
+            try await eventually("\(seed): \(attack.name) is answered") {
+                try stream.frames.count >= 2 || !stream.child.isRunning
+            }
             #expect(try stream.frames.dropFirst().first?.header.kind == .response, "\(seed): \(attack.name)")
         }
         stream.child.send(SIGKILL)
     }
 
-    @Test("500 strangers: random, truncated, oversized and misplaced bytes; a good client works all the while", .timeLimit(.minutes(2)))
+    @Test(
+        "500 strangers: random, truncated, oversized and misplaced bytes; a good client works all the while",
+        .timeLimit(.minutes(2))
+    )
     func strangers() async throws {
         let victim = try server.credentials(freshAccount())
         let good = try await server.connect(freshAccount())
         let volume = try await good.createVolume().volumeID
         let attacked = try await server.connect(victim).createVolume().volumeID
         // Warm: what the server keeps for its first connections is not growth.
-        for seed in 0..<20 { try await run(Self.attack(seed, volume: attacked), (victim.certificate, victim.privateKey), seed) }
+        for seed in 0..<20 {
+            try await run(Self.attack(seed, volume: attacked), (victim.certificate, victim.privateKey), seed)
+        }
         let before = server.anonymousMemory
         try await withThrowingTaskGroup(of: Void.self) { group in
             for lane in 0..<4 {
@@ -186,7 +273,9 @@ struct StrangerTests {
             let stream = try TLSStream(server.endpoint, files, in: server.folder)
             try await stream.greet()
             var header: [UInt8] = []
-            FrameHeader(.request, method: 32, callID: 1, messageBytes: 1 << 20, payloadBytes: 16 << 20).encode(to: &header)
+            FrameHeader(.request, method: 32, callID: 1, messageBytes: 1 << 20, payloadBytes: 16 << 20).encode(
+                to: &header
+            )
             stream.child.write(header + [1, 2, 3])
             streams.append(stream)
         }

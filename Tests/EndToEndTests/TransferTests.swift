@@ -9,7 +9,9 @@ struct TransferTests {
     private let server = ServerProcess.shared
     private var folder: WorkFolder { server.folder }
 
-    private func imported(_ account: String, _ arguments: [String], input: ChildProcess.Input = .nothing) async throws -> Report {
+    private func imported(_ account: String, _ arguments: [String], input: ChildProcess.Input = .nothing) async throws
+        -> Report
+    {
         try Report(try await server.cairn(account, ["import"] + arguments + ["--json"], input: input))
     }
 
@@ -23,8 +25,10 @@ struct TransferTests {
         for (index, size) in [1 << 20, 5_000_000, (20 << 20) + 512, (8 << 20) - 1, 1000].enumerated() {
             let (source, target) = (folder.fresh("image"), folder.fresh("back"))
             let pieces: [(Int, [UInt8])] = [
-                (0, Content.noise(UInt64(index), min(size, 300_000))), (size / 2, Content.text(7, min(size / 4, 200_000))),
-                (size * 3 / 4, [UInt8](repeating: 0, count: size / 8)), (max(0, size - 700), Content.noise(9, min(size, 700))),
+                (0, Content.noise(UInt64(index), min(size, 300_000))),
+                (size / 2, Content.text(7, min(size / 4, 200_000))),
+                (size * 3 / 4, [UInt8](repeating: 0, count: size / 8)),
+                (max(0, size - 700), Content.noise(9, min(size, 700))),
             ]
             try Image.make(source, size: size, pieces)
             let report = try await imported(account, [source, "--new", "--snapshot", "--verify"])
@@ -50,7 +54,11 @@ struct TransferTests {
         let report = try await imported(account, ["-", "--new", "--size", "4MiB"], input: .file(source))
         let volume = try report.text("volume_id")
         let back = try ChildProcess(
-            Program.cairn, ["export", volume, "-"], environment: try server.environment(account), in: folder)
+            Program.cairn,
+            ["export", volume, "-"],
+            environment: try server.environment(account),
+            in: folder
+        )
         #expect(try await back.wait().status == 0)
         #expect(back.outputBytes == bytes + [UInt8](repeating: 0, count: 4 << 20 - bytes.count))
     }
@@ -68,7 +76,9 @@ struct TransferTests {
         #expect(try same.number("sent_bytes") < 65536)
         #expect(try same.number("in_place_bytes") == 12 << 20)
         // Changed bytes in 10 chunks, data where a hole was, and zeros where data was.
-        for index in 0..<10 { try Image.overwrite(source, at: index * 1_000_000 + 777, Content.noise(UInt64(index), 33)) }
+        for index in 0..<10 {
+            try Image.overwrite(source, at: index * 1_000_000 + 777, Content.noise(UInt64(index), 33))
+        }
         try Image.overwrite(source, at: 14 << 20, Content.noise(102, 65536))
         try Image.overwrite(source, at: 11 << 20, [UInt8](repeating: 0, count: 65536))
         let changed = try await imported(account, [source, "--volume", volume, "--snapshot", "--verify"])
@@ -94,7 +104,9 @@ struct TransferTests {
         _ = try await imported(account, [short, "--volume", volume])
         let target = folder.fresh("back")
         _ = try await exported(account, [volume, target])
-        #expect(try Image.bytes(target) == Content.noise(104, 700_000) + [UInt8](repeating: 0, count: 2 << 20 - 700_000))
+        #expect(
+            try Image.bytes(target) == Content.noise(104, 700_000) + [UInt8](repeating: 0, count: 2 << 20 - 700_000)
+        )
     }
 
     @Test("G1: an existing file is not replaced without --force")
@@ -150,7 +162,10 @@ struct TransferTests {
         #expect(try await Image.same(source, target, in: folder))
     }
 
-    @Test("G1: Ctrl-C and SIGTERM stop an import cleanly, exit code 130; what was sent is kept", arguments: [SIGINT, SIGTERM])
+    @Test(
+        "G1: Ctrl-C and SIGTERM stop an import cleanly, exit code 130; what was sent is kept",
+        arguments: [SIGINT, SIGTERM]
+    )
     func interruptedImport(_ signal: Int32) async throws {
         let account = freshAccount()
         let caller = try await server.connect(account)
@@ -179,11 +194,20 @@ struct TransferTests {
         #expect(human.status == 0)
         #expect(!human.output.contains("\u{1b}"))
         #expect(human.errors.isEmpty)
-        let made = try Report(try await server.cairn(account, ["volume", "create", "--size", "20MiB", "--tag", "a=b", "--json"]))
+        let made = try Report(
+            try await server.cairn(account, ["volume", "create", "--size", "20MiB", "--tag", "a=b", "--json"])
+        )
         let volume = try made.text("volume_id")
-        #expect(try Report(try await server.cairn(account, ["volume", "show", volume, "--json"])).number("size") == 20 << 20)
-        #expect(try Report(try await server.cairn(account, ["volume", "resize", volume, "--size", "21MiB", "--json"])).number("size") == 21 << 20)
-        let snapshot = try Report(try await server.cairn(account, ["snapshot", "create", volume, "--json"])).text("snapshot_id")
+        #expect(
+            try Report(try await server.cairn(account, ["volume", "show", volume, "--json"])).number("size") == 20 << 20
+        )
+        #expect(
+            try Report(try await server.cairn(account, ["volume", "resize", volume, "--size", "21MiB", "--json"]))
+                .number("size") == 21 << 20
+        )
+        let snapshot = try Report(try await server.cairn(account, ["snapshot", "create", volume, "--json"])).text(
+            "snapshot_id"
+        )
         let shown = try Report(try await server.cairn(account, ["snapshot", "show", snapshot, "--json"]))
         #expect(try shown.text("state") == "complete")
         for command in [["volume", "list"], ["snapshot", "list"]] {
@@ -221,8 +245,10 @@ struct TransferTests {
         #expect(!Image.exists(folder.file("x")))
     }
 
-    @Test("G1: a full target disk: exit code 74, nothing under the final name, and the export goes on when there is room",
-        .enabled(if: Mounts.isAllowed, "skipped: a tmpfs cannot be mounted here"))
+    @Test(
+        "G1: a full target disk: exit code 74, nothing under the final name, and the export goes on when there is room",
+        .enabled(if: Mounts.isAllowed, "skipped: a tmpfs cannot be mounted here")
+    )
     func fullDisk() async throws {
         let account = freshAccount()
         let source = folder.fresh("image")
@@ -247,11 +273,18 @@ struct TransferTests {
         #expect(outcome.errors.contains("space"))
     }
 
-    @Test("G1: a block device in, and out", .enabled(if: Mounts.hasLoopDevices, "skipped: loop devices are missing here"))
+    @Test(
+        "G1: a block device in, and out",
+        .enabled(if: Mounts.hasLoopDevices, "skipped: loop devices are missing here")
+    )
     func blockDevice() async throws {
         let account = freshAccount()
         let (source, target) = (folder.fresh("disk"), folder.fresh("disk"))
-        try Image.make(source, size: 8 << 20, [(1 << 20, Content.noise(109, 2 << 20)), (7 << 20, Content.text(110, 65536))])
+        try Image.make(
+            source,
+            size: 8 << 20,
+            [(1 << 20, Content.noise(109, 2 << 20)), (7 << 20, Content.text(110, 65536))]
+        )
         try Image.make(target, size: 8 << 20, [(0, Content.noise(111, 8 << 20))])
         var devices: [String] = []
         defer { for device in devices { Mounts.detach(device) } }
@@ -269,20 +302,24 @@ struct TransferTests {
 /// What the machine lets tests do.
 enum Mounts {
     static let isAllowed: Bool = {
-        guard getuid() == 0, let folder = try? WorkFolder(), succeeds("/bin/mount", ["-t", "tmpfs", "-o", "size=1m", "cairn-e2e", folder.path])
+        guard getuid() == 0, let folder = try? WorkFolder(),
+            succeeds("/bin/mount", ["-t", "tmpfs", "-o", "size=1m", "cairn-e2e", folder.path])
         else { return false }
         return succeeds("/bin/umount", [folder.path])
     }()
 
     static let hasLoopDevices: Bool = {
-        guard getuid() == 0, let folder = try? WorkFolder(), (try? Image.make(folder.file("disk"), size: 1 << 20, [])) != nil
+        guard getuid() == 0, let folder = try? WorkFolder(),
+            (try? Image.make(folder.file("disk"), size: 1 << 20, [])) != nil
         else { return false }
         let script = "device=$(losetup -f --show \"$1\") && losetup -d \"$device\""
         return succeeds("/bin/sh", ["-c", script, "sh", folder.file("disk")])
     }()
 
     static func attach(_ file: String, in folder: WorkFolder) async throws -> String {
-        try await require("/sbin/losetup", ["-f", "--show", file], in: folder).trimmingCharacters(in: .whitespacesAndNewlines)
+        try await require("/sbin/losetup", ["-f", "--show", file], in: folder).trimmingCharacters(
+            in: .whitespacesAndNewlines
+        )
     }
 
     static func detach(_ device: String) { _ = succeeds("/sbin/losetup", ["-d", device]) }

@@ -19,7 +19,10 @@ struct UploadTests {
 
     /// The call must fail so, and leave the volume as it was.
     private func refuse(
-        _ uploads: [Upload], _ reason: Wire.Reason, block: Int?, sourceLocation: SourceLocation = #_sourceLocation
+        _ uploads: [Upload],
+        _ reason: Wire.Reason,
+        block: Int?,
+        sourceLocation: SourceLocation = #_sourceLocation
     ) async throws {
         let (caller, volume, bytes) = try await filled(21)
         let error = try await failure { try await caller.upload(volume, uploads) }
@@ -37,8 +40,15 @@ struct UploadTests {
         let packed = Content.text(24, chunk)
         let part = Content.noise(25, 1024)
         let answer = try await caller.upload(
-            volume, .plain(65536 + 512, plain), .lz4(4 * 65536, packed), .token(5 * 65536, Content.token(known)),
-            .zeros(6 * 65536, 65536), .hole(7 * 65536, 65536), .plain(8 * 65536 + 2048, part), .zeros(9 * 65536 + 512, 512))
+            volume,
+            .plain(65536 + 512, plain),
+            .lz4(4 * 65536, packed),
+            .token(5 * 65536, Content.token(known)),
+            .zeros(6 * 65536, 65536),
+            .hole(7 * 65536, 65536),
+            .plain(8 * 65536 + 2048, part),
+            .zeros(9 * 65536 + 512, 512)
+        )
         expected.replaceSubrange(chunk + 512..<chunk + 512 + plain.count, with: plain)
         expected.replaceSubrange(4 * chunk..<5 * chunk, with: packed)
         expected.replaceSubrange(5 * chunk..<6 * chunk, with: known)
@@ -48,10 +58,12 @@ struct UploadTests {
         #expect(try await caller.download(volume, 0..<1 << 20) == expected)
         // U6: the tokens of whole chunks, computed here too; none for parts.
         let tokens = Dictionary(answer.chunks.map { ($0.offset, $0.token) }, uniquingKeysWith: { $1 })
-        #expect(tokens == [
-            131072: Content.token(Array(expected[2 * chunk..<3 * chunk])), 4 * 65536: Content.token(packed),
-            5 * 65536: Content.token(known),
-        ])
+        #expect(
+            tokens == [
+                131072: Content.token(Array(expected[2 * chunk..<3 * chunk])), 4 * 65536: Content.token(packed),
+                5 * 65536: Content.token(known),
+            ]
+        )
         #expect(answer.dataVersion == 2)
         #expect(answer.writeVerifier.count == 8)
     }
@@ -66,9 +78,11 @@ struct UploadTests {
     @Test(
         "U3: ranges that are no multiples of 512, empty, or not within the volume are INVALID_ARGUMENT naming the block",
         arguments: [
-            (1, 512), (512, 513), (0, 0), ((1 << 20) - 512, 1024), (1 << 20, 512), (1 << 40, 512), (UInt64.max - 511, 512),
+            (1, 512), (512, 513), (0, 0), ((1 << 20) - 512, 1024), (1 << 20, 512), (1 << 40, 512),
+            (UInt64.max - 511, 512),
             (UInt64.max - 511, 1024),
-        ] as [(UInt64, Int)])
+        ] as [(UInt64, Int)]
+    )
     func ranges(_ offset: UInt64, _ length: Int) async throws {
         let good = Upload.plain(0, Content.noise(31, 512))
         try await refuse([good, .plain(offset, Content.noise(32, length))], .invalidArgument, block: 1)
@@ -113,7 +127,12 @@ struct UploadTests {
                 #expect(error.isRetryable)
             }
             for codecs in [[Wire.Codec.lz4], []] {
-                let read = try await caller.download(.volumeID(volume), [0..<UInt64(chunk)], codecs: codecs, algorithm: algorithm)
+                let read = try await caller.download(
+                    .volumeID(volume),
+                    [0..<UInt64(chunk)],
+                    codecs: codecs,
+                    algorithm: algorithm
+                )
                 #expect(read.bytes == bytes)
                 #expect(read.blocks.map(\.checksum) == [Wire.Checksum(algorithm: algorithm, value: value)])
             }
@@ -122,7 +141,9 @@ struct UploadTests {
 
     @Test("U4: a missing checksum, an unknown algorithm and a wrong length are INVALID_ARGUMENT naming the block")
     func badChecksums() async throws {
-        for checksum in [nil, Wire.Checksum(algorithm: .md5, value: [1, 2, 3, 4]), .init(algorithm: .init(rawValue: 9), value: [1])] {
+        for checksum in [
+            nil, Wire.Checksum(algorithm: .md5, value: [1, 2, 3, 4]), .init(algorithm: .init(rawValue: 9), value: [1]),
+        ] {
             var upload = Upload.plain(512, Content.noise(37, 512))
             upload.block.checksum = checksum
             try await refuse([.plain(0, Content.noise(38, 512)), upload], .invalidArgument, block: 1)
@@ -174,7 +195,8 @@ struct UploadTests {
             try await caller.upload(small, .plain(0, little))
             try await caller.upload(large, .plain(0, much))
             for (target, upload) in [
-                (large, .token(65536, Content.token(little, chunkSize: 4096))), (small, .token(8192, Content.token(much), length: 4096)),
+                (large, .token(65536, Content.token(little, chunkSize: 4096))),
+                (small, .token(8192, Content.token(much), length: 4096)),
                 (short, .token(1 << 20, Content.token(much), length: 512)),
             ] as [([UInt8], Upload)] {
                 let error = try await failure { try await caller.upload(target, .zeros(0, 512), upload) }
@@ -187,7 +209,9 @@ struct UploadTests {
             try await caller.upload(short, .token(1 << 20, Content.token(padded), length: 512))
             #expect(try await caller.download(short, 1 << 20..<(1 << 20) + 512) == Content.noise(57, 512))
             _ = try await caller.call(Wire.ResizeVolumeRequest(volumeID: short, size: 2 << 20))
-            #expect(try await caller.download(short, 1 << 20..<2 << 20) == padded + [UInt8](repeating: 0, count: 15 * chunk))
+            #expect(
+                try await caller.download(short, 1 << 20..<2 << 20) == padded + [UInt8](repeating: 0, count: 15 * chunk)
+            )
         }
     }
 
@@ -230,7 +254,9 @@ struct UploadTests {
         #expect(try await failure { try await caller.upload(volume, many) }.reason == .invalidArgument)
     }
 
-    @Test("U5: data_version on a volume is a precondition on what is replaced: newer chunks are left alone and reported")
+    @Test(
+        "U5: data_version on a volume is a precondition on what is replaced: newer chunks are left alone and reported"
+    )
     func superseded() async throws {
         let (caller, volume, bytes) = try await filled(47)
         _ = try await caller.createSnapshot(volume)
@@ -264,7 +290,10 @@ struct UploadTests {
         let (caller, volume, _) = try await filled(52)
         let before = try server.writtenBytes
         for index in 0..<200 {
-            try await caller.upload(volume, .plain(UInt64(index % 16) * 65536 + 1024, Content.noise(UInt64(index), 512)))
+            try await caller.upload(
+                volume,
+                .plain(UInt64(index % 16) * 65536 + 1024, Content.noise(UInt64(index), 512))
+            )
         }
         // The bytes, their record and commit, the answer; whole chunks would be 65,536 each.
         #expect(try server.writtenBytes - before < 200 * 16384)
@@ -289,7 +318,10 @@ struct UploadTests {
         }
         for writer in 0..<8 {
             let start = UInt64(writer / 2) * 131072
-            #expect(try await caller.download(volumes[writer % 2], start..<start + 131072) == Content.noise(UInt64(writer * 100 + 9), 131072))
+            #expect(
+                try await caller.download(volumes[writer % 2], start..<start + 131072)
+                    == Content.noise(UInt64(writer * 100 + 9), 131072)
+            )
         }
     }
 }

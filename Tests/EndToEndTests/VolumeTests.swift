@@ -22,7 +22,10 @@ struct VolumeTests {
         #expect(initial.state == .complete)
         #expect(initial.dataVersion == 1)
         #expect(initial.volumeID == created.volumeID)
-        #expect(try await caller.download(snapshot: created.initialSnapshotID, 0..<4096) == [UInt8](repeating: 0, count: 4096))
+        #expect(
+            try await caller.download(snapshot: created.initialSnapshotID, 0..<4096)
+                == [UInt8](repeating: 0, count: 4096)
+        )
         _ = try await caller.call(Wire.DeleteVolumeRequest(volumeID: created.volumeID))
         let error = try await failure { try await caller.describeSnapshot(created.initialSnapshotID) }
         #expect(error.reason == .invalidSnapshotID)
@@ -40,7 +43,8 @@ struct VolumeTests {
 
     @Test(
         "V2: sizes outside the rules are INVALID_VOLUME_SIZE",
-        arguments: [512, (1 << 20) - 512, (1 << 20) + 1, (64 << 40) + 512, .max] as [UInt64])
+        arguments: [512, (1 << 20) - 512, (1 << 20) + 1, (64 << 40) + 512, .max] as [UInt64]
+    )
     func sizes(_ size: UInt64) async throws {
         let caller = try await caller()
         let error = try await failure { try await caller.createVolume(size: size) }
@@ -59,7 +63,9 @@ struct VolumeTests {
         let snapshot = try await caller.createSnapshot(source.volumeID)
         #expect(try await caller.createVolume(size: 0, chunkSize: 0, from: snapshot.snapshotID).size == 2 << 20)
         #expect(try await caller.createVolume(size: 3 << 20, chunkSize: 0, from: snapshot.snapshotID).size == 3 << 20)
-        let error = try await failure { try await caller.createVolume(size: 1 << 20, chunkSize: 0, from: snapshot.snapshotID) }
+        let error = try await failure {
+            try await caller.createVolume(size: 1 << 20, chunkSize: 0, from: snapshot.snapshotID)
+        }
         #expect(error.reason == .invalidVolumeSize)
     }
 
@@ -126,8 +132,10 @@ struct VolumeTests {
             }
         }
         #expect(kinds == ["data", "zeros", "hole", "data", "hole"])
-        #expect(read.bytes == Content.noise(4, 4 * 65536).enumerated().map { (65536..<3 * 65536).contains($0) ? 0 : $1 }
-            + [UInt8](repeating: 0, count: 65536))
+        #expect(
+            read.bytes == Content.noise(4, 4 * 65536).enumerated().map { (65536..<3 * 65536).contains($0) ? 0 : $1 }
+                + [UInt8](repeating: 0, count: 65536)
+        )
         let listed = try await caller.blocks(.volumeID(clone.volumeID)).filter { $0.state != .hole }
         #expect(listed.map(\.offset) == [0, 65536, 3 * 65536])
         #expect(listed.map(\.state) == [.data, .zeros, .data])
@@ -170,7 +178,9 @@ struct VolumeTests {
         #expect(try await caller.download(clone.volumeID, 0..<1 << 20) == bytes)
     }
 
-    @Test("V10: one affinity key, one shard; clones and snapshots stay on their origin's; without a key all shards are used")
+    @Test(
+        "V10: one affinity key, one shard; clones and snapshots stay on their origin's; without a key all shards are used"
+    )
     func affinity() async throws {
         let caller = try await caller()
         let shard = { (id: [UInt8]) in UUID128(bytes: id)!.shard }
@@ -206,7 +216,9 @@ struct VolumeTests {
         #expect(read == bytes + [UInt8](repeating: 0, count: 3 << 20 - size))
         try await caller.upload(created.volumeID, .plain((3 << 20) - 512, Content.noise(8, 512)))
         for size in [1 << 20, (3 << 20) + 1] as [UInt64] {
-            let error = try await failure { try await caller.call(Wire.ResizeVolumeRequest(volumeID: created.volumeID, size: size)) }
+            let error = try await failure {
+                try await caller.call(Wire.ResizeVolumeRequest(volumeID: created.volumeID, size: size))
+            }
             #expect(error.reason == .invalidVolumeSize)
         }
         #expect(try await caller.describeSnapshot(snapshot.snapshotID).size == UInt64(size))
@@ -218,7 +230,9 @@ struct VolumeTests {
         let caller = try await caller()
         var ids: [[UInt8]] = []
         for index in 0..<23 {
-            ids.append(try await caller.createVolume(tags: [Wire.Tag(key: "even", value: "\(index % 2 == 0)")]).volumeID)
+            ids.append(
+                try await caller.createVolume(tags: [Wire.Tag(key: "even", value: "\(index % 2 == 0)")]).volumeID
+            )
         }
         var found: [[UInt8]] = []
         var token: [UInt8] = []
@@ -236,13 +250,20 @@ struct VolumeTests {
         token = []
         repeat {
             let page = try await caller.call(
-                Wire.ListVolumesRequest(page: .init(limit: 4, pageToken: token), tags: [.init(key: "even", value: "true")])).message
+                Wire.ListVolumesRequest(
+                    page: .init(limit: 4, pageToken: token),
+                    tags: [.init(key: "even", value: "true")]
+                )
+            ).message
             even += page.volumes.map(\.volumeID)
             token = page.nextPageToken
         } while !token.isEmpty
         #expect(Set(even) == Set(stride(from: 0, to: 23, by: 2).map { ids[$0] }))
         for page in [Wire.PageRequest(limit: 1001), Wire.PageRequest(pageToken: [1, 2, 3])] {
-            #expect(try await failure { try await caller.call(Wire.ListVolumesRequest(page: page)) }.reason == .invalidArgument)
+            #expect(
+                try await failure { try await caller.call(Wire.ListVolumesRequest(page: page)) }.reason
+                    == .invalidArgument
+            )
         }
     }
 
@@ -256,6 +277,9 @@ struct VolumeTests {
         try await caller.upload(created.volumeID, .plain(0, bytes))
         let listed = try await caller.blocks(.volumeID(created.volumeID), pages: 10)
         #expect(listed.map(\.offset) == (0..<256).map { $0 * 4096 })
-        #expect(listed.map(\.token) == (0..<256).map { Content.token(Array(bytes[$0 * 4096..<($0 + 1) * 4096]), chunkSize: 4096) })
+        #expect(
+            listed.map(\.token)
+                == (0..<256).map { Content.token(Array(bytes[$0 * 4096..<($0 + 1) * 4096]), chunkSize: 4096) }
+        )
     }
 }

@@ -9,9 +9,14 @@ struct Upload: Sendable {
     static func plain(_ offset: UInt64, _ bytes: [UInt8], checksum: Wire.Checksum? = nil) -> Upload {
         Upload(
             block: Wire.UploadBlock(
-                offset: offset, length: UInt32(bytes.count), checksum: checksum ?? Content.crc32c(bytes), codec: .plain,
-                source: .payloadLength(UInt32(bytes.count))),
-            bytes: bytes)
+                offset: offset,
+                length: UInt32(bytes.count),
+                checksum: checksum ?? Content.crc32c(bytes),
+                codec: .plain,
+                source: .payloadLength(UInt32(bytes.count))
+            ),
+            bytes: bytes
+        )
     }
 
     /// - Parameter packed: sent instead of what `bytes` compresses to.
@@ -19,9 +24,14 @@ struct Upload: Sendable {
         let packed = packed ?? Content.lz4(bytes)
         return Upload(
             block: Wire.UploadBlock(
-                offset: offset, length: UInt32(bytes.count), checksum: Content.crc32c(bytes), codec: .lz4,
-                source: .payloadLength(UInt32(packed.count))),
-            bytes: packed)
+                offset: offset,
+                length: UInt32(bytes.count),
+                checksum: Content.crc32c(bytes),
+                codec: .lz4,
+                source: .payloadLength(UInt32(packed.count))
+            ),
+            bytes: packed
+        )
     }
 
     static func token(_ offset: UInt64, _ token: [UInt8], length: UInt32 = 65536) -> Upload {
@@ -47,24 +57,40 @@ struct Downloaded: Sendable {
 extension Caller {
     /// A volume of 1 MiB unless told otherwise.
     func createVolume(
-        size: UInt64 = 1 << 20, chunkSize: UInt32 = 65536, from snapshot: [UInt8] = [], affinity: [UInt8] = [],
-        tags: [Wire.Tag] = [], key: [UInt8] = []
+        size: UInt64 = 1 << 20,
+        chunkSize: UInt32 = 65536,
+        from snapshot: [UInt8] = [],
+        affinity: [UInt8] = [],
+        tags: [Wire.Tag] = [],
+        key: [UInt8] = []
     ) async throws -> Wire.CreateVolumeResponse {
         try await call(
             Wire.CreateVolumeRequest(
-                size: size, snapshotID: snapshot, chunkSize: chunkSize, kind: .remote, affinity: affinity, tags: tags,
-                idempotencyKey: key)
+                size: size,
+                snapshotID: snapshot,
+                chunkSize: chunkSize,
+                kind: .remote,
+                affinity: affinity,
+                tags: tags,
+                idempotencyKey: key
+            )
         ).message
     }
 
     @discardableResult
     func upload(
-        _ volume: [UInt8], _ uploads: [Upload], dataVersion: UInt64 = 0, durability: Wire.Durability = .durable
+        _ volume: [UInt8],
+        _ uploads: [Upload],
+        dataVersion: UInt64 = 0,
+        durability: Wire.Durability = .durable
     ) async throws -> Wire.UploadBlockResponse {
         try await call(
             Wire.UploadBlockRequest(
-                target: .init(target: .volumeID(volume)), dataVersion: dataVersion, durability: durability,
-                blocks: uploads.map(\.block)),
+                target: .init(target: .volumeID(volume)),
+                dataVersion: dataVersion,
+                durability: durability,
+                blocks: uploads.map(\.block)
+            ),
             payload: uploads.flatMap(\.bytes)
         ).message
     }
@@ -99,13 +125,21 @@ extension Caller {
 
     /// Reads ranges, and checks what comes back: the cover, the lengths, the checksums, the tokens.
     func download(
-        _ target: Wire.Target.Target, _ ranges: [Range<UInt64>], codecs: [Wire.Codec] = [.lz4], known: [[UInt8]] = [],
+        _ target: Wire.Target.Target,
+        _ ranges: [Range<UInt64>],
+        codecs: [Wire.Codec] = [.lz4],
+        known: [[UInt8]] = [],
         algorithm: Wire.ChecksumAlgorithm = .unspecified
     ) async throws -> Downloaded {
         let reply = try await call(
             Wire.DownloadBlockRequest(
-                target: .init(target: target), ranges: ranges.map { .init(offset: $0.lowerBound, length: UInt64($0.count)) },
-                acceptedCodecs: codecs, knownTokens: known, checksumAlgorithm: algorithm))
+                target: .init(target: target),
+                ranges: ranges.map { .init(offset: $0.lowerBound, length: UInt64($0.count)) },
+                acceptedCodecs: codecs,
+                knownTokens: known,
+                checksumAlgorithm: algorithm
+            )
+        )
         return try Downloaded(reply, ranges)
     }
 
@@ -122,7 +156,8 @@ extension Caller {
         var token: [UInt8] = []
         repeat {
             let page = try await call(
-                Wire.ListBlocksRequest(target: .init(target: target), page: .init(limit: pages, pageToken: token))).message
+                Wire.ListBlocksRequest(target: .init(target: target), page: .init(limit: pages, pageToken: token))
+            ).message
             found += page.blocks
             token = page.nextPageToken
         } while !token.isEmpty
@@ -141,7 +176,8 @@ extension Downloaded {
                 remaining = remaining.dropFirst()
                 position = remaining.first?.lowerBound ?? 0
             }
-            guard block.offset == position, let range = remaining.first, position + UInt64(block.length) <= range.upperBound
+            guard block.offset == position, let range = remaining.first,
+                position + UInt64(block.length) <= range.upperBound
             else { throw HarnessError("the blocks do not cover the ranges at \(block.offset)") }
             switch block.content {
             case .payloadLength(let count):
@@ -166,7 +202,8 @@ extension Downloaded {
     private static func decode(_ stored: [UInt8], _ block: Wire.DownloadedBlock) throws -> [UInt8] {
         guard block.codec == .lz4 else { return stored }
         var raw = [UInt8](repeating: 0, count: Int(block.length))
-        let isWhole = stored.withUnsafeBytes { source in raw.withUnsafeMutableBytes { LZ4.decompress(source, into: $0) } }
+        let isWhole = stored.withUnsafeBytes { source in raw.withUnsafeMutableBytes { LZ4.decompress(source, into: $0) }
+        }
         guard isWhole else { throw HarnessError("LZ4 does not decode") }
         return raw
     }

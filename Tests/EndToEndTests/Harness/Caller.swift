@@ -27,7 +27,9 @@ final class Caller: Sendable {
 
     /// Throws ``CallError`` where the server answered with one.
     func call<Request: WireRequest>(
-        _ request: Request, payload: [UInt8] = [], timeout: Duration = .seconds(30)
+        _ request: Request,
+        payload: [UInt8] = [],
+        timeout: Duration = .seconds(30)
     ) async throws -> Reply<Request.Response> {
         let answer = try await raw(request, payload: payload, timeout: timeout)
         guard answer.status == 0 else { throw CallError(status: answer.status, detail: answer.message) }
@@ -35,19 +37,25 @@ final class Caller: Sendable {
     }
 
     func raw<Request: WireRequest>(
-        _ request: Request, payload: [UInt8] = [], timeout: Duration = .seconds(30)
+        _ request: Request,
+        payload: [UInt8] = [],
+        timeout: Duration = .seconds(30)
     ) async throws -> RawAnswer {
         try await raw(method: UInt32(Request.method.rawValue), request.encode(), payload: payload, timeout: timeout)
     }
 
     /// Throws ``RPCError`` where there was no answer.
     func raw(
-        method: UInt32, _ message: [UInt8], payload: [UInt8] = [], timeout: Duration = .seconds(30)
+        method: UInt32,
+        _ message: [UInt8],
+        payload: [UInt8] = [],
+        timeout: Duration = .seconds(30)
     ) async throws -> RawAnswer {
         let slices = payload.isEmpty ? [] : [Buffer(copying: payload).slice]
         do {
             let answer = try await connection.call(
-                CairnRPC.Request(method: method, message: message, payload: slices, timeout: timeout))
+                CairnRPC.Request(method: method, message: message, payload: slices, timeout: timeout)
+            )
             return RawAnswer(status: 0, message: answer.message, payload: answer.payload.map { Array($0.bytes) } ?? [])
         } catch {
             guard error.code == .answered else { throw error }
@@ -62,8 +70,11 @@ extension ServerProcess {
         let tls = try TLSContext(
             .client,
             files: TLSFiles(
-                authorities: [credentials.authorities], certificate: credentials.certificate,
-                privateKey: credentials.privateKey))
+                authorities: [credentials.authorities],
+                certificate: credentials.certificate,
+                privateKey: credentials.privateKey
+            )
+        )
         let hello = Wire.Hello(protocolVersion: 1, agent: "e2e", instanceID: instance)
         return Caller(try await RPCConnection.connect(to: endpoint, tls: tls, hello: hello.encode()))
     }
@@ -75,7 +86,9 @@ extension ServerProcess {
 
 /// The error that a call must end with.
 func failure<Value>(
-    of body: () async throws -> Value, file: String = #fileID, line: Int = #line
+    of body: () async throws -> Value,
+    file: String = #fileID,
+    line: Int = #line
 ) async throws -> CallError {
     do {
         _ = try await body()

@@ -26,7 +26,11 @@ final class ChildProcess: @unchecked Sendable {
     private let inputPipe: Pipe?
 
     init(
-        _ program: String, _ arguments: [String], environment: [String: String] = [:], input: Input = .nothing, in folder: WorkFolder
+        _ program: String,
+        _ arguments: [String],
+        environment: [String: String] = [:],
+        input: Input = .nothing,
+        in folder: WorkFolder
     ) throws {
         self.folder = folder
         outputPath = folder.fresh("out")
@@ -36,7 +40,9 @@ final class ChildProcess: @unchecked Sendable {
         process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
         process.currentDirectoryURL = URL(fileURLWithPath: folder.path)
         for path in [outputPath, errorPath] { _ = FileManager.default.createFile(atPath: path, contents: nil) }
-        guard let output = FileHandle(forWritingAtPath: outputPath), let errors = FileHandle(forWritingAtPath: errorPath) else {
+        guard let output = FileHandle(forWritingAtPath: outputPath),
+            let errors = FileHandle(forWritingAtPath: errorPath)
+        else {
             throw HarnessError("\(folder.path) cannot be written")
         }
         process.standardOutput = output
@@ -90,7 +96,9 @@ final class ChildProcess: @unchecked Sendable {
     /// Waits for its end; past the limit it is killed, and that is an error.
     func wait(limit: Duration = .seconds(60)) async throws -> Outcome {
         do {
-            try await eventually("\(process.executableURL!.lastPathComponent) ends", within: limit) { !self.process.isRunning }
+            try await eventually("\(process.executableURL!.lastPathComponent) ends", within: limit) {
+                !self.process.isRunning
+            }
         } catch {
             send(SIGKILL)
             throw HarnessError("\(error); it said: \(errors.suffix(2000))")
@@ -113,8 +121,12 @@ enum Program {
 
 /// Runs a program to its end.
 func run(
-    _ program: String, _ arguments: [String], environment: [String: String] = [:], input: ChildProcess.Input = .nothing,
-    limit: Duration = .seconds(60), in folder: WorkFolder
+    _ program: String,
+    _ arguments: [String],
+    environment: [String: String] = [:],
+    input: ChildProcess.Input = .nothing,
+    limit: Duration = .seconds(60),
+    in folder: WorkFolder
 ) async throws -> ChildProcess.Outcome {
     try await ChildProcess(program, arguments, environment: environment, input: input, in: folder).wait(limit: limit)
 }
@@ -124,7 +136,9 @@ func run(
 func require(_ program: String, _ arguments: [String], in folder: WorkFolder) async throws -> String {
     let outcome = try await run(program, arguments, in: folder)
     guard outcome.status == 0 else {
-        throw HarnessError("\(program) \(arguments.joined(separator: " ")): exit code \(outcome.status): \(outcome.errors)")
+        throw HarnessError(
+            "\(program) \(arguments.joined(separator: " ")): exit code \(outcome.status): \(outcome.errors)"
+        )
     }
     return outcome.output
 }

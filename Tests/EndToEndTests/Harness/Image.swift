@@ -5,7 +5,8 @@ import Foundation
 enum Image {
     /// Bytes that no codec makes smaller, other ones each time.
     static func random(_ count: Int) throws -> [UInt8] {
-        guard let source = FileHandle(forReadingAtPath: "/dev/urandom"), let data = try source.read(upToCount: count) else {
+        guard let source = FileHandle(forReadingAtPath: "/dev/urandom"), let data = try source.read(upToCount: count)
+        else {
             throw HarnessError("/dev/urandom cannot be read")
         }
         return Array(data)
@@ -13,7 +14,8 @@ enum Image {
 
     /// A file of `size` bytes that holds `pieces` at their offsets, and holes between.
     static func make(_ path: String, size: Int, _ pieces: [(offset: Int, bytes: [UInt8])]) throws {
-        guard FileManager.default.createFile(atPath: path, contents: nil), let file = FileHandle(forWritingAtPath: path) else {
+        guard FileManager.default.createFile(atPath: path, contents: nil), let file = FileHandle(forWritingAtPath: path)
+        else {
             throw HarnessError("\(path) cannot be made")
         }
         defer { try? file.close() }
@@ -32,7 +34,9 @@ enum Image {
     }
 
     static func bytes(_ path: String) throws -> [UInt8] {
-        guard let data = FileManager.default.contents(atPath: path) else { throw HarnessError("\(path) cannot be read") }
+        guard let data = FileManager.default.contents(atPath: path) else {
+            throw HarnessError("\(path) cannot be read")
+        }
         return Array(data)
     }
 

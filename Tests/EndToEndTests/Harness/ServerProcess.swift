@@ -23,9 +23,14 @@ final class ServerProcess: Sendable {
         self.settings = settings
         authority = try CertificateAuthority.create(in: folder.file("pki"))
         _ = try authority.issueServer(
-            CredentialName("server"), names: [.dns("localhost"), .address(.init(text: "127.0.0.1")!)])
+            CredentialName("server"),
+            names: [.dns("localhost"), .address(.init(text: "127.0.0.1")!)]
+        )
         try await require(
-            Program.cairnd, ["init", "--data", store, "--shards", "\(shards)", "--segment-size", "32MiB"], in: folder)
+            Program.cairnd,
+            ["init", "--data", store, "--shards", "\(shards)", "--segment-size", "32MiB"],
+            in: folder
+        )
     }
 
     deinit { process.withLock { $0?.send(SIGKILL) } }
@@ -39,7 +44,8 @@ final class ServerProcess: Sendable {
 
     var serveArguments: [String] {
         [
-            "serve", "--data", store, "--listen", "127.0.0.1:0", "--cert", pki + "/server.crt", "--key", pki + "/server.key",
+            "serve", "--data", store, "--listen", "127.0.0.1:0", "--cert", pki + "/server.crt", "--key",
+            pki + "/server.key",
             "--ca", authority.certificatePath, "--crl", authority.revocationListPath,
         ] + settings.flatMap { ["--set", $0] }
     }
@@ -92,14 +98,25 @@ final class ServerProcess: Sendable {
             _ = try authority.issueClient(CredentialName(account), identity: .account(AccountID(account)!))
         }
         return Credentials(
-            certificate: identity + ".crt", privateKey: identity + ".key", authorities: authority.certificatePath)
+            certificate: identity + ".crt",
+            privateKey: identity + ".key",
+            authorities: authority.certificatePath
+        )
     }
 
     /// A certificate with any names, or lifetime.
     func issue(_ name: String, _ names: [AlternativeName], validity: Validity = .days(1)) throws -> Credentials {
-        let issued = try authority.issue(CredentialName(name), role: .client, alternativeNames: names, validity: validity)
+        let issued = try authority.issue(
+            CredentialName(name),
+            role: .client,
+            alternativeNames: names,
+            validity: validity
+        )
         return Credentials(
-            certificate: issued.certificatePath, privateKey: issued.keyPath, authorities: authority.certificatePath)
+            certificate: issued.certificatePath,
+            privateKey: issued.keyPath,
+            authorities: authority.certificatePath
+        )
     }
 
     /// The library's client.
@@ -118,14 +135,25 @@ final class ServerProcess: Sendable {
 
     /// Runs `cairn` as `account`.
     func cairn(
-        _ account: String, _ arguments: [String], input: ChildProcess.Input = .nothing, limit: Duration = .seconds(60)
+        _ account: String,
+        _ arguments: [String],
+        input: ChildProcess.Input = .nothing,
+        limit: Duration = .seconds(60)
     ) async throws -> ChildProcess.Outcome {
         try await run(
-            Program.cairn, arguments, environment: try environment(account), input: input, limit: limit, in: folder)
+            Program.cairn,
+            arguments,
+            environment: try environment(account),
+            input: input,
+            limit: limit,
+            in: folder
+        )
     }
 
     /// Starts `cairn` as `account`.
-    func startCairn(_ account: String, _ arguments: [String], input: ChildProcess.Input = .nothing) throws -> ChildProcess {
+    func startCairn(_ account: String, _ arguments: [String], input: ChildProcess.Input = .nothing) throws
+        -> ChildProcess
+    {
         try ChildProcess(Program.cairn, arguments, environment: try environment(account), input: input, in: folder)
     }
 }
@@ -151,6 +179,8 @@ extension ServerProcess {
     }
 
     func files(under folder: String, ending suffix: String) throws -> [String] {
-        try FileManager.default.subpathsOfDirectory(atPath: folder).filter { $0.hasSuffix(suffix) }.map { folder + "/" + $0 }
+        try FileManager.default.subpathsOfDirectory(atPath: folder).filter { $0.hasSuffix(suffix) }.map {
+            folder + "/" + $0
+        }
     }
 }

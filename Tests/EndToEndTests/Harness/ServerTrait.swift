@@ -6,7 +6,9 @@ struct ServerTrait: SuiteTrait, TestScoping {
     let settings: [String]
 
     func provideScope(
-        for test: Test, testCase: Test.Case?, performing function: @Sendable () async throws -> Void
+        for test: Test,
+        testCase: Test.Case?,
+        performing function: @Sendable () async throws -> Void
     ) async throws {
         let server = try await ServerProcess.started(shards: shards, settings: settings)
         try await ServerProcess.$suiteServer.withValue(server) { try await function() }
@@ -15,7 +17,9 @@ struct ServerTrait: SuiteTrait, TestScoping {
 }
 
 extension SuiteTrait where Self == ServerTrait {
-    static func server(shards: Int = 2, _ settings: String...) -> ServerTrait { ServerTrait(shards: shards, settings: settings) }
+    static func server(shards: Int = 2, _ settings: String...) -> ServerTrait {
+        ServerTrait(shards: shards, settings: settings)
+    }
 }
 
 extension ServerProcess {

@@ -9,7 +9,11 @@ final class TLSStream: Sendable {
 
     /// - Parameter credentials: nil: no certificate is shown.
     init(
-        _ endpoint: Endpoint, _ credentials: Credentials?, authority: String? = nil, extra: [String] = [], in folder: WorkFolder
+        _ endpoint: Endpoint,
+        _ credentials: Credentials?,
+        authority: String? = nil,
+        extra: [String] = [],
+        in folder: WorkFolder
     ) throws {
         var arguments = ["s_client", "-quiet", "-connect", endpoint.description, "-alpn", "cairn/1"] + extra
         if let credentials { arguments += ["-cert", credentials.certificate, "-key", credentials.privateKey] }
@@ -23,11 +27,21 @@ final class TLSStream: Sendable {
 
     /// A whole frame.
     static func frame(
-        _ kind: FrameKind, method: UInt32 = 0, callID: UInt64 = 0, value: UInt32 = 0, message: [UInt8] = [], payload: [UInt8] = []
+        _ kind: FrameKind,
+        method: UInt32 = 0,
+        callID: UInt64 = 0,
+        value: UInt32 = 0,
+        message: [UInt8] = [],
+        payload: [UInt8] = []
     ) -> [UInt8] {
         var bytes: [UInt8] = []
         FrameHeader(
-            kind, method: method, callID: callID, value: value, messageBytes: message.count, payloadBytes: payload.count
+            kind,
+            method: method,
+            callID: callID,
+            value: value,
+            messageBytes: message.count,
+            payloadBytes: payload.count
         ).encode(to: &bytes)
         return bytes + message + payload
     }
@@ -36,9 +50,16 @@ final class TLSStream: Sendable {
         frame(
             .hello,
             message: Wire.Hello(
-                protocolVersion: 1, agent: "stranger",
-                limits: .init(maxMessageBytes: 1 << 20, maxPayloadBytes: 16 << 20, maxCalls: 1024, initialCredit: 32 << 20)
-            ).encode())
+                protocolVersion: 1,
+                agent: "stranger",
+                limits: .init(
+                    maxMessageBytes: 1 << 20,
+                    maxPayloadBytes: 16 << 20,
+                    maxCalls: 1024,
+                    initialCredit: 32 << 20
+                )
+            ).encode()
+        )
     }
 
     /// The frames that have come so far, whole ones.
@@ -47,7 +68,9 @@ final class TLSStream: Sendable {
             var bytes = child.outputBytes[...]
             var found: [(FrameHeader, [UInt8])] = []
             while bytes.count >= FrameHeader.byteCount {
-                let header = try Array(bytes.prefix(FrameHeader.byteCount)).withUnsafeBytes { try FrameHeader(decoding: $0) }
+                let header = try Array(bytes.prefix(FrameHeader.byteCount)).withUnsafeBytes {
+                    try FrameHeader(decoding: $0)
+                }
                 guard bytes.count >= FrameHeader.byteCount + header.bodyBytes else { break }
                 bytes = bytes.dropFirst(FrameHeader.byteCount)
                 found.append((header, Array(bytes.prefix(Int(header.messageBytes)))))

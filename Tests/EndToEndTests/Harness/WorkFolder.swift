@@ -32,7 +32,9 @@ struct HarnessError: Error, CustomStringConvertible {
 
 /// Waits until `condition` holds; throws after `limit`.
 func eventually(
-    _ what: String, within limit: Duration = .seconds(20), _ condition: () async throws -> Bool
+    _ what: String,
+    within limit: Duration = .seconds(20),
+    _ condition: () async throws -> Bool
 ) async throws {
     let clock = ContinuousClock()
     let end = clock.now + limit
@@ -44,7 +46,9 @@ func eventually(
 
 /// Runs `body`, and cancels it and throws after `limit`.
 func within<Value: Sendable>(
-    _ limit: Duration, _ what: String, _ body: @escaping @Sendable () async throws -> Value
+    _ limit: Duration,
+    _ what: String,
+    _ body: @escaping @Sendable () async throws -> Value
 ) async throws -> Value {
     try await withThrowingTaskGroup(of: Value?.self) { group in
         group.addTask { try await body() }
