@@ -18,6 +18,9 @@ extension Shard {
             guard let number = try view.accountNumber(account), let chunk = try view.chunk(number, fingerprint) else { return nil }
             do throws(LogError) {
                 guard let record = try log.read([chunk.location]).first else { return nil }
+                guard case .chunk(let header) = record.header, header.fingerprint == fingerprint, header.account == number.rawValue else {
+                    throw LogError.damaged(.record(chunk.location))
+                }
                 return ChunkData(
                     fingerprint: fingerprint, rawLength: chunk.rawLength, rawChecksum: chunk.rawChecksum,
                     codec: chunk.codec, bytes: record.bytes)
