@@ -77,7 +77,10 @@ private func window(of bio: OpaquePointer?) -> UnsafeMutablePointer<TLSBuffers.W
     BIO_get_data(bio)!.assumingMemoryBound(to: TLSBuffers.Window.self)
 }
 
-private let readWindow: @convention(c) (OpaquePointer?, UnsafeMutablePointer<CChar>?, Int32) -> Int32 = { bio, bytes, count in
+private let readWindow: @convention(c) (OpaquePointer?, UnsafeMutablePointer<CChar>?, Int32) -> Int32 = {
+    bio,
+    bytes,
+    count in
     cairn_bio_clear_retry(bio)
     let window = window(of: bio)
     let available = min(Int(count), window.pointee.inputCount - window.pointee.inputPosition)
@@ -103,7 +106,11 @@ private let writeWindow: @convention(c) (OpaquePointer?, UnsafePointer<CChar>?, 
     return Int32(room)
 }
 
-private let controlWindow: @convention(c) (OpaquePointer?, Int32, Int, UnsafeMutableRawPointer?) -> Int = { _, command, _, _ in
+private let controlWindow: @convention(c) (OpaquePointer?, Int32, Int, UnsafeMutableRawPointer?) -> Int = {
+    _,
+    command,
+    _,
+    _ in
     // Flushing is the transport's business; everything else is not supported.
     command == BIO_CTRL_FLUSH ? 1 : 0
 }

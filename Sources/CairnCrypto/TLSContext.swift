@@ -56,7 +56,9 @@ public final class TLSContext: @unchecked Sendable {
         SSL_CTX_set_options(pointer, noTicket | serverPreference)
         // Idle connections hold no record buffers; writes may stop half way and go on from another address.
         cairn_ssl_ctx_set_mode(
-            pointer, Int(SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER))
+            pointer,
+            Int(SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
+        )
         SSL_CTX_set_verify(pointer, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nil)
         if role == .server {
             SSL_CTX_set_alpn_select_cb(pointer, selectProtocol, nil)
@@ -78,8 +80,10 @@ public final class TLSContext: @unchecked Sendable {
             SSL_CTX_check_private_key(pointer) == 1
         else { throw TLSError.taking(.configuration, "private key \(files.privateKey)").inConfiguration }
         guard let file = files.revocations else { return }
-        guard let store = SSL_CTX_get_cert_store(pointer), let lookup = X509_STORE_add_lookup(store, X509_LOOKUP_file()),
-            X509_load_crl_file(lookup, file, SSL_FILETYPE_PEM) > 0, X509_STORE_set_flags(store, UInt(X509_V_FLAG_CRL_CHECK)) == 1
+        guard let store = SSL_CTX_get_cert_store(pointer),
+            let lookup = X509_STORE_add_lookup(store, X509_LOOKUP_file()),
+            X509_load_crl_file(lookup, file, SSL_FILETYPE_PEM) > 0,
+            X509_STORE_set_flags(store, UInt(X509_V_FLAG_CRL_CHECK)) == 1
         else { throw TLSError.taking(.configuration, "revocation list \(file)").inConfiguration }
     }
 
@@ -124,7 +128,9 @@ private let selectProtocol: SSL_CTX_alpn_select_cb_func = { _, chosen, chosenCou
     let name = TLSContext.protocolName
     var start: UnsafeMutablePointer<UInt8>?
     var count: UInt8 = 0
-    guard SSL_select_next_proto(&start, &count, name, UInt32(name.count), offered, offeredCount) == OPENSSL_NPN_NEGOTIATED,
+    guard
+        SSL_select_next_proto(&start, &count, name, UInt32(name.count), offered, offeredCount)
+            == OPENSSL_NPN_NEGOTIATED,
         // The match lies in our list, which does not outlive this call: find it in the client's.
         let place = findProtocol(in: UnsafeBufferPointer(start: offered, count: Int(offeredCount)))
     else { return SSL_TLSEXT_ERR_ALERT_FATAL }
@@ -137,7 +143,9 @@ private func findProtocol(in offered: UnsafeBufferPointer<UInt8>) -> UnsafePoint
     let name = TLSContext.protocolName
     var index = 0
     while index < offered.count, index + 1 + Int(offered[index]) <= offered.count {
-        if offered[index..<index + 1 + Int(offered[index])].elementsEqual(name) { return offered.baseAddress! + index + 1 }
+        if offered[index..<index + 1 + Int(offered[index])].elementsEqual(name) {
+            return offered.baseAddress! + index + 1
+        }
         index += 1 + Int(offered[index])
     }
     return nil
@@ -147,7 +155,9 @@ private func findProtocol(in offered: UnsafeBufferPointer<UInt8>) -> UnsafePoint
 private let requireProtocol: SSL_client_hello_cb_fn = { session, alert, _ in
     var start: UnsafePointer<UInt8>?
     var count = 0
-    guard SSL_client_hello_get0_ext(session, UInt32(TLSEXT_TYPE_application_layer_protocol_negotiation), &start, &count) == 1
+    guard
+        SSL_client_hello_get0_ext(session, UInt32(TLSEXT_TYPE_application_layer_protocol_negotiation), &start, &count)
+            == 1
     else {
         alert?.pointee = SSL_AD_NO_APPLICATION_PROTOCOL
         return SSL_CLIENT_HELLO_ERROR

@@ -19,7 +19,12 @@ public struct PeerCertificate: Sendable, Equatable {
     public let intermediates: [[UInt8]]
 
     public init(
-        uriNames: [String], notAfter: Int64, serial: String, issuer: String, subject: String, der: [UInt8] = [],
+        uriNames: [String],
+        notAfter: Int64,
+        serial: String,
+        issuer: String,
+        subject: String,
+        der: [UInt8] = [],
         intermediates: [[UInt8]] = []
     ) {
         self.uriNames = uriNames
@@ -38,9 +43,14 @@ public struct PeerCertificate: Sendable, Equatable {
             let der = PeerCertificate.der(of: certificate)
         else { return nil }
         self.init(
-            uriNames: PeerCertificate.uriNames(of: certificate), notAfter: notAfter, serial: serial,
+            uriNames: PeerCertificate.uriNames(of: certificate),
+            notAfter: notAfter,
+            serial: serial,
             issuer: PeerCertificate.text(X509_get_issuer_name(certificate)),
-            subject: PeerCertificate.text(X509_get_subject_name(certificate)), der: der, intermediates: intermediates)
+            subject: PeerCertificate.text(X509_get_subject_name(certificate)),
+            der: der,
+            intermediates: intermediates
+        )
     }
 
     static func der(of certificate: OpaquePointer) -> [UInt8]? {
@@ -53,10 +63,14 @@ public struct PeerCertificate: Sendable, Equatable {
 
     private static func uriNames(of certificate: OpaquePointer) -> [String] {
         // Several SAN extensions make the lookup fail: such a certificate has no name that counts.
-        guard let names = X509_get_ext_d2i(certificate, NID_subject_alt_name, nil, nil).map(OpaquePointer.init) else { return [] }
+        guard let names = X509_get_ext_d2i(certificate, NID_subject_alt_name, nil, nil).map(OpaquePointer.init) else {
+            return []
+        }
         defer { GENERAL_NAMES_free(names) }
         return (0..<cairn_general_names_count(names)).compactMap { index in
-            guard let name = cairn_general_names_at(names, index), let uri = cairn_general_name_uri(name) else { return nil }
+            guard let name = cairn_general_names_at(names, index), let uri = cairn_general_name_uri(name) else {
+                return nil
+            }
             let bytes = UnsafeBufferPointer(start: ASN1_STRING_get0_data(uri), count: Int(ASN1_STRING_length(uri)))
             return bytes.allSatisfy { $0 > 0 && $0 < 0x80 } ? String(decoding: bytes, as: UTF8.self) : ""
         }

@@ -60,7 +60,9 @@ public final class TLSSession {
             guard hasProtocol else { throw fail(.handshake, "the peer does not speak cairn/1") }
             return true
         }
-        guard SSL_get_error(ssl, result) == SSL_ERROR_WANT_READ else { throw fail(.handshake, verifyFailure ?? "TLS handshake") }
+        guard SSL_get_error(ssl, result) == SSL_ERROR_WANT_READ else {
+            throw fail(.handshake, verifyFailure ?? "TLS handshake")
+        }
         return false
     }
 
@@ -85,7 +87,9 @@ public final class TLSSession {
             let piece = min(bytes.count - taken, TLSSession.recordBytes)
             guard TLSBuffers.outputCapacity - buffers.output.count >= piece + TLSSession.recordOverhead else { break }
             var count = 0
-            guard SSL_write_ex(ssl, bytes.baseAddress! + taken, piece, &count) == 1 else { throw fail(.session, "TLS session") }
+            guard SSL_write_ex(ssl, bytes.baseAddress! + taken, piece, &count) == 1 else {
+                throw fail(.session, "TLS session")
+            }
             taken += count
         }
         return taken
@@ -105,7 +109,9 @@ public final class TLSSession {
         // A client's view of the chain begins with the leaf, a server's does not (OpenSSL's own asymmetry).
         let first: Int32 = context.role == .client ? 1 : 0
         let count = cairn_x509s_count(chain)
-        let intermediates = (min(first, count)..<count).compactMap { PeerCertificate.der(of: cairn_x509s_at(chain, $0)) }
+        let intermediates = (min(first, count)..<count).compactMap {
+            PeerCertificate.der(of: cairn_x509s_at(chain, $0))
+        }
         return PeerCertificate(leaf, intermediates: intermediates)
     }
 

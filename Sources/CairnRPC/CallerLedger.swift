@@ -1,5 +1,5 @@
-internal import Collections
 internal import CairnWire
+internal import Collections
 
 /// The caller's side of a connection's calls: ids, the peer's slots for calls in flight, and the credit that it gave us.
 ///

@@ -7,13 +7,19 @@ extension SessionLimits {
         guard var message = try? Wire.Hello.decode(hello) else { return nil }
         message.protocolVersion = UInt32(FrameHeader.protocolVersion)
         message.limits = Wire.SessionLimits(
-            maxMessageBytes: messageBytes, maxPayloadBytes: payloadBytes, maxCalls: calls, initialCredit: credit)
+            maxMessageBytes: messageBytes,
+            maxPayloadBytes: payloadBytes,
+            maxCalls: calls,
+            initialCredit: credit
+        )
         return message.encode()
     }
 
-    /// The limits in a peer's HELLO. Nil where it cannot be read, speaks no version of ours, or takes so little that no call fits.
+    /// The limits in a peer's HELLO. Nil where it cannot be read, speaks no version of ours, or takes so little that no
+    /// call fits.
     init?(hello: [UInt8]) {
-        guard let message = try? Wire.Hello.decode(hello), message.protocolVersion >= UInt32(FrameHeader.protocolVersion),
+        guard let message = try? Wire.Hello.decode(hello),
+            message.protocolVersion >= UInt32(FrameHeader.protocolVersion),
             let limits = message.limits, limits.maxCalls > 0, limits.maxMessageBytes >= 1024
         else { return nil }
         self.init()

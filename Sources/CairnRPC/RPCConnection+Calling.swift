@@ -22,8 +22,11 @@ extension RPCConnection {
 
     private func header(of request: Request) -> FrameHeader {
         FrameHeader(
-            .request, method: request.method, messageBytes: request.message.count,
-            payloadBytes: request.payload.reduce(0) { $0 + $1.count })
+            .request,
+            method: request.method,
+            messageBytes: request.message.count,
+            payloadBytes: request.payload.reduce(0) { $0 + $1.count }
+        )
     }
 
     /// Why a call cannot even wait.
@@ -48,7 +51,9 @@ extension RPCConnection {
     func sendCalls() {
         guard session.takesCalls else { return }
         while let waiting = session.caller.next(isWanted: { outgoing[$0] != nil }) {
-            guard var call = outgoing[waiting.call], let request = call.request else { preconditionFailure("sent twice") }
+            guard var call = outgoing[waiting.call], let request = call.request else {
+                preconditionFailure("sent twice")
+            }
             var header = header(of: request)
             header.callID = session.caller.send(waiting, method: request.method)
             header.value = call.deadline.map(millisecondsUntil) ?? 0
@@ -75,7 +80,15 @@ extension RPCConnection {
             let text = CallError(status: frame.header.value, detail: frame.message).description
             call.completion(
                 .failure(
-                    RPCError(.answered, delivery: .answered, status: frame.header.value, detail: frame.message, text: text)))
+                    RPCError(
+                        .answered,
+                        delivery: .answered,
+                        status: frame.header.value,
+                        detail: frame.message,
+                        text: text
+                    )
+                )
+            )
         }
     }
 

@@ -11,8 +11,13 @@ extension RPCConnection {
     ///   - handler: takes the server's calls (SPEC S10); nil: they are answered UNIMPLEMENTED.
     /// - Throws: `.unreachable`, `.insecure`, `.refused`, `.connectionLost`, `.protocolViolation`.
     public static func connect(
-        to endpoint: Endpoint, tls: TLSContext, hello: [UInt8], configuration: RPCConfiguration = RPCConfiguration(),
-        verifiedHost: String? = nil, handler: (any CallHandler)? = nil, loops: EventLoops = .shared
+        to endpoint: Endpoint,
+        tls: TLSContext,
+        hello: [UInt8],
+        configuration: RPCConfiguration = RPCConfiguration(),
+        verifiedHost: String? = nil,
+        handler: (any CallHandler)? = nil,
+        loops: EventLoops = .shared
     ) async throws(RPCError) -> RPCConnection {
         guard let hello = configuration.limits.joined(to: hello) else {
             throw RPCError(.protocolViolation, delivery: .notSent, text: "the HELLO to send is none")
@@ -31,8 +36,14 @@ extension RPCConnection {
                         return
                     }
                     Connector.connect(
-                        to: endpoint, tls: tls, verifiedHost: verifiedHost, limit: configuration.handshakeLimit, loop: loop,
-                        owner: { connection }, failed: { connection.concluded(RPCError($0)) })
+                        to: endpoint,
+                        tls: tls,
+                        verifiedHost: verifiedHost,
+                        limit: configuration.handshakeLimit,
+                        loop: loop,
+                        owner: { connection },
+                        failed: { connection.concluded(RPCError($0)) }
+                    )
                 }
             }
         } onCancel: {
@@ -53,5 +64,7 @@ extension RPCConnection {
 }
 
 extension RPCError {
-    fileprivate static var givenUp: RPCError { RPCError(.cancelled, delivery: .notSent, text: "connecting was cancelled") }
+    fileprivate static var givenUp: RPCError {
+        RPCError(.cancelled, delivery: .notSent, text: "connecting was cancelled")
+    }
 }

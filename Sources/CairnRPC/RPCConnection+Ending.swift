@@ -141,13 +141,17 @@ extension RPCConnection {
         guard !hasEnded else { return }
         let detail = error.detail.encode()
         sayLastWords(status: error.status.rawValue, detail: detail)
-        finishTransport(RPCError(code, delivery: .unknown, status: error.status.rawValue, detail: detail, text: error.text))
+        finishTransport(
+            RPCError(code, delivery: .unknown, status: error.status.rawValue, detail: detail, text: error.text)
+        )
     }
 
     func end(status: UInt32, detail: [UInt8]) {
         guard !hasEnded else { return }
         if status != 0 { sayLastWords(status: status, detail: detail) }
-        finishTransport(status == 0 ? nil : RPCError(.connectionLost, delivery: .unknown, status: status, detail: detail))
+        finishTransport(
+            status == 0 ? nil : RPCError(.connectionLost, delivery: .unknown, status: status, detail: detail)
+        )
     }
 
     private func sayLastWords(status: UInt32, detail: [UInt8]) {

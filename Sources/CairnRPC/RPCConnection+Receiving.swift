@@ -30,7 +30,10 @@ extension RPCConnection: ConnectionOwner {
 
     package func connectionPaused(_ connection: Connection) {
         liveness.heard(
-            now: EventLoop.now, frames: framesReceived, partialPayload: decoder.isMidFrame ? decoder.expectedPayloadBytes : nil)
+            now: EventLoop.now,
+            frames: framesReceived,
+            partialPayload: decoder.isMidFrame ? decoder.expectedPayloadBytes : nil
+        )
         if decoder.isMidFrame { timer.setNoLater(liveness.nextCheck) }
         settle()
     }

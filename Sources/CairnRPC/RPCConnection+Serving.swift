@@ -95,8 +95,13 @@ extension RPCConnection {
         if !hasEnded {
             let answer = fitting(result)
             let header = FrameHeader(
-                .response, method: entry.method, callID: id, value: answer.status, messageBytes: answer.message.count,
-                payloadBytes: answer.payloadBytes)
+                .response,
+                method: entry.method,
+                callID: id,
+                value: answer.status,
+                messageBytes: answer.message.count,
+                payloadBytes: answer.payloadBytes
+            )
             let bytes = FrameHeader.byteCount + header.bodyBytes
             budget.adjust(from: entry.charged, to: bytes)
             send(header, message: answer.message, payload: answer.payload)
@@ -112,7 +117,8 @@ extension RPCConnection {
         case .failure(let failure): error = failure
         case .success(let answer):
             let peer = peerLimits
-            let isFitting = answer.message.count <= Int(peer.messageBytes) && answer.payloadBytes <= Int(peer.payloadBytes)
+            let isFitting =
+                answer.message.count <= Int(peer.messageBytes) && answer.payloadBytes <= Int(peer.payloadBytes)
             if isFitting { return answer }
             error = CallError(.internal, "the answer is larger than the peer takes")
         }
@@ -136,7 +142,13 @@ extension RPCConnection {
         let detail = error.detail.encode()
         sendReserve(
             FrameHeader(
-                .response, method: header.method, callID: header.callID, value: error.status.rawValue, messageBytes: detail.count),
-            message: detail)
+                .response,
+                method: header.method,
+                callID: header.callID,
+                value: error.status.rawValue,
+                messageBytes: detail.count
+            ),
+            message: detail
+        )
     }
 }

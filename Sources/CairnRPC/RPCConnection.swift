@@ -107,7 +107,9 @@ public final class RPCConnection: @unchecked Sendable {
     public var peerLimits: SessionLimits { facts.withLock { $0.peerLimits } }
     /// Who the peer is. Known on every connection that this module hands out.
     public var peerCertificate: PeerCertificate {
-        guard let certificate = facts.withLock({ $0.peerCertificate }) else { preconditionFailure("before the handshake") }
+        guard let certificate = facts.withLock({ $0.peerCertificate }) else {
+            preconditionFailure("before the handshake")
+        }
         return certificate
     }
     /// What the server's authenticator attached to the connection; nil before, and on the client's side.
@@ -120,7 +122,8 @@ public final class RPCConnection: @unchecked Sendable {
     /// Makes a call. `completion` is called exactly once, on the connection's loop: it must not block.
     @discardableResult
     public func call(
-        _ request: Request, completion: @escaping @Sendable (Result<Answer, RPCError>) -> Void
+        _ request: Request,
+        completion: @escaping @Sendable (Result<Answer, RPCError>) -> Void
     ) -> CallToken {
         let token = CallToken(rawValue: lastToken.add(1, ordering: .relaxed).newValue)
         let deadline = request.timeout.map { EventLoop.now + $0.nanoseconds }
@@ -155,8 +158,9 @@ public final class RPCConnection: @unchecked Sendable {
     public func cancel(_ token: CallToken) { onLoop { $0.giveUp(token, .cancelled) } }
 
     /// Takes no more calls from the peer, cancels those under way, and calls `body` on the loop when the last of them has ended
-    /// and nothing more can come of them (SPEC C5); then closes. Also after the connection's end: its calls may go on. A connection
-    /// that is still being authenticated counts as under way until the authenticator has decided: it may itself wait for an older one.
+    /// and nothing more can come of them (SPEC C5); then closes. Also after the connection's end: its calls may go on.
+    /// A connection that is still being authenticated counts as under way until the authenticator has decided: it may
+    /// itself wait for an older one.
     public func retire(then body: @escaping @Sendable () -> Void) { onLoop { $0.beginRetirement(body) } }
     /// Finishes what is in flight, in both directions, and closes. The peer is told to make no new calls.
     public func drain() { onLoop { $0.beginDrain() } }

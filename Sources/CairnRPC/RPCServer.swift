@@ -55,7 +55,10 @@ public final class RPCServer: Sendable {
     private let loops: EventLoops
 
     public init(
-        tls: TLSContext, authenticator: any Authenticator, options: Options = Options(), loops: EventLoops = .shared
+        tls: TLSContext,
+        authenticator: any Authenticator,
+        options: Options = Options(),
+        loops: EventLoops = .shared
     ) {
         state = Mutex(State(tls: tls))
         self.authenticator = authenticator
@@ -67,8 +70,11 @@ public final class RPCServer: Sendable {
     /// - Throws: `.unreachable` with the reason.
     public func listen(at endpoint: Endpoint) throws(RPCError) -> Endpoint {
         let limits = ListenerLimits(
-            connections: options.connections, connectionsPerAddress: options.connectionsPerAddress,
-            handshake: options.rpc.handshakeLimit, backlog: options.backlog)
+            connections: options.connections,
+            connectionsPerAddress: options.connectionsPerAddress,
+            handshake: options.rpc.handshakeLimit,
+            backlog: options.backlog
+        )
         do throws(TransportError) {
             let listener = try Listener(at: endpoint, tls: state.withLock { $0.tls }, limits: limits, loops: loops) {
                 [weak self] accepted in self?.receive(accepted)
@@ -121,7 +127,9 @@ public final class RPCServer: Sendable {
         let error = CallError(.authenticationFailure, "the certificate is no longer accepted")
         for connection in state.withLock({ Array($0.register.values) }) {
             guard let certificate = connection.facts.withLock({ $0.peerCertificate }) else { continue }
-            if !tls.accepts(certificate) { connection.close(status: error.status.rawValue, detail: error.detail.encode()) }
+            if !tls.accepts(certificate) {
+                connection.close(status: error.status.rawValue, detail: error.detail.encode())
+            }
         }
     }
 

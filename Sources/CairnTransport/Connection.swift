@@ -67,7 +67,11 @@ public final class Connection {
 
     /// Takes over `descriptor`, a connected socket. `atEnd` runs when the descriptor is closed, after lingering.
     init(
-        loop: EventLoop, descriptor: Int32, peerAddress: String, session: TLSSession, owner: any ConnectionOwner,
+        loop: EventLoop,
+        descriptor: Int32,
+        peerAddress: String,
+        session: TLSSession,
+        owner: any ConnectionOwner,
         atEnd: (() -> Void)?
     ) {
         self.loop = loop
@@ -263,7 +267,9 @@ public final class Connection {
 
     private func shakeHands() throws(TLSError) {
         guard state == .handshaking, try session.handshake() else { return }
-        guard let peer = session.peerCertificate else { throw TLSError(.certificate, "the peer's certificate cannot be read") }
+        guard let peer = session.peerCertificate else {
+            throw TLSError(.certificate, "the peer's certificate cannot be read")
+        }
         // The last handshake message goes out before anything that the owner sends.
         guard sendOutput() else { return }
         timer.cancel()

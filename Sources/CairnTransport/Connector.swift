@@ -18,7 +18,11 @@ public enum Connector {
     ///   - owner: makes the owner, on the loop; it hears of the connection's opening or failure.
     ///   - failed: called instead, on the loop, when there is no TCP connection.
     package static func connect(
-        to endpoint: Endpoint, tls: TLSContext, verifiedHost: String? = nil, limit: Duration, loop: EventLoop,
+        to endpoint: Endpoint,
+        tls: TLSContext,
+        verifiedHost: String? = nil,
+        limit: Duration,
+        loop: EventLoop,
         owner: @escaping @Sendable () -> any ConnectionOwner,
         failed: @escaping @Sendable (TransportError) -> Void
     ) {
@@ -27,10 +31,19 @@ public enum Connector {
                 let descriptor = try open(endpoint, deadline: EventLoop.now + limit.nanoseconds)
                 loop.execute {
                     do throws(TLSError) {
-                        let session = try TLSSession(context: tls, buffers: loop.buffers, host: verifiedHost ?? endpoint.host)
+                        let session = try TLSSession(
+                            context: tls,
+                            buffers: loop.buffers,
+                            host: verifiedHost ?? endpoint.host
+                        )
                         let connection = Connection(
-                            loop: loop, descriptor: descriptor, peerAddress: "\(endpoint)", session: session, owner: owner(),
-                            atEnd: nil)
+                            loop: loop,
+                            descriptor: descriptor,
+                            peerAddress: "\(endpoint)",
+                            session: session,
+                            owner: owner(),
+                            atEnd: nil
+                        )
                         connection.start(handshakeLimit: limit)
                     } catch {
                         close(descriptor)
@@ -55,7 +68,9 @@ public enum Connector {
         throw last
     }
 
-    private static func open(_ address: SocketAddress, _ endpoint: Endpoint, deadline: UInt64) throws(TransportError) -> Int32 {
+    private static func open(_ address: SocketAddress, _ endpoint: Endpoint, deadline: UInt64) throws(TransportError)
+        -> Int32
+    {
         let descriptor = try makeSocket(address.family)
         setNoDelay(descriptor)
         let result = address.withPointer { Glibc.connect(descriptor, $0, $1) }

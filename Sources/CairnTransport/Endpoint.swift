@@ -12,7 +12,9 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
 
     /// Reads `HOST:PORT`, an IPv6 address in brackets: `[::1]:7440`. Nil where it is none.
     public init?(text: String) {
-        guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else { return nil }
+        guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else {
+            return nil
+        }
         let host = text[..<colon]
         if host.hasPrefix("["), host.hasSuffix("]") {
             self.init(host: String(host.dropFirst().dropLast()), port: port)

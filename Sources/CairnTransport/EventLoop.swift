@@ -1,5 +1,5 @@
-internal import Dispatch
 internal import CairnCrypto
+internal import Dispatch
 internal import Synchronization
 
 /// How a loop learns that its sockets are ready.
@@ -146,5 +146,8 @@ public final class EventLoops: Sendable {
     public static let shared = EventLoops(count: min(8, processorCount))
 
     /// The loop for the next connection.
-    public func next() -> EventLoop { loops[Int(bitPattern: UInt(bitPattern: turn.add(1, ordering: .relaxed).oldValue) % UInt(loops.count))] }
+    public func next() -> EventLoop {
+        let turn = UInt(bitPattern: turn.add(1, ordering: .relaxed).oldValue)
+        return loops[Int(turn % UInt(loops.count))]
+    }
 }

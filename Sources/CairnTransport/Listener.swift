@@ -1,5 +1,5 @@
-public import CairnCrypto
 internal import CEpoll
+public import CairnCrypto
 internal import Dispatch
 internal import Synchronization
 
@@ -19,7 +19,10 @@ public struct ListenerLimits: Sendable {
     public var backlog: Int32
 
     public init(
-        connections: Int = 20_000, connectionsPerAddress: Int = 20_000, handshake: Duration = .seconds(10), backlog: Int32 = 1024
+        connections: Int = 20_000,
+        connectionsPerAddress: Int = 20_000,
+        handshake: Duration = .seconds(10),
+        backlog: Int32 = 1024
     ) {
         self.connections = connections
         self.connectionsPerAddress = connectionsPerAddress
@@ -54,7 +57,10 @@ public final class Listener: @unchecked Sendable {
     /// Listens at once.
     /// - Parameter owner: makes an accepted connection's owner, on the connection's loop; nil turns it away.
     package init(
-        at endpoint: Endpoint, tls: TLSContext, limits: ListenerLimits = ListenerLimits(), loops: EventLoops = .shared,
+        at endpoint: Endpoint,
+        tls: TLSContext,
+        limits: ListenerLimits = ListenerLimits(),
+        loops: EventLoops = .shared,
         owner: @escaping @Sendable (Accepted) -> (any ConnectionOwner)?
     ) throws(TransportError) {
         self.limits = limits
@@ -146,8 +152,13 @@ public final class Listener: @unchecked Sendable {
             return
         }
         let connection = Connection(
-            loop: loop, descriptor: descriptor, peerAddress: "\(peer)", session: session, owner: owner,
-            atEnd: { [weak self] in self?.forget(peer) })
+            loop: loop,
+            descriptor: descriptor,
+            peerAddress: "\(peer)",
+            session: session,
+            owner: owner,
+            atEnd: { [weak self] in self?.forget(peer) }
+        )
         connection.start(handshakeLimit: limits.handshake)
     }
 

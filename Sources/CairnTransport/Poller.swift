@@ -39,7 +39,9 @@ final class EpollPoller: Poller {
         loop.batch {
             let count = epoll_wait(epoll, &events, Int32(events.count), 0)
             for index in 0..<max(0, Int(count)) {
-                let (flags, token) = withUnsafePointer(to: &events[index]) { (cairn_epoll_events($0), cairn_epoll_token($0)) }
+                let (flags, token) = withUnsafePointer(to: &events[index]) {
+                    (cairn_epoll_events($0), cairn_epoll_token($0))
+                }
                 // Errors and hang-ups show themselves when read.
                 let writable = flags & CAIRN_EPOLLOUT != 0
                 let readable = flags & ~CAIRN_EPOLLOUT != 0
@@ -75,7 +77,9 @@ final class SourcePoller: Poller {
 
     func add(_ descriptor: Int32, token: UInt64) -> Bool {
         let read = DispatchSource.makeReadSource(fileDescriptor: descriptor, queue: loop.queue)
-        read.setEventHandler { [unowned loop] in loop.batch { loop.ready(token: token, readable: true, writable: false) } }
+        read.setEventHandler { [unowned loop] in
+            loop.batch { loop.ready(token: token, readable: true, writable: false) }
+        }
         read.activate()
         watches[token] = Watch(read: read)
         return true
@@ -85,7 +89,9 @@ final class SourcePoller: Poller {
         guard wants != (watches[token]?.write != nil) else { return }
         if wants {
             let write = DispatchSource.makeWriteSource(fileDescriptor: descriptor, queue: loop.queue)
-            write.setEventHandler { [unowned loop] in loop.batch { loop.ready(token: token, readable: false, writable: true) } }
+            write.setEventHandler { [unowned loop] in
+                loop.batch { loop.ready(token: token, readable: false, writable: true) }
+            }
             write.activate()
             watches[token]?.write = write
         } else {

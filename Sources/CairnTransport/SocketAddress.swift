@@ -1,4 +1,5 @@
 internal import CEpoll
+
 #if canImport(Glibc)
     internal import Glibc
 #endif
@@ -35,7 +36,15 @@ struct SocketAddress {
         var host = [CChar](repeating: 0, count: Int(NI_MAXHOST))
         var service = [CChar](repeating: 0, count: Int(NI_MAXSERV))
         let result = withPointer {
-            getnameinfo($0, $1, &host, socklen_t(host.count), &service, socklen_t(service.count), NI_NUMERICHOST | NI_NUMERICSERV)
+            getnameinfo(
+                $0,
+                $1,
+                &host,
+                socklen_t(host.count),
+                &service,
+                socklen_t(service.count),
+                NI_NUMERICHOST | NI_NUMERICSERV
+            )
         }
         guard result == 0 else { return Endpoint(host: "?", port: 0) }
         var name = text(host)
@@ -55,7 +64,9 @@ struct SocketAddress {
         var list: UnsafeMutablePointer<addrinfo>?
         let host = endpoint.host.isEmpty ? nil : endpoint.host
         let result = getaddrinfo(host, String(endpoint.port), &hints, &list)
-        guard result == 0 else { throw TransportError(.unreachable, "\(endpoint.host): \(String(cString: gai_strerror(result)))") }
+        guard result == 0 else {
+            throw TransportError(.unreachable, "\(endpoint.host): \(String(cString: gai_strerror(result)))")
+        }
         defer { freeaddrinfo(list) }
         var addresses: [SocketAddress] = []
         var next = list

@@ -101,8 +101,12 @@ public struct FrameDecoder {
             }.get()
             partial = []
         }
-        guard header.messageBytes <= messageLimit else { throw .messageTooLong(header.messageBytes, limit: messageLimit) }
-        guard header.payloadBytes <= payloadLimit else { throw .payloadTooLong(header.payloadBytes, limit: payloadLimit) }
+        guard header.messageBytes <= messageLimit else {
+            throw .messageTooLong(header.messageBytes, limit: messageLimit)
+        }
+        guard header.payloadBytes <= payloadLimit else {
+            throw .payloadTooLong(header.payloadBytes, limit: payloadLimit)
+        }
         stage = .message(header)
         return .header(header)
     }
@@ -122,7 +126,9 @@ public struct FrameDecoder {
     }
 
     private mutating func fillPayload(
-        _ header: FrameHeader, _ buffer: Buffer, from input: inout UnsafeRawBufferPointer
+        _ header: FrameHeader,
+        _ buffer: Buffer,
+        from input: inout UnsafeRawBufferPointer
     ) -> Step {
         let count = min(input.count, Int(header.payloadBytes) - buffer.count)
         if count > 0 {

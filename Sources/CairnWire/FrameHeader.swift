@@ -41,8 +41,13 @@ public struct FrameHeader: Sendable, Equatable {
     public var credit: UInt32 = 0
 
     public init(
-        _ kind: FrameKind, method: UInt32 = 0, callID: UInt64 = 0, value: UInt32 = 0, credit: UInt32 = 0,
-        messageBytes: Int = 0, payloadBytes: Int = 0
+        _ kind: FrameKind,
+        method: UInt32 = 0,
+        callID: UInt64 = 0,
+        value: UInt32 = 0,
+        credit: UInt32 = 0,
+        messageBytes: Int = 0,
+        payloadBytes: Int = 0
     ) {
         self.kind = kind
         self.method = method

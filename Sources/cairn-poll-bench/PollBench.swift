@@ -14,18 +14,27 @@ import Synchronization
 @main struct PollBench {
     static func main() async throws {
         let arguments = CommandLine.arguments
-        guard arguments.count >= 2, let kind = poller(named: arguments[1]), let seconds = Double(arguments.count > 2 ? arguments[2] : "2")
+        guard arguments.count >= 2, let kind = poller(named: arguments[1]),
+            let seconds = Double(arguments.count > 2 ? arguments[2] : "2")
         else {
             FileHandle.standardError.write(Data("usage: cairn-poll-bench epoll|sources [SECONDS]\n".utf8))
             exit(64)
         }
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("cairn-poll-bench-\(UUID().uuidString)").path
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent(
+            "cairn-poll-bench-\(UUID().uuidString)"
+        ).path
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
         defer { try? FileManager.default.removeItem(atPath: folder) }
         let bench = try Bench(folder: folder, kind: kind)
         try await bench.run("unbatched-8-connections", connections: 8, inFlight: 1, payload: nil, seconds: seconds)
         try await bench.run("64-in-flight-1-connection", connections: 1, inFlight: 64, payload: nil, seconds: seconds)
-        try await bench.run("upload-1MiB-4-connections", connections: 4, inFlight: 4, payload: 1 << 20, seconds: seconds)
+        try await bench.run(
+            "upload-1MiB-4-connections",
+            connections: 4,
+            inFlight: 4,
+            payload: 1 << 20,
+            seconds: seconds
+        )
         bench.server.stop()
     }
 
@@ -60,14 +69,22 @@ private struct Bench {
         let authority = try CertificateAuthority.create(in: folder + "/ca")
         func files(_ credentials: CertificateAuthority.Credentials) -> TLSFiles {
             TLSFiles(
-                authorities: [authority.certificatePath], certificate: credentials.certificatePath,
-                privateKey: credentials.keyPath)
+                authorities: [authority.certificatePath],
+                certificate: credentials.certificatePath,
+                privateKey: credentials.keyPath
+            )
         }
         let address = AlternativeName.Address(bytes: [127, 0, 0, 1])!
         let serverFiles = files(try authority.issueServer(CredentialName("server"), names: [.address(address)]))
-        clientTLS = try TLSContext(.client, files: files(try authority.issueClient(CredentialName("client"), identity: .admin)))
+        clientTLS = try TLSContext(
+            .client,
+            files: files(try authority.issueClient(CredentialName("client"), identity: .admin))
+        )
         server = RPCServer(
-            tls: try TLSContext(.server, files: serverFiles), authenticator: Welcome(), loops: EventLoops(count: 1, poller: kind))
+            tls: try TLSContext(.server, files: serverFiles),
+            authenticator: Welcome(),
+            loops: EventLoops(count: 1, poller: kind)
+        )
         endpoint = try server.listen(at: Endpoint(host: "127.0.0.1", port: 0))
         clientLoops = EventLoops(count: 1, poller: kind)
     }

@@ -49,8 +49,9 @@ struct ConnectionPoolTests {
     static func options(_ connections: Int) -> ClientOptions {
         var options = ClientOptions()
         options.connections = connections
-        options.callLimit = .seconds(5)
-        options.connectLimit = .milliseconds(300)
+        // Against hanging only: other tests may keep the processors for seconds. A test of a limit sets it shorter.
+        options.callLimit = .seconds(60)
+        options.connectLimit = .seconds(60)
         options.retry.firstWait = .milliseconds(5)
         options.retry.longestWait = .milliseconds(50)
         return options
@@ -99,18 +100,20 @@ struct ConnectionPoolTests {
             cell.withLock { $0 = link }
             return link
         }
-        let answer = try await limited { try await pool.call(Wire.GetServerFactsRequest()).0 }
+        let answer = try await limited(.seconds(90)) { try await pool.call(Wire.GetServerFactsRequest()).0 }
         #expect(answer.identity == "alice")
         let instances = openings.instances.withLock { $0 }
         #expect(instances.count == 2 && instances[0] == instances[1])
     }
 
     @Test func aServerThatWasNeverThereIsGivenUpSoon() async throws {
-        let pool = ConnectionPool(options: Self.options(2)) { (_: [UInt8]) async throws(RPCError) -> any Link in
+        var options = Self.options(2)
+        options.connectLimit = .milliseconds(300)
+        let pool = ConnectionPool(options: options) { (_: [UInt8]) async throws(RPCError) -> any Link in
             throw RPCError(.unreachable, delivery: .notSent, text: "connection refused")
         }
         await #expect {
-            try await limited(.seconds(20)) { try await pool.call(Wire.GetServerFactsRequest()).0 }
+            try await limited(.seconds(90)) { try await pool.call(Wire.GetServerFactsRequest()).0 }
         } throws: {
             ($0 as? ClientError)?.code == .unreachable
         }
@@ -129,8 +132,8 @@ struct ConnectionPoolTests {
             cell.withLock { $0 = link }
             return link
         }
-        _ = try await limited { try await pool.call(Wire.GetServerFactsRequest()).0 }
-        _ = try await limited { try await pool.call(Wire.GetServerFactsRequest()).0 }
+        _ = try await limited(.seconds(90)) { try await pool.call(Wire.GetServerFactsRequest()).0 }
+        _ = try await limited(.seconds(90)) { try await pool.call(Wire.GetServerFactsRequest()).0 }
         #expect(tries.load(ordering: .relaxed) == 7)
     }
 
@@ -143,7 +146,7 @@ struct ConnectionPoolTests {
         // The call's way to cancel it is noted just after it began.
         try await Task.sleep(for: .milliseconds(20))
         task.cancel()
-        await #expect { try await limited { try await task.value } } throws: {
+        await #expect { try await limited(.seconds(90)) { try await task.value } } throws: {
             ($0 as? ClientError)?.code == .cancelled
         }
         #expect(link.cancels.load(ordering: .relaxed) == 1)
@@ -157,7 +160,7 @@ struct ConnectionPoolTests {
             throw RPCError(.unreachable, delivery: .notSent)
         }
         await #expect {
-            try await limited(.seconds(2)) { try await pool.call(Wire.GetServerFactsRequest()).0 }
+            try await limited(.seconds(90)) { try await pool.call(Wire.GetServerFactsRequest()).0 }
         } throws: {
             ($0 as? ClientError)?.code == .timedOut
         }
@@ -171,7 +174,7 @@ struct ConnectionPoolTests {
         let task = Task { try await pool.call(Wire.GetServerFactsRequest()).0 }
         try await Task.sleep(for: .milliseconds(50))
         pool.close()
-        await #expect { try await limited(.seconds(1)) { try await task.value } } throws: {
+        await #expect { try await limited(.seconds(90)) { try await task.value } } throws: {
             ($0 as? ClientError)?.code == .connectionLost
         }
     }

@@ -22,7 +22,9 @@ import Testing
             let payload = Buffer(copying: (0..<size).map { UInt8(truncatingIfNeeded: $0 &* 31 >> 3) })
             let half = size / 2
             let slices = [payload.slice.part(0..<half), payload.slice.part(half..<size)]
-            let answer = try await client.call(Request(method: TestMethod.echoElsewhere, message: [1, 2], payload: slices))
+            let answer = try await client.call(
+                Request(method: TestMethod.echoElsewhere, message: [1, 2], payload: slices)
+            )
             #expect(answer.message == [1, 2])
             #expect(answer.payload?.bytes.elementsEqual(payload.bytes) == true, "\(size) bytes")
         }
@@ -48,11 +50,15 @@ import Testing
         let server = try TestServer()
         let client = try await server.connect()
         defer { client.close() }
-        let error = await #expect(throws: RPCError.self) { try await client.call(Request(method: TestMethod.fail, message: [])) }
+        let error = await #expect(throws: RPCError.self) {
+            try await client.call(Request(method: TestMethod.fail, message: []))
+        }
         #expect(error?.code == .answered && error?.delivery == .answered)
         let call = try #require(error.map { CallError(status: $0.status, detail: $0.detail) })
         #expect(call.reason == .invalidArgument && call.blockIndex == 7)
-        let dropped = await #expect(throws: RPCError.self) { try await client.call(Request(method: TestMethod.drop, message: [])) }
+        let dropped = await #expect(throws: RPCError.self) {
+            try await client.call(Request(method: TestMethod.drop, message: []))
+        }
         #expect(dropped?.status == Status.internal.rawValue)
     }
 
@@ -65,7 +71,9 @@ import Testing
         }
         #expect(error?.code == .deadlineExceeded || error?.status == Status.deadlineExceeded.rawValue)
         #expect(await eventually { server.handler.abandoned.load(ordering: .relaxed) == 1 })
-        #expect(try await client.call(Request(method: TestMethod.echo, message: [1], timeout: .seconds(5))).message == [1])
+        #expect(
+            try await client.call(Request(method: TestMethod.echo, message: [1], timeout: .seconds(5))).message == [1]
+        )
     }
 
     @Test func cancellingTheTaskCancelsTheCall() async throws {

@@ -15,7 +15,10 @@ import Testing
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/openssl")
         process.arguments =
-            ["s_client", "-connect", "127.0.0.1:\(server.endpoint.port)", "-CAfile", installation.authority.certificatePath]
+            [
+                "s_client", "-connect", "127.0.0.1:\(server.endpoint.port)", "-CAfile",
+                installation.authority.certificatePath,
+            ]
             + arguments
         let output = Pipe()
         process.standardOutput = output
@@ -43,7 +46,11 @@ import Testing
         let foreign = try CertificateAuthority.create(in: installation.folder + "/foreign-\(UUID().uuidString)")
         let stranger = TestInstallation.client(of: foreign, "stranger")
         let past = Validity(notBefore: Validity.now - 7200, notAfter: Validity.now - 3600)
-        let expired = TestInstallation.client(of: installation.authority, "expired-\(UUID().uuidString.prefix(8))", validity: past)
+        let expired = TestInstallation.client(
+            of: installation.authority,
+            "expired-\(UUID().uuidString.prefix(8))",
+            validity: past
+        )
         let good = credentials(installation.client)
         let cases: [(String, [String], String)] = [
             ("no certificate", alpn, "alert certificate required"),
@@ -92,7 +99,9 @@ import Testing
         let issued = try installation.authority.find(name)
         #expect(facts.uriNames == [uris[0], uris[2]])
         #expect(facts.notAfter == issued.validity.notAfter)
-        #expect(facts.serial.lowercased().drop { $0 == "0" } == issued.serial.description.lowercased().drop { $0 == "0" })
+        #expect(
+            facts.serial.lowercased().drop { $0 == "0" } == issued.serial.description.lowercased().drop { $0 == "0" }
+        )
         #expect(facts.subject.contains(name))
         #expect(client.peerCertificate.subject.contains("server"))
     }
@@ -118,7 +127,11 @@ import Testing
 
     @Test func expiryEndsConnections() async throws {
         let short = Validity(notBefore: Validity.now - 10, notAfter: Validity.now + 2)
-        let files = TestInstallation.client(of: installation.authority, "short-\(UUID().uuidString.prefix(8))", validity: short)
+        let files = TestInstallation.client(
+            of: installation.authority,
+            "short-\(UUID().uuidString.prefix(8))",
+            validity: short
+        )
         let server = try TestServer()
         let client = try await server.connect(files: files)
         #expect(client.isOpen)

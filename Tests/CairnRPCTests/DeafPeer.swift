@@ -12,7 +12,10 @@ final class DeafPeer {
         guard let socket = PlainSocket(to: endpoint) else { return nil }
         self.socket = socket
         session = try TLSSession(
-            context: try TLSContext(.client, files: TestInstallation.shared.client), buffers: buffers, host: endpoint.host)
+            context: try TLSContext(.client, files: TestInstallation.shared.client),
+            buffers: buffers,
+            host: endpoint.host
+        )
         while true {
             let isDone = try session.handshake()
             guard flush() else { return nil }
@@ -38,7 +41,9 @@ final class DeafPeer {
         var rest = Array(buffers.output)[...]
         buffers.reset()
         while !rest.isEmpty {
-            let count = rest.withUnsafeBytes { Glibc.send(socket.descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+            let count = rest.withUnsafeBytes {
+                Glibc.send(socket.descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+            }
             guard count > 0 else { return false }
             rest = rest.dropFirst(count)
         }

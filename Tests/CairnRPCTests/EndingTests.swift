@@ -18,7 +18,9 @@ import Testing
         #expect(await eventually { server.handler.held.withLock { $0.count } == 1 })
         let drain = Task { await server.server.drain(limit: .seconds(20)) }
         #expect(await eventually { !client.isOpen })
-        let late = await #expect(throws: RPCError.self) { try await client.call(Request(method: TestMethod.echo, message: [])) }
+        let late = await #expect(throws: RPCError.self) {
+            try await client.call(Request(method: TestMethod.echo, message: []))
+        }
         #expect(late?.code == .goingAway && late?.delivery == .notSent)
         server.handler.releaseHeld()
         #expect(try await answer.message == [1])
@@ -50,7 +52,11 @@ import Testing
         #expect(error?.code == .connectionLost)
         let after = await #expect(throws: RPCError.self) { try await client.call(Request(method: 1, message: [])) }
         #expect(after?.delivery == .notSent)
-        #expect(await eventually { server.server.connectionCount == 0 && server.handler.abandoned.load(ordering: .relaxed) == 1 })
+        #expect(
+            await eventually {
+                server.server.connectionCount == 0 && server.handler.abandoned.load(ordering: .relaxed) == 1
+            }
+        )
     }
 
     /// SPEC C5: the newer connection waits for what the older one still does, even when the older one is gone.
@@ -83,8 +89,10 @@ import Testing
         let decision = Mutex<(@Sendable (Admission) -> Void)?>(nil)
         let authenticator = SlowAuthenticator { _, decide in decision.withLock { $0 = decide } }
         let server = RPCServer(
-            tls: try TLSContext(.server, files: TestInstallation.shared.server), authenticator: authenticator,
-            loops: EventLoops(count: 1))
+            tls: try TLSContext(.server, files: TestInstallation.shared.server),
+            authenticator: authenticator,
+            loops: EventLoops(count: 1)
+        )
         defer { server.stop() }
         let endpoint = try server.listen(at: Endpoint(host: "127.0.0.1", port: 0))
         let peer = try await RawPeer.connect(to: endpoint)
@@ -114,7 +122,11 @@ import Testing
         try await Task.sleep(for: .milliseconds(50))
         for host in ["127.0.0.1", "no-such-host.invalid"] {
             let error = await #expect(throws: RPCError.self) {
-                try await RPCConnection.connect(to: Endpoint(host: host, port: server.endpoint.port), tls: tls, hello: [])
+                try await RPCConnection.connect(
+                    to: Endpoint(host: host, port: server.endpoint.port),
+                    tls: tls,
+                    hello: []
+                )
             }
             #expect(error?.code == .unreachable && error?.delivery == .notSent)
         }

@@ -27,8 +27,13 @@ final class RawPeer: ConnectionOwner, @unchecked Sendable {
     static func connect(to endpoint: Endpoint, loop: EventLoop = EventLoop(name: "raw")) async throws -> RawPeer {
         let peer = RawPeer(loop: loop)
         Connector.connect(
-            to: endpoint, tls: try TLSContext(.client, files: TestInstallation.shared.client), limit: .seconds(10),
-            loop: peer.loop, owner: { peer }, failed: { error in peer.seen.withLock { ($0.isClosed, $0.error) = (true, error) } })
+            to: endpoint,
+            tls: try TLSContext(.client, files: TestInstallation.shared.client),
+            limit: .seconds(10),
+            loop: peer.loop,
+            owner: { peer },
+            failed: { error in peer.seen.withLock { ($0.isClosed, $0.error) = (true, error) } }
+        )
         _ = await eventually { peer.seen.withLock { $0.isOpen || $0.isClosed } }
         return peer
     }
@@ -44,7 +49,11 @@ final class RawPeer: ConnectionOwner, @unchecked Sendable {
     static let hello: [UInt8] = {
         var message = Wire.Hello(protocolVersion: 1, agent: "raw")
         message.limits = Wire.SessionLimits(
-            maxMessageBytes: 1 << 20, maxPayloadBytes: 16 << 20, maxCalls: 1024, initialCredit: 32 << 20)
+            maxMessageBytes: 1 << 20,
+            maxPayloadBytes: 16 << 20,
+            maxCalls: 1024,
+            initialCredit: 32 << 20
+        )
         return frame(FrameHeader(.hello), message.encode())
     }()
 
@@ -70,7 +79,9 @@ final class RawPeer: ConnectionOwner, @unchecked Sendable {
     /// The reason in the GOAWAY that the server sent.
     var farewell: CallError? {
         seen.withLock { seen in
-            seen.frames.last { $0.header.kind == .goAway }.map { CallError(status: $0.header.value, detail: $0.message) }
+            seen.frames.last { $0.header.kind == .goAway }.map {
+                CallError(status: $0.header.value, detail: $0.message)
+            }
         }
     }
     func waitForClose(within limit: Duration = .seconds(10)) async -> Bool {

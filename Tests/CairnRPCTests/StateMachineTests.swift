@@ -53,7 +53,9 @@ import Testing
     @Test func callerWaitsForSlotsAndCreditInOrder() throws {
         var caller = CallerLedger()
         caller.open(limits(calls: 3, credit: 10_000))
-        for (call, cost) in [(1, 8000), (2, 8000), (3, 0), (4, 1000), (5, 0)] { caller.enqueue(token(UInt64(call)), cost: cost) }
+        for (call, cost) in [(1, 8000), (2, 8000), (3, 0), (4, 1000), (5, 0)] {
+            caller.enqueue(token(UInt64(call)), cost: cost)
+        }
         func sent(_ caller: inout CallerLedger) -> [UInt64] {
             var calls: [UInt64] = []
             while let next = caller.next(isWanted: { $0 != self.token(99) }) {

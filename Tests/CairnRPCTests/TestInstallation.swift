@@ -20,23 +20,36 @@ struct TestInstallation: Sendable {
         TestInstallation.removeAtExit(folder)
         try! FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         authority = try! CertificateAuthority.create(in: folder + "/ca")
-        let names: [AlternativeName] = [.dns("localhost"), .address(.init(text: "127.0.0.1")!), .address(.init(text: "::1")!)]
+        let names: [AlternativeName] = [
+            .dns("localhost"), .address(.init(text: "127.0.0.1")!), .address(.init(text: "::1")!),
+        ]
         server = TestInstallation.files(try! authority.issueServer(CredentialName("server"), names: names), authority)
         client = TestInstallation.client(of: authority, "client")
     }
 
     static func files(_ credentials: CertificateAuthority.Credentials, _ authority: CertificateAuthority) -> TLSFiles {
         TLSFiles(
-            authorities: [authority.certificatePath], certificate: credentials.certificatePath, privateKey: credentials.keyPath)
+            authorities: [authority.certificatePath],
+            certificate: credentials.certificatePath,
+            privateKey: credentials.keyPath
+        )
     }
 
     static func client(
-        of authority: CertificateAuthority, _ name: String, validity: Validity = .days(1),
+        of authority: CertificateAuthority,
+        _ name: String,
+        validity: Validity = .days(1),
         uris: [String] = ["cairn://admin"]
     ) -> TLSFiles {
         files(
-            try! authority.issue(CredentialName(name), role: .client, alternativeNames: uris.map { .uri($0) }, validity: validity),
-            authority)
+            try! authority.issue(
+                CredentialName(name),
+                role: .client,
+                alternativeNames: uris.map { .uri($0) },
+                validity: validity
+            ),
+            authority
+        )
     }
 
     private static let folders = Mutex<[String]>([])
@@ -47,7 +60,9 @@ struct TestInstallation: Sendable {
         }
         guard isFirst else { return }
         atexit {
-            for folder in TestInstallation.folders.withLock({ $0 }) { try? FileManager.default.removeItem(atPath: folder) }
+            for folder in TestInstallation.folders.withLock({ $0 }) {
+                try? FileManager.default.removeItem(atPath: folder)
+            }
         }
     }
 }
@@ -70,6 +85,8 @@ final class TestHandler: CallHandler {
     let held = Mutex<[IncomingCall]>([])
     let handled = Atomic<Int>(0)
     let abandoned = Atomic<Int>(0)
+    /// Downloads that had their turn in the answer budget.
+    let granted = Atomic<Int>(0)
 
     func handle(_ call: IncomingCall) {
         handled.add(1, ordering: .relaxed)
@@ -79,6 +96,7 @@ final class TestHandler: CallHandler {
         case TestMethod.download:
             let bytes = Int(call.message.withUnsafeBytes { $0.loadUnaligned(as: UInt64.self) })
             call.chargeAnswer(bytes) {
+                self.granted.add(1, ordering: .relaxed)
                 let buffer = BufferPool.shared.buffer(capacity: max(1, bytes))
                 buffer.count = bytes
                 if bytes > 0 { buffer.memory[bytes - 1] = 0x5a }
@@ -123,7 +141,10 @@ final class TestAuthenticator: Authenticator {
 
     func authenticate(_ applicant: Applicant, decide answer: @escaping @Sendable (Admission) -> Void) {
         applicants.withLock { $0.append(applicant) }
-        answer(decide(applicant) ?? .accept(context: "somebody", hello: Wire.Hello(agent: "test server").encode(), handler: handler))
+        answer(
+            decide(applicant)
+                ?? .accept(context: "somebody", hello: Wire.Hello(agent: "test server").encode(), handler: handler)
+        )
     }
 }
 
@@ -135,25 +156,38 @@ final class TestServer: Sendable {
     let endpoint: Endpoint
 
     init(
-        files: TLSFiles = TestInstallation.shared.server, options: RPCServer.Options = RPCServer.Options(),
-        poller: PollerKind = .epoll, decide: @escaping @Sendable (Applicant) -> Admission? = { _ in nil }
+        files: TLSFiles = TestInstallation.shared.server,
+        options: RPCServer.Options = RPCServer.Options(),
+        poller: PollerKind = .epoll,
+        decide: @escaping @Sendable (Applicant) -> Admission? = { _ in nil }
     ) throws {
         authenticator = TestAuthenticator(handler: handler, decide: decide)
         server = RPCServer(
-            tls: try TLSContext(.server, files: files), authenticator: authenticator, options: options,
-            loops: EventLoops(count: 1, poller: poller))
+            tls: try TLSContext(.server, files: files),
+            authenticator: authenticator,
+            options: options,
+            loops: EventLoops(count: 1, poller: poller)
+        )
         endpoint = try server.listen(at: Endpoint(host: "127.0.0.1", port: 0))
     }
 
     deinit { server.stop() }
 
     func connect(
-        files: TLSFiles = TestInstallation.shared.client, configuration: RPCConfiguration = RPCConfiguration(),
-        handler: (any CallHandler)? = nil, verifiedHost: String? = nil
+        files: TLSFiles = TestInstallation.shared.client,
+        configuration: RPCConfiguration = RPCConfiguration(),
+        handler: (any CallHandler)? = nil,
+        verifiedHost: String? = nil
     ) async throws -> RPCConnection {
         try await RPCConnection.connect(
-            to: endpoint, tls: try TLSContext(.client, files: files), hello: Wire.Hello(agent: "test").encode(),
-            configuration: configuration, verifiedHost: verifiedHost, handler: handler, loops: testClientLoops)
+            to: endpoint,
+            tls: try TLSContext(.client, files: files),
+            hello: Wire.Hello(agent: "test").encode(),
+            configuration: configuration,
+            verifiedHost: verifiedHost,
+            handler: handler,
+            loops: testClientLoops
+        )
     }
 }
 

@@ -13,7 +13,9 @@ import Testing
         nonisolated(unsafe) var timers: [LoopTimer] = []
         let start = EventLoop.now
         loop.execute {
-            for (name, milliseconds) in [("c", 60), ("a", 20), ("b", 40), ("moved", 10), ("cancelled", 30)] as [(String, UInt64)] {
+            for (name, milliseconds) in [("c", 60), ("a", 20), ("b", 40), ("moved", 10), ("cancelled", 30)]
+                as [(String, UInt64)]
+            {
                 let timer = LoopTimer(loop: loop) { fired.withLock { $0.append(name) } }
                 timer.set(start + milliseconds * 1_000_000)
                 if name == "moved" { timer.set(start + 80_000_000) }
@@ -23,7 +25,9 @@ import Testing
             }
         }
         let end = ContinuousClock.now + .seconds(10)
-        while fired.withLock({ $0.count }) < 4, ContinuousClock.now < end { try await Task.sleep(for: .milliseconds(5)) }
+        while fired.withLock({ $0.count }) < 4, ContinuousClock.now < end {
+            try await Task.sleep(for: .milliseconds(5))
+        }
         #expect(fired.withLock { $0 } == ["a", "b", "c", "moved"])
         #expect(EventLoop.now >= start + 80_000_000)
         loop.execute { timers = [] }

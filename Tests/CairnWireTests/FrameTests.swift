@@ -7,15 +7,22 @@ import Testing
     /// Pins the layout: any change here breaks every client.
     @Test func goldenBytes() throws {
         let header = FrameHeader(
-            .request, method: 0x0102_0304, callID: 0x1112_1314_1516_1718, value: 30_000, credit: 0x2122_2324, messageBytes: 5,
-            payloadBytes: 0x0001_0000)
+            .request,
+            method: 0x0102_0304,
+            callID: 0x1112_1314_1516_1718,
+            value: 30_000,
+            credit: 0x2122_2324,
+            messageBytes: 5,
+            payloadBytes: 0x0001_0000
+        )
         var bytes: [UInt8] = []
         header.encode(to: &bytes)
         #expect(
             bytes == [
                 0x05, 0x00, 0x01, 0x00, 1, 2, 0, 0, 0x04, 0x03, 0x02, 0x01, 5, 0, 0, 0,
                 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, 0x30, 0x75, 0, 0, 0x24, 0x23, 0x22, 0x21,
-            ])
+            ]
+        )
         #expect(try bytes.withUnsafeBytes { try FrameHeader(decoding: $0) } == header)
     }
 
@@ -47,7 +54,9 @@ import Testing
             var bytes = valid
             change(&bytes)
             do throws(FrameError) {
-                _ = try bytes.withUnsafeBytes { raw in Result { () throws(FrameError) in try FrameHeader(decoding: raw) } }.get()
+                _ = try bytes.withUnsafeBytes { raw in
+                    Result { () throws(FrameError) in try FrameHeader(decoding: raw) }
+                }.get()
                 return nil
             } catch { return error }
         }
@@ -68,10 +77,21 @@ import Testing
         var stream: [UInt8] = []
         var sent: [(FrameHeader, [UInt8], [UInt8])] = []
         for id in 1...20 {
-            let message = (0..<Int.random(in: 0...300, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }
+            let message = (0..<Int.random(in: 0...300, using: &random)).map { _ in
+                UInt8.random(in: 0...255, using: &random)
+            }
             let longest = Bool.random(using: &random) ? 70_000 : 100
-            let payload = [UInt8](repeating: UInt8(id), count: Bool.random(using: &random) ? 0 : Int.random(in: 1...longest, using: &random))
-            let header = FrameHeader(.request, method: 1, callID: UInt64(id), messageBytes: message.count, payloadBytes: payload.count)
+            let payload = [UInt8](
+                repeating: UInt8(id),
+                count: Bool.random(using: &random) ? 0 : Int.random(in: 1...longest, using: &random)
+            )
+            let header = FrameHeader(
+                .request,
+                method: 1,
+                callID: UInt64(id),
+                messageBytes: message.count,
+                payloadBytes: payload.count
+            )
             header.encode(to: &stream)
             stream += message + payload
             sent.append((header, message, payload))
@@ -80,7 +100,10 @@ import Testing
         let frames = try feed(stream, to: &decoder, random: &random)
         #expect(frames.count == sent.count)
         for (frame, (header, message, payload)) in zip(frames, sent) {
-            #expect(frame.header == header && frame.message == message && (frame.payload.map { Array($0.bytes) } ?? []) == payload)
+            #expect(
+                frame.header == header && frame.message == message
+                    && (frame.payload.map { Array($0.bytes) } ?? []) == payload
+            )
         }
         #expect(!decoder.isMidFrame)
     }

@@ -55,7 +55,7 @@ struct KillTests {
             let (seed, base) = (UInt64(round % 4), UInt64(round) << 32)
             let writing = Task { [caller] in await Self.stamp(caller, stamped, ledger, seed: seed, base: base) }
             let child = try server.startCairn(account, ["import", source, "--volume", name, "--timeout", "3s"])
-            let goal = (round + 1) * 130
+            let goal = round * 130 + 30
             try await eventually("the import is under way") {
                 try await caller.blocks(.volumeID(volume), pages: 1000).count > goal || !child.isRunning
             }
@@ -98,21 +98,21 @@ struct KillTests {
         let server = try await ServerProcess.started(shards: 2)
         let account = freshAccount()
         let folder = server.folder
-        let source = folder.file("image")
-        try Image.make(source, size: 48 << 20, [(0, try Image.random(48 << 20))])
+        let bytes = try Image.random(48 << 20)
+        let source = try folder.write(bytes, to: "image")
         let caller = try await server.connect(account)
         let volume = try await caller.createVolume(size: 48 << 20).volumeID
         let name = "\(VolumeID(bytes: volume)!)"
-        let child = try server.startCairn(account, ["import", source, "--volume", name])
-        try await eventually("the import is under way") {
-            try await caller.blocks(.volumeID(volume), pages: 1000).count > 200 || !child.isRunning
-        }
+        // Through a pipe that is not fed to its end: so it is under way when it is killed, however fast it is.
+        let child = try server.startCairn(account, ["import", "-", "--volume", name], input: .pipe)
+        child.write(Array(bytes[0..<32 << 20]))
+        try await eventually("the import is under way") { try await caller.blocks(.volumeID(volume), pages: 1000).count > 200 }
         child.send(SIGKILL)
         #expect(try await child.wait().status == 137)
         let inPlace = try await caller.blocks(.volumeID(volume), pages: 1000).count
-        #expect(inPlace < 768)
         let rest = try Report(try await server.cairn(account, ["import", source, "--volume", name, "--json"]))
         #expect(try rest.number("transferred_bytes") <= (768 - inPlace) * 65536)
+        #expect(try rest.number("in_place_bytes") >= inPlace * 65536)
         let target = folder.file("back")
         _ = try Report(try await server.cairn(account, ["export", name, target, "--json"]))
         #expect(try await Image.same(source, target, in: folder))
@@ -131,7 +131,8 @@ struct KillTests {
                 Task { await Self.stamp(caller, volume, ledger, seed: UInt64(writer), base: UInt64(round * 4 + writer) << 32) }
             }
             let snapshots = Task { while (try? await caller.createSnapshot(volume)) != nil {} }
-            try await Task.sleep(for: .milliseconds(Int.random(in: 20...250, using: &generator)))
+            try await eventually("something is acknowledged") { ledger.all.values.contains { $0.acknowledged > UInt64(round * 4) << 32 } }
+            try await Task.sleep(for: .milliseconds(Int.random(in: 0...250, using: &generator)))
             try await server.crash()
             for writer in writers { await writer.value }
             await snapshots.value

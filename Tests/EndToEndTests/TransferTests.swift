@@ -118,11 +118,16 @@ struct TransferTests {
         for (signal, status) in [(SIGKILL, 137), (SIGINT, 130)] as [(Int32, Int32)] {
             let target = folder.fresh("back")
             let partial = target + ".cairn-partial"
-            let child = try server.startCairn(account, ["export", volume, target])
-            try await eventually("a part is there") { Image.allocated(partial) > 8 << 20 || !child.isRunning }
-            child.send(signal)
-            let outcome = try await child.wait(limit: .seconds(10))
-            try #require(outcome.status == status, "the export was too quick to be interrupted, or took no notice")
+            var ended: Int32 = 0
+            // Now and then it is done before the signal comes.
+            for _ in 0..<8 where ended == 0 {
+                try? FileManager.default.removeItem(atPath: target)
+                let child = try server.startCairn(account, ["export", volume, target])
+                try await eventually("a part is there") { Image.allocated(partial) > 8 << 20 || !child.isRunning }
+                child.send(signal)
+                ended = try await child.wait(limit: .seconds(10)).status
+            }
+            #expect(ended == status)
             #expect(!Image.exists(target))
             #expect(Image.exists(partial))
             let rest = try await exported(account, [volume, target])

@@ -61,7 +61,12 @@ final class ChildProcess: @unchecked Sendable {
         try errors.close()
     }
 
-    deinit { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
+    deinit {
+        guard process.isRunning else { return }
+        kill(process.processIdentifier, SIGKILL)
+        // Its folder is removed next, and it must not write there any more; what is killed ends within milliseconds.
+        for _ in 0..<400 where process.isRunning { usleep(5000) }
+    }
 
     var pid: Int32 { process.processIdentifier }
     var isRunning: Bool { process.isRunning }

@@ -1,188 +1,139 @@
-#!/usr/bin/python3
-"""Commands on a Cairn server. Prints JSON; a failed call prints its error on standard error and exits with 1."""
-import argparse
-import json
+"""A client of Cairn in Python's standard library and protobuf, written from proto/PROTOCOL.md alone.
+
+It is what another team would write in an afternoon: one connection, one call at a time, no retries. The messages come
+from `protoc --python_out` over proto/cairn/v1. Tests/EndToEndTests runs `round_trip.py` with it against a real server.
+"""
+
+import importlib
 import os
-import sys
-import zlib
+import socket
+import ssl
+import struct
 
-sys.dont_write_bytecode = True
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+HELLO, REQUEST, RESPONSE, CANCEL, PING, PONG, CREDIT, GOAWAY = range(1, 9)
+HEADER = struct.Struct("<IBBHIIQII")
+VERSION = 1
 
-from google.protobuf import json_format  # noqa: E402
+common = importlib.import_module("cairn.v1.common_pb2")
+method = importlib.import_module("cairn.v1.method_pb2")
+session = importlib.import_module("cairn.v1.session_pb2")
+volume = importlib.import_module("cairn.v1.volume_pb2")
+snapshot = importlib.import_module("cairn.v1.snapshot_pb2")
+block = importlib.import_module("cairn.v1.block_pb2")
 
-from cairnpy.connection import CallFailed, Connection  # noqa: E402
-from cairnpy.data import identifier, seal, snapshot_name, token, volume_name  # noqa: E402
-from cairnpy.messages import message_type  # noqa: E402
-
-CALL_BYTES = 1 << 20
-CALLS_AT_ONCE = 8
-CRC32 = 2
-PLAIN = 1
-
-
-def show(**values):
-    print(json.dumps(values))
+MAX_MESSAGE, MAX_PAYLOAD = 1 << 20, 16 << 20
 
 
-def hello(connection, options):
-    show(**json_format.MessageToDict(connection.peer, preserving_proto_field_name=True))
+class CallFailed(Exception):
+    """The server's answer to a call that failed."""
+
+    def __init__(self, status, detail):
+        super().__init__(f"status {status}: {session.Reason.Name(detail.reason)}: {detail.text}")
+        self.status = status
+        self.detail = detail
 
 
-def create_volume(connection, options):
-    request = message_type("CreateVolumeRequest")(
-        size=options.size, chunk_size=options.chunk_size, kind=1, idempotency_key=os.urandom(16))
-    first, _ = connection.call("CreateVolume", request)
-    again, _ = connection.call("CreateVolume", request)
-    if first != again:
-        raise SystemExit("the same idempotency key gave two volumes")
-    show(volume=volume_name(first.volume_id), initial_snapshot=snapshot_name(first.initial_snapshot_id),
-         size=first.size, chunk_size=first.chunk_size, data_version=first.data_version)
+class Disconnected(Exception):
+    """The connection ended; `detail` says why, if the server did."""
+
+    def __init__(self, detail=None):
+        super().__init__(detail.text if detail else "the connection ended")
+        self.detail = detail
 
 
-def upload(connection, options):
-    """Uploads a file, several calls in flight; its last sector is padded with zeros."""
-    with open(options.file, "rb") as file:
-        waiting, offset, tokens = [], options.offset, 0
-
-        def take():
-            response, _ = connection.wait(waiting.pop(0))
-            return len(response.chunks)
-
-        while data := file.read(CALL_BYTES):
-            data += bytes(-len(data) % 512)
-            request = message_type("UploadBlockRequest")(durability=1)
-            request.target.volume_id = identifier(options.volume)
-            block = request.blocks.add(offset=offset, length=len(data), codec=PLAIN, payload_length=len(data))
-            block.checksum.algorithm, block.checksum.value = CRC32, zlib.crc32(data).to_bytes(4, "little")
-            waiting.append(connection.submit("UploadBlock", request, data))
-            offset += len(data)
-            if len(waiting) == CALLS_AT_ONCE:
-                tokens += take()
-        while waiting:
-            tokens += take()
-    show(bytes=offset - options.offset, whole_chunks=tokens)
+def crc32c(data):
+    """CRC-32C (Castagnoli), bit-reversed polynomial 0x82f63b78."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = _CRC_TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    return crc ^ 0xFFFFFFFF
 
 
-def download(connection, options):
-    """Downloads a range into a file, each block checked."""
-    counts = {"payload_length": 0, "hole": 0, "zeros": 0}
-    with open(options.file, "wb") as file:
-        for start in range(options.offset, options.offset + options.length, CALL_BYTES):
-            length = min(CALL_BYTES, options.offset + options.length - start)
-            request = message_type("DownloadBlockRequest")(checksum_algorithm=CRC32)
-            target = identifier(options.source)
-            if options.source.startswith("snap-"):
-                request.target.snapshot_id = target
-            else:
-                request.target.volume_id = target
-            request.ranges.add(offset=start, length=length)
-            response, payload = connection.call("DownloadBlock", request)
-            write_blocks(file, start, length, response, payload, counts)
-    show(bytes=options.length, data=counts["payload_length"], holes=counts["hole"], zeros=counts["zeros"])
+def _table():
+    table = []
+    for byte in range(256):
+        crc = byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+        table.append(crc)
+    return table
 
 
-def write_blocks(file, start, length, response, payload, counts):
-    position, used = start, 0
-    for block in response.blocks:
-        if block.offset != position:
-            raise SystemExit(f"a gap: block at {block.offset} where {position} was due")
-        content = block.WhichOneof("content")
-        if content == "payload_length":
-            data = payload[used:used + block.payload_length]
-            used += block.payload_length
-            if block.codec not in (0, PLAIN) or len(data) != block.length:
-                raise SystemExit("a block that this client cannot take")
-            if block.checksum.algorithm != CRC32 or zlib.crc32(data).to_bytes(4, "little") != block.checksum.value:
-                raise SystemExit(f"the checksum of the block at {block.offset} is wrong")
-        else:
-            data = bytes(block.length)
-        counts[content] += block.length
-        file.write(data)
-        position += block.length
-    if position != start + length or used != len(payload):
-        raise SystemExit("the blocks do not cover the range, or the payload is not all theirs")
+_CRC_TABLE = _table()
 
 
-def file_seal(connection, options):
-    """The seal of a file's bytes: to compare with DescribeSnapshot's."""
-    size, leaves = os.path.getsize(options.file), []
-    with open(options.file, "rb") as file:
-        while chunk := file.read(options.chunk_size):
-            leaves.append(token(chunk, options.chunk_size))
-    show(seal=seal(size, options.chunk_size, leaves).hex())
+class Client:
+    def __init__(self, host, port, certificate, key, authority):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_verify_locations(authority)
+        context.load_cert_chain(certificate, key)
+        context.set_alpn_protocols(["cairn/1"])
+        plain = socket.create_connection((host, port), timeout=20)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.stream = context.wrap_socket(plain, server_hostname=host)
+        self.last_call = 0
+        limits = session.SessionLimits(
+            max_message_bytes=MAX_MESSAGE, max_payload_bytes=MAX_PAYLOAD, max_calls=16, initial_credit=1 << 20
+        )
+        hello = session.Hello(
+            protocol_version=VERSION, agent="cairn-python/0.1", instance_id=os.urandom(16), limits=limits
+        )
+        self._send(HELLO, hello.SerializeToString())
+        kind, fields, message, _ = self._receive()
+        if kind != HELLO:
+            raise Disconnected(self._detail(message))
+        self.hello = session.Hello.FromString(message)
+        self.credit = self.hello.limits.initial_credit
 
+    def close(self):
+        self.stream.unwrap().close()
 
-def call(connection, options):
-    """Any method: the request and the response as protobuf's JSON."""
-    request = json_format.Parse(options.request, message_type(options.method + "Request")())
-    response, payload = connection.call(options.method, request, timeout_ms=options.timeout_ms)
-    show(response=json_format.MessageToDict(response, preserving_proto_field_name=True), payload_bytes=len(payload))
+    def call(self, number, request, response_type, payload=b"", timeout_ms=10000):
+        """Makes one call and waits for its answer: (message, payload)."""
+        message = request.SerializeToString()
+        body = len(message) + len(payload)
+        cost = body if payload or body > 4096 else 0
+        # One call at a time: what an earlier one took has been given back.
+        assert cost <= self.credit, (cost, self.credit)
+        self.credit -= cost
+        self.last_call += 1
+        self._send(REQUEST, message, payload, number, self.last_call, timeout_ms)
+        while True:
+            kind, (method_number, call_id, value), message, payload = self._receive()
+            if kind == PING:
+                self._send(PONG, call_id=call_id)
+            elif kind == GOAWAY and value != 0:
+                raise Disconnected(self._detail(message))
+            elif kind == RESPONSE:
+                assert (method_number, call_id) == (number, self.last_call)
+                if value != 0:
+                    raise CallFailed(value, self._detail(message))
+                return response_type.FromString(message), payload
 
+    @staticmethod
+    def _detail(message):
+        return session.ErrorDetail.FromString(message)
 
-def error(connection, options):
-    """Makes calls that must fail, on one connection; prints how each did."""
-    seen = {}
+    def _send(self, kind, message=b"", payload=b"", number=0, call_id=0, value=0):
+        body = len(message) + len(payload)
+        header = HEADER.pack(body, VERSION, kind, 0, number, len(message), call_id, value, 0)
+        self.stream.sendall(header + message + payload)
 
-    def expect(name, method, request, payload=b""):
-        try:
-            connection.call(method, request, payload)
-            seen[name] = "OK"
-        except CallFailed as failure:
-            seen[name] = f"{failure.status} {failure.reason}"
+    def _receive(self):
+        body, version, kind, flags, number, message_length, call_id, value, credit = HEADER.unpack(self._read(32))
+        assert version == VERSION and flags == 0 and message_length <= body <= MAX_MESSAGE + MAX_PAYLOAD
+        if kind != HELLO:
+            self.credit += credit
+        message = self._read(message_length)
+        return kind, (number, call_id, value), message, self._read(body - message_length)
 
-    target = message_type("Target")(volume_id=identifier(options.volume))
-    expect("unknown volume", "DescribeVolume", message_type("DescribeVolumeRequest")(volume_id=bytes(16)))
-    expect("volume size", "CreateVolume", message_type("CreateVolumeRequest")(size=1000))
-    bad = message_type("UploadBlockRequest")(target=target)
-    block = bad.blocks.add(offset=0, length=512, codec=PLAIN, payload_length=512)
-    block.checksum.algorithm, block.checksum.value = CRC32, bytes(4)
-    expect("checksum", "UploadBlock", bad, b"\x01" * 512)
-    unaligned = message_type("UploadBlockRequest")(target=target)
-    unaligned.blocks.add(offset=1, length=512, codec=PLAIN, payload_length=512)
-    expect("offset", "UploadBlock", unaligned, bytes(512))
-    tokens = message_type("UploadBlockRequest")(target=target)
-    tokens.blocks.add(offset=0, length=options.chunk_size, token=b"\xff" * 32)
-    expect("token", "UploadBlock", tokens)
-    expect("after all that", "GetServerFacts", message_type("GetServerFactsRequest")())
-    show(**seen)
-
-
-def parse():
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name, text in (("host", "the server's"), ("ca", "PEM"), ("cert", "PEM"), ("key", "PEM")):
-        parser.add_argument(f"--{name}", required=True, help=text)
-    parser.add_argument("--port", type=int, required=True)
-    commands = parser.add_subparsers(required=True)
-
-    def command(name, body, *arguments, **options):
-        sub = commands.add_parser(name, help=body.__doc__)
-        sub.set_defaults(body=body)
-        for argument in arguments:
-            sub.add_argument(argument)
-        for option, default in options.items():
-            sub.add_argument(f"--{option.replace('_', '-')}", type=int, default=default)
-
-    command("hello", hello)
-    command("create-volume", create_volume, size=1 << 20, chunk_size=65536)
-    command("upload", upload, "volume", "file", offset=0)
-    command("download", download, "source", "file", offset=0, length=1 << 20)
-    command("seal", file_seal, "file", chunk_size=65536)
-    command("call", call, "method", "request", timeout_ms=0)
-    command("error", error, "volume", chunk_size=65536)
-    return parser.parse_args()
-
-
-def main():
-    options = parse()
-    try:
-        connection = Connection(options.host, options.port, options.ca, options.cert, options.key)
-        options.body(connection, options)
-        connection.close()
-    except CallFailed as failure:
-        print(json.dumps({"status": failure.status, "reason": failure.reason, "text": failure.detail.text}), file=sys.stderr)
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
+    def _read(self, count):
+        parts = []
+        while count:
+            part = self.stream.recv(min(count, 1 << 20))
+            if not part:
+                raise Disconnected()
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
