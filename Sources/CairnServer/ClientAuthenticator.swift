@@ -69,7 +69,7 @@ final class ClientAuthenticator: Authenticator {
             return instances[instance] ?? []
         }
         connection.onClose { [weak self] _ in
-            connection.retire { self?.forget(connection, instance) }
+            connection.retire { [weak self] in self?.forget(connection, instance) }
         }
         let left = Mutex(older.count)
         if older.isEmpty { return body() }

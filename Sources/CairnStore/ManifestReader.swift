@@ -9,7 +9,15 @@ public class ManifestReader {
     private var ownCursor: IndexCursor?
     private var lineages: [LineageID: LineageRecord] = [:]
 
+    /// Keys looked up so far: a test counts them, for what a caller may not see must cost what a missing thing costs (SPEC C2).
+    package private(set) var lookups = 0
+
     init(_ source: any IndexReading) { self.source = source }
+
+    private func look(up key: [UInt8]) throws(StoreError) -> [UInt8]? {
+        lookups += 1
+        return try index.get(key)
+    }
 
     /// What is asked; changes that a transaction still gathers are in it.
     var index: any IndexReading {
