@@ -105,7 +105,8 @@ final class ModelStore {
 
     deinit {
         store?.close()
-        try? FileManager.default.removeItem(atPath: root)
+        store = nil
+        remove(folder: root)
     }
 
     private func open() throws {

@@ -28,7 +28,7 @@ final class ScratchStore {
 
     deinit {
         store.close()
-        try? FileManager.default.removeItem(atPath: folder)
+        remove(folder: folder)
     }
 
     /// What went wrong is thrown; so is an answer that does not come in time.
@@ -106,5 +106,14 @@ func chunkData(_ bytes: BufferSlice) -> ChunkData {
         ChunkData(
             fingerprint: SHA256.hash(bytes.bytes), rawLength: UInt32(bytes.count),
             rawChecksum: CRC32C.extend(0, bytes.bytes), codec: .raw, bytes: bytes)
+    }
+}
+
+/// RocksDB is let go of a moment after its store, and may still write a file: tried again until the folder is gone.
+func remove(folder: String) {
+    for _ in 0..<100 {
+        try? FileManager.default.removeItem(atPath: folder)
+        if !FileManager.default.fileExists(atPath: folder) { return }
+        usleep(10_000)
     }
 }
