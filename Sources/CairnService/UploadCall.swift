@@ -87,21 +87,30 @@ extension Service {
                 throw ServiceError(.invalidChunkToken, "this account has no chunk \(token)", blockIndex: block)
             }
         }
-        for change in changes {
-            if request.dataVersion != 0 {
-                let chunk = change.chunk(volume.chunkSize)
-                let written = try storeCall { () throws(StoreError) in try transaction.lastWrittenVersion(of: chunk, in: volume) }
-                if let written, written.rawValue > request.dataVersion {
-                    let offset = volume.chunkSize.offset(of: chunk)
-                    if response.superseded.last != offset { response.superseded.append(offset) }
-                    continue
-                }
-            }
+        // So is what a later version wrote: the call's own writes carry the present one, and must not supersede each other.
+        let superseded = try storeCall { () throws(StoreError) in
+            try laterWritten(changes, than: request.dataVersion, volume, in: transaction)
+        }
+        response.superseded = superseded.sorted().map(volume.chunkSize.offset)
+        for change in changes where !superseded.contains(change.chunk(volume.chunkSize)) {
             if let written = try storeCall({ () throws(StoreError) in try write(change, to: volume, in: transaction) }) {
                 response.chunks.append(written)
             }
         }
         return response
+    }
+
+    /// Of the chunks to be changed, those last written at a version after `version` (SPEC U5); none where that is 0.
+    private static func laterWritten(
+        _ changes: [Change], than version: UInt64, _ volume: VolumeRecord, in transaction: Transaction
+    ) throws(StoreError) -> Set<ChunkIndex> {
+        guard version != 0 else { return [] }
+        var later: Set<ChunkIndex> = []
+        for chunk in Set(changes.map { $0.chunk(volume.chunkSize) }) {
+            let written = try transaction.lastWrittenVersion(of: chunk, in: volume)
+            if let written, written.rawValue > version { later.insert(chunk) }
+        }
+        return later
     }
 
     /// Gives the token where a whole chunk of data was written (SPEC U6).

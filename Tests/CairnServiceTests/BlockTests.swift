@@ -199,4 +199,19 @@ import Testing
         #expect(answer.superseded == [0] && answer.chunks.map(\.offset) == [65536])
         #expect(try harness.read(.volumeID(volume), 0, 131072) == noise(65536, seed: 13) + late)
     }
+
+    @Test("U5: two parts of one chunk in one call do not supersede each other")
+    func partsOfOneCall() throws {
+        let harness = try ServiceHarness()
+        let volume = try harness.createVolume().volumeID
+        let old = try harness.write(noise(65536, seed: 15), at: 0, to: volume).dataVersion
+        _ = try harness.call(harness.service.createSnapshot, Wire.CreateSnapshotRequest(volumeID: volume))
+        var request = Wire.UploadBlockRequest()
+        request.target = Wire.Target(target: .volumeID(volume))
+        request.dataVersion = old
+        let part = noise(512, seed: 16)
+        request.blocks = [ServiceHarness.block(part, at: 0), ServiceHarness.block(part, at: 1024)]
+        #expect(try harness.upload(request, payload: part + part).superseded.isEmpty)
+        #expect(try harness.read(.volumeID(volume), 1024, 512) == part)
+    }
 }
