@@ -86,6 +86,7 @@ public final class Server: Sendable {
         options.defaultVolumeSize = configuration.defaultVolumeSize
         options.defaultChunkSize = ChunkSize(bytes: configuration.defaultChunkSize)!
         options.checksumOptional = configuration.checksumOptional
+        options.leaseMilliseconds = UInt64(configuration.leaseSeconds) * 1000
         if configuration.workers > 0 { options.workers = configuration.workers }
         service = Service(store: store, options: options)
         let facts = ServerFacts(configuration: configuration, storeID: store.id.bytes, shardCount: store.shardCount)
