@@ -23,23 +23,41 @@ let targets: [Target] = [
     .target(name: "CairnCrypto", dependencies: ["CairnCore", "COpenSSL"]),
     .target(name: "CairnWire", dependencies: ["CairnCore", "CCairnProto", "CProtobufC"]),
     .target(name: "CairnTransport", dependencies: ["CairnCore", "CairnCrypto", "CEpoll", logging, collections]),
-    .target(name: "CairnRPC", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnTransport", logging, collections]),
+    .target(
+        name: "CairnRPC",
+        dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnTransport", logging, collections]
+    ),
     .target(name: "CairnLog", dependencies: ["CairnCore"], exclude: ["FORMAT.md"]),
     .target(
-        name: "CairnStore", dependencies: ["CairnCore", "CairnCrypto", "CairnLog", "CRocksDB", logging, collections],
-        exclude: ["FORMAT.md"]),
-    .target(name: "CairnService", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnStore", logging, collections]),
-    .target(name: "CairnServer", dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnRPC", "CairnService", logging]),
-    .target(name: "CairnClient", dependencies: ["CLinuxFile", "CairnCore", "CairnCrypto", "CairnWire", "CairnRPC", logging, collections]),
+        name: "CairnStore",
+        dependencies: ["CairnCore", "CairnCrypto", "CairnLog", "CRocksDB", logging, collections],
+        exclude: ["FORMAT.md"]
+    ),
+    .target(
+        name: "CairnService",
+        dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnStore", logging, collections]
+    ),
+    .target(
+        name: "CairnServer",
+        dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnRPC", "CairnService", logging]
+    ),
+    .target(
+        name: "CairnClient",
+        dependencies: ["CLinuxFile", "CairnCore", "CairnCrypto", "CairnWire", "CairnRPC", logging, collections]
+    ),
     // Not a product: tools/compare/pollers builds and runs it.
-    .executableTarget(name: "cairn-poll-bench", dependencies: ["CairnRPC", "CairnTransport", "CairnCrypto", "CairnCore", "CairnWire"]),
+    .executableTarget(
+        name: "cairn-poll-bench",
+        dependencies: ["CairnRPC", "CairnTransport", "CairnCrypto", "CairnCore", "CairnWire"]
+    ),
     .executableTarget(name: "cairnd", dependencies: ["CairnServer", argumentParser, logging]),
     .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", argumentParser]),
     .testTarget(name: "CairnCoreTests", dependencies: ["CairnCore"]),
     .testTarget(name: "CairnCryptoTests", dependencies: ["CairnCrypto"]),
     .testTarget(
         name: "CairnWireTests",
-        dependencies: ["CairnWire", .product(name: "SwiftProtobuf", package: "swift-protobuf")]),
+        dependencies: ["CairnWire", .product(name: "SwiftProtobuf", package: "swift-protobuf")]
+    ),
     .testTarget(name: "CairnTransportTests", dependencies: ["CairnTransport", "CairnCrypto"]),
     .testTarget(name: "CairnRPCTests", dependencies: ["CairnRPC", "CairnCrypto"]),
     .testTarget(name: "CairnLogTests", dependencies: ["CairnLog"]),

@@ -107,7 +107,9 @@ public final class BufferPool: Sendable {
 
     fileprivate static func allocate(_ count: Int) -> UnsafeMutableRawBufferPointer {
         var pointer: UnsafeMutableRawPointer?
-        guard posix_memalign(&pointer, 4096, count) == 0, let pointer else { fatalError("out of memory: \(count) bytes") }
+        guard posix_memalign(&pointer, 4096, count) == 0, let pointer else {
+            fatalError("out of memory: \(count) bytes")
+        }
         return UnsafeMutableRawBufferPointer(start: pointer, count: count)
     }
 }

@@ -13,7 +13,9 @@ public enum ByteCount {
         let hundredths = UInt64((Double(bytes) / Double(scale) * 100).rounded())
         let whole = hundredths / 100
         let fraction = hundredths % 100
-        let decimals = fraction == 0 ? "" : fraction % 10 == 0 ? ".\(fraction / 10)" : fraction < 10 ? ".0\(fraction)" : ".\(fraction)"
+        let decimals =
+            fraction == 0
+            ? "" : fraction % 10 == 0 ? ".\(fraction / 10)" : fraction < 10 ? ".0\(fraction)" : ".\(fraction)"
         return "\(whole)\(decimals) \(binary[unit])"
     }
 

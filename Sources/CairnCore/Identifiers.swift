@@ -16,7 +16,8 @@ public struct UUID128: Hashable, Sendable, Comparable {
     /// A new random identifier that names `shard`.
     public static func random(shard: ShardIndex) -> UUID128 {
         let high = UInt64.random(in: .min ... .max) & ~0xf000 | 0x8000
-        let low = UInt64.random(in: .min ... .max) & 0x3fff_ffff_ffff_0000 | 0x8000_0000_0000_0000 | UInt64(shard.rawValue)
+        let low =
+            UInt64.random(in: .min ... .max) & 0x3fff_ffff_ffff_0000 | 0x8000_0000_0000_0000 | UInt64(shard.rawValue)
         return UUID128(high: high, low: low)
     }
 
@@ -118,7 +119,8 @@ public struct Fingerprint: Hashable, Sendable, Comparable, CustomStringConvertib
     /// Reads 32 bytes; traps when there are not exactly 32.
     public init(_ bytes: UnsafeRawBufferPointer) {
         precondition(bytes.count == Fingerprint.byteCount)
-        let word = { (index: Int) in UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 8 * index, as: UInt64.self)) }
+        let word = { (index: Int) in UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 8 * index, as: UInt64.self))
+        }
         words = (word(0), word(1), word(2), word(3))
     }
 

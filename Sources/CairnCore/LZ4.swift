@@ -10,19 +10,26 @@ public enum LZ4 {
     public static func compress(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) -> Int? {
         guard let from = source.baseAddress, let to = target.baseAddress else { return nil }
         let written = LZ4_compress_default(
-            from.assumingMemoryBound(to: CChar.self), to.assumingMemoryBound(to: CChar.self),
-            Int32(source.count), Int32(target.count))
+            from.assumingMemoryBound(to: CChar.self),
+            to.assumingMemoryBound(to: CChar.self),
+            Int32(source.count),
+            Int32(target.count)
+        )
         return written > 0 ? Int(written) : nil
     }
 
     /// Whether `source` decodes to exactly `target.count` bytes; no byte beyond them is ever written (SPEC U9).
     public static func decompress(
-        _ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer
+        _ source: UnsafeRawBufferPointer,
+        into target: UnsafeMutableRawBufferPointer
     ) -> Bool {
         guard let from = source.baseAddress, let to = target.baseAddress else { return false }
         let written = LZ4_decompress_safe(
-            from.assumingMemoryBound(to: CChar.self), to.assumingMemoryBound(to: CChar.self),
-            Int32(source.count), Int32(target.count))
+            from.assumingMemoryBound(to: CChar.self),
+            to.assumingMemoryBound(to: CChar.self),
+            Int32(source.count),
+            Int32(target.count)
+        )
         return Int(written) == target.count
     }
 }

@@ -34,5 +34,7 @@ extension CallError {
 
     /// SPEC C1: says nothing about the store.
     static let authenticationFailure = CallError(
-        .authenticationFailure, "the certificate must name exactly one account, as cairn://account/<id>")
+        .authenticationFailure,
+        "the certificate must name exactly one account, as cairn://account/<id>"
+    )
 }

@@ -52,6 +52,10 @@ final class CertificateWatch: @unchecked Sendable {
         var facts = stat()
         guard stat(path, &facts) == 0 else { return Stamp() }
         return Stamp(
-            seconds: facts.st_mtim.tv_sec, nanoseconds: facts.st_mtim.tv_nsec, inode: UInt64(facts.st_ino), size: Int(facts.st_size))
+            seconds: facts.st_mtim.tv_sec,
+            nanoseconds: facts.st_mtim.tv_nsec,
+            inode: UInt64(facts.st_ino),
+            size: Int(facts.st_size)
+        )
     }
 }

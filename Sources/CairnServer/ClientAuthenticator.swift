@@ -51,13 +51,18 @@ final class ClientAuthenticator: Authenticator {
         do throws(IdentityError) {
             identity = try PeerIdentity.parse(uriSANs: applicant.certificate.uriNames)
         } catch {
-            logger.notice("refused a certificate", metadata: ["serial": "\(applicant.certificate.serial)", "reason": "\(error)"])
+            logger.notice(
+                "refused a certificate",
+                metadata: ["serial": "\(applicant.certificate.serial)", "reason": "\(error)"]
+            )
             decide(refusal(.authenticationFailure))
             return
         }
         let admission = Admission.accept(
-            context: Peer(identity: identity), hello: facts.hello().encode(),
-            handler: Router(service: service, facts: facts, identity: identity))
+            context: Peer(identity: identity),
+            hello: facts.hello().encode(),
+            handler: Router(service: service, facts: facts, identity: identity)
+        )
         follow(applicant.connection, Instance(identity: identity, id: hello.instanceID)) { decide(admission) }
     }
 

@@ -98,17 +98,22 @@ extension Configuration {
         }
     }
 
-    private static func count(_ key: String, _ value: String, _ range: ClosedRange<Int>) throws(ConfigurationError) -> Int {
+    private static func count(_ key: String, _ value: String, _ range: ClosedRange<Int>) throws(ConfigurationError)
+        -> Int
+    {
         guard let number = Int(value), range.contains(number) else {
             throw ConfigurationError("\(key): `\(value)` is no number from \(range.lowerBound) to \(range.upperBound)")
         }
         return number
     }
 
-    private static func size(_ key: String, _ value: String, _ range: ClosedRange<UInt64>) throws(ConfigurationError) -> UInt64 {
+    private static func size(_ key: String, _ value: String, _ range: ClosedRange<UInt64>) throws(ConfigurationError)
+        -> UInt64
+    {
         guard let bytes = ByteCount.parse(value), range.contains(bytes) else {
             throw ConfigurationError(
-                "\(key): `\(value)` is no size from \(ByteCount.text(range.lowerBound)) to \(ByteCount.text(range.upperBound))")
+                "\(key): `\(value)` is no size from \(ByteCount.text(range.lowerBound)) to \(ByteCount.text(range.upperBound))"
+            )
         }
         return bytes
     }

@@ -50,15 +50,22 @@ final class Router: CallHandler {
         case .flush: serve(call, context, service.flush)
         case .listBlocks: serve(call, context, service.listBlocks)
         default:
-            call.fail(CallError(ServiceError(.unimplemented, "this server does not know method \(call.method) (\(method.name))")))
+            call.fail(
+                CallError(
+                    ServiceError(.unimplemented, "this server does not know method \(call.method) (\(method.name))")
+                )
+            )
         }
     }
 
-    private typealias Served<Request, Response> = @Sendable (Request, CallContext, @escaping CairnService.Answer<Response>) -> Void
+    private typealias Served<Request, Response> =
+        @Sendable (Request, CallContext, @escaping CairnService.Answer<Response>) -> Void
 
     /// A call without a payload, either way.
     private func serve<Request: WireMessage, Response: WireMessage>(
-        _ call: IncomingCall, _ context: CallContext, _ body: Served<Request, Response>
+        _ call: IncomingCall,
+        _ context: CallContext,
+        _ body: Served<Request, Response>
     ) {
         guard let request: Request = decode(call) else { return }
         guard call.payload == nil else {

@@ -77,7 +77,11 @@ public final class Server: Sendable {
     }
 
     private init(
-        _ configuration: Configuration, listen: Endpoint, tls: TLSContext, store: Store, logger: Logger
+        _ configuration: Configuration,
+        listen: Endpoint,
+        tls: TLSContext,
+        store: Store,
+        logger: Logger
     ) throws(ServerError) {
         self.configuration = configuration
         self.store = store
@@ -95,8 +99,11 @@ public final class Server: Sendable {
         network.connectionsPerAddress = configuration.maxConnectionsPerAddress
         network.rpc.answerBudgetBytes = Int(configuration.answerBytesPerConnection)
         self.network = RPCServer(
-            tls: tls, authenticator: ClientAuthenticator(service: service, facts: facts, logger: logger), options: network,
-            loops: configuration.loops == 0 ? .shared : EventLoops(count: configuration.loops))
+            tls: tls,
+            authenticator: ClientAuthenticator(service: service, facts: facts, logger: logger),
+            options: network,
+            loops: configuration.loops == 0 ? .shared : EventLoops(count: configuration.loops)
+        )
         certificates = CertificateWatch(configuration)
         do throws(RPCError) {
             endpoint = try self.network.listen(at: listen)
@@ -123,8 +130,12 @@ public final class Server: Sendable {
             return try TLSContext(
                 .server,
                 files: TLSFiles(
-                    authorities: [configuration.ca], certificate: configuration.cert, privateKey: configuration.key,
-                    revocations: configuration.crl.isEmpty ? nil : configuration.crl))
+                    authorities: [configuration.ca],
+                    certificate: configuration.cert,
+                    privateKey: configuration.key,
+                    revocations: configuration.crl.isEmpty ? nil : configuration.crl
+                )
+            )
         } catch {
             throw ServerError(.configuration, "\(error)")
         }

@@ -3,7 +3,6 @@ import CairnCrypto
 import CairnService
 import CairnWire
 
-
 /// What the server tells about itself: in its HELLO and by GetServerFacts (SPEC R4).
 struct ServerFacts: Sendable {
     private let facts: Wire.ServerFacts

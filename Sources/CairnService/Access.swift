@@ -11,14 +11,20 @@ extension Service {
     /// SPEC C2: one lookup, whether the volume is missing or another account's.
     func volume(_ id: VolumeID, in view: ManifestReader, _ context: CallContext) throws(ServiceError) -> VolumeRecord {
         let record = try storeCall { () throws(StoreError) in try view.volume(id) }
-        guard let record, record.account == context.account, record.state == .active else { throw ServiceError.noSuchVolume }
+        guard let record, record.account == context.account, record.state == .active else {
+            throw ServiceError.noSuchVolume
+        }
         return record
     }
 
     /// SPEC C2, for snapshots.
-    func snapshot(_ id: SnapshotID, in view: ManifestReader, _ context: CallContext) throws(ServiceError) -> SnapshotRecord {
+    func snapshot(_ id: SnapshotID, in view: ManifestReader, _ context: CallContext) throws(ServiceError)
+        -> SnapshotRecord
+    {
         let record = try storeCall { () throws(StoreError) in try view.snapshot(id) }
-        guard let record, record.account == context.account, record.state != .deleting else { throw ServiceError.noSuchSnapshot }
+        guard let record, record.account == context.account, record.state != .deleting else {
+            throw ServiceError.noSuchSnapshot
+        }
         return record
     }
 

@@ -17,11 +17,17 @@ extension Service {
 
     /// Runs `body` as one transaction of `shard`, and answers when it is durable. What `body` throws undoes it.
     func change<Value: Sendable>(
-        on shard: Shard, _ footprint: Footprint, _ context: CallContext, _ answer: @escaping Answer<Value>,
+        on shard: Shard,
+        _ footprint: Footprint,
+        _ context: CallContext,
+        _ answer: @escaping Answer<Value>,
         _ body: @escaping @Sendable (Transaction) throws(ServiceError) -> Value
     ) {
         shard.submit(
-            durability: footprint.durability, records: footprint.records, bytes: footprint.bytes, entries: footprint.entries,
+            durability: footprint.durability,
+            records: footprint.records,
+            bytes: footprint.bytes,
+            entries: footprint.entries,
             reclaims: footprint.reclaims
         ) { (transaction) throws(StoreError) -> Result<Value, ServiceError> in
             do throws(ServiceError) {
@@ -40,8 +46,13 @@ extension Service {
     /// As ``change(on:_:_:_:_:)``, and once only for each key: the answer is recorded in the same commit as the
     /// change, and given again to the same call (SPEC C5).
     func idempotent<Request: WireMessage, Response: WireMessage>(
-        _ kind: IdempotentCall, key: [UInt8], parameters: Request, on shard: Shard, reclaims: Bool = false,
-        _ context: CallContext, _ answer: @escaping Answer<Response>,
+        _ kind: IdempotentCall,
+        key: [UInt8],
+        parameters: Request,
+        on shard: Shard,
+        reclaims: Bool = false,
+        _ context: CallContext,
+        _ answer: @escaping Answer<Response>,
         _ body: @escaping @Sendable (Transaction) throws(ServiceError) -> Response
     ) {
         do throws(ServiceError) { try TagRules.check(idempotencyKey: key) } catch { return answer(.failure(error)) }
@@ -58,15 +69,22 @@ extension Service {
                     // The key may have been used for a call that went to another shard.
                     for other in self.store.shards {
                         let record = try self.view(other) { (view) throws(ServiceError) in
-                            try storeCall { () throws(StoreError) in try view.idempotencyRecord(account: context.account, key: key) }
+                            try storeCall { () throws(StoreError) in
+                                try view.idempotencyRecord(account: context.account, key: key)
+                            }
                         }
                         if let record { return leaving(.success(try Self.replay(record, kind, digest))) }
                     }
                 } catch { return leaving(.failure(error)) }
-                self.change(on: shard, Footprint(reclaims: reclaims), context, leaving) { (transaction) throws(ServiceError) in
+                self.change(on: shard, Footprint(reclaims: reclaims), context, leaving) {
+                    (transaction) throws(ServiceError) in
                     let response = try body(transaction)
                     let record = IdempotencyRecord(
-                        call: kind, parameters: digest, answer: response.encode(), createdAt: UnixTime.milliseconds)
+                        call: kind,
+                        parameters: digest,
+                        answer: response.encode(),
+                        createdAt: UnixTime.milliseconds
+                    )
                     try storeCall { () throws(StoreError) in
                         try transaction.putIdempotencyRecord(record, account: context.account, key: key)
                     }
@@ -78,7 +96,9 @@ extension Service {
 
     /// The first answer again, or IDEMPOTENCY_MISMATCH.
     private static func replay<Response: WireMessage>(
-        _ record: IdempotencyRecord, _ kind: IdempotentCall, _ digest: Fingerprint
+        _ record: IdempotencyRecord,
+        _ kind: IdempotentCall,
+        _ digest: Fingerprint
     ) throws(ServiceError) -> Response {
         guard record.call == kind, record.parameters == digest else {
             throw ServiceError(.idempotencyMismatch, "the idempotency key was used for a call with other parameters")

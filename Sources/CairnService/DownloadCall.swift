@@ -22,7 +22,9 @@ extension Service {
 
     /// D1–D4.
     public func downloadBlock(
-        _ request: Wire.DownloadBlockRequest, _ context: CallContext, answer: @escaping Answer<Download>
+        _ request: Wire.DownloadBlockRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Download>
     ) {
         onWorker(context, answer) { () throws(ServiceError) in
             let (shard, source, name) = try self.readTarget(request.target, request.dataVersion, context)
@@ -44,14 +46,21 @@ extension Service {
 
     /// The volume or snapshot that a call reads, at the version that it must have.
     private func readTarget(
-        _ target: Wire.Target?, _ version: UInt64, _ context: CallContext
+        _ target: Wire.Target?,
+        _ version: UInt64,
+        _ context: CallContext
     ) throws(ServiceError) -> (shard: Shard, source: ReadSource, name: String) {
         switch target?.target {
         case .volumeID(let bytes):
-            guard let id = VolumeID(bytes: bytes), let shard = shard(of: id.uuid) else { throw ServiceError.noSuchVolume }
+            guard let id = VolumeID(bytes: bytes), let shard = shard(of: id.uuid) else {
+                throw ServiceError.noSuchVolume
+            }
             let volume = try view(shard) { (view) throws(ServiceError) in try self.volume(id, in: view, context) }
             guard version == 0 || version == volume.dataVersion.rawValue else {
-                throw ServiceError(.invalidDataVersion, "the volume's data version is \(volume.dataVersion), not \(version)")
+                throw ServiceError(
+                    .invalidDataVersion,
+                    "the volume's data version is \(volume.dataVersion), not \(version)"
+                )
             }
             return (shard, ReadSource(volume), "\(id)")
         case .snapshotID(let bytes):
@@ -63,19 +72,28 @@ extension Service {
     }
 
     private func snapshotTarget(
-        _ id: SnapshotID, _ version: UInt64, _ context: CallContext
+        _ id: SnapshotID,
+        _ version: UInt64,
+        _ context: CallContext
     ) throws(ServiceError) -> (shard: Shard, source: ReadSource, name: String) {
         guard let shard = shard(of: id.uuid) else { throw ServiceError.noSuchSnapshot }
         let snapshot = try view(shard) { (view) throws(ServiceError) in try self.snapshot(id, in: view, context) }
         guard version == 0 || version == snapshot.version.rawValue else {
-            throw ServiceError(.invalidDataVersion, "the snapshot's data version is \(snapshot.version), not \(version)")
+            throw ServiceError(
+                .invalidDataVersion,
+                "the snapshot's data version is \(snapshot.version), not \(version)"
+            )
         }
         return (shard, ReadSource(snapshot), "\(snapshot.volume) (\(id))")
     }
 
-    private static func check(_ ranges: [Wire.ByteRange], _ source: ReadSource) throws(ServiceError) -> [Range<UInt64>] {
+    private static func check(_ ranges: [Wire.ByteRange], _ source: ReadSource) throws(ServiceError) -> [Range<UInt64>]
+    {
         guard !ranges.isEmpty, ranges.count <= Limits.blocksPerCall else {
-            throw ServiceError(.invalidArgument, "1 to \(Limits.blocksPerCall) ranges go in one call, not \(ranges.count)")
+            throw ServiceError(
+                .invalidArgument,
+                "1 to \(Limits.blocksPerCall) ranges go in one call, not \(ranges.count)"
+            )
         }
         var checked: [Range<UInt64>] = []
         var total: UInt64 = 0
@@ -90,7 +108,8 @@ extension Service {
                 throw ServiceError(
                     .invalidArgument,
                     "the ranges sum up to more than \(Limits.payloadBytes) bytes, or touch more than \(UploadPlan.chunksPerCall) chunks",
-                    blockIndex: index)
+                    blockIndex: index
+                )
             }
             checked.append(range.offset..<range.offset + range.length)
         }
@@ -106,7 +125,10 @@ extension Service {
     }
 
     private static func answer(
-        _ pieces: [ReadPiece], _ ranges: [Range<UInt64>], _ source: ReadSource, _ algorithm: Wire.ChecksumAlgorithm
+        _ pieces: [ReadPiece],
+        _ ranges: [Range<UInt64>],
+        _ source: ReadSource,
+        _ algorithm: Wire.ChecksumAlgorithm
     ) throws(ServiceError) -> Download {
         var message = Wire.DownloadBlockResponse()
         message.dataVersion = source.version.rawValue
@@ -142,15 +164,22 @@ extension Service {
         return Download(message: message, payload: payload)
     }
 
-    private static func checksum(of bytes: BufferSlice, _ crc: UInt32?, _ algorithm: Wire.ChecksumAlgorithm) -> Wire.Checksum {
+    private static func checksum(of bytes: BufferSlice, _ crc: UInt32?, _ algorithm: Wire.ChecksumAlgorithm)
+        -> Wire.Checksum
+    {
         let value =
-            if algorithm == .crc32c, let crc { Checksum.encode(crc) } else { Checksum.value(algorithm, over: bytes.bytes) }
+            if algorithm == .crc32c, let crc { Checksum.encode(crc) } else {
+                Checksum.value(algorithm, over: bytes.bytes)
+            }
         return Wire.Checksum(algorithm: algorithm, value: value)
     }
 
     /// The store keeps the CRC32C of the uncompressed bytes; any other checksum costs a decode.
     private static func checksum(
-        ofLZ4 bytes: BufferSlice, _ length: Int, _ crc: UInt32, _ algorithm: Wire.ChecksumAlgorithm
+        ofLZ4 bytes: BufferSlice,
+        _ length: Int,
+        _ crc: UInt32,
+        _ algorithm: Wire.ChecksumAlgorithm
     ) throws(ServiceError) -> Wire.Checksum {
         if algorithm == .crc32c { return Wire.Checksum(algorithm: algorithm, value: Checksum.encode(crc)) }
         let raw = BufferPool.shared.buffer(capacity: length)
@@ -163,7 +192,9 @@ extension Service {
 
     /// R1: chunks that hold something; what is not listed is a hole.
     public func listBlocks(
-        _ request: Wire.ListBlocksRequest, _ context: CallContext, answer: @escaping Answer<Wire.ListBlocksResponse>
+        _ request: Wire.ListBlocksRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.ListBlocksResponse>
     ) {
         onWorker(context, answer) { () throws(ServiceError) in
             let (shard, source, _) = try self.readTarget(request.target, 0, context)
@@ -191,7 +222,8 @@ extension Service {
         }
     }
 
-    private static func describe(_ entry: BlockEntry, _ source: ReadSource, _ owner: AccountID) -> Wire.BlockDescription {
+    private static func describe(_ entry: BlockEntry, _ source: ReadSource, _ owner: AccountID) -> Wire.BlockDescription
+    {
         var block = Wire.BlockDescription()
         block.offset = source.chunkSize.offset(of: entry.chunk)
         block.length = UInt32(min(UInt64(source.chunkSize.bytes), source.size - block.offset))
@@ -210,7 +242,8 @@ extension Service {
 extension ReadPiece {
     /// Whether it only makes a hole or written zeros longer.
     fileprivate func extends(_ last: Wire.DownloadedBlock) -> Bool {
-        guard last.offset + UInt64(last.length) == offset, UInt64(last.length) + UInt64(length) <= UInt64(UInt32.max) else { return false }
+        guard last.offset + UInt64(last.length) == offset, UInt64(last.length) + UInt64(length) <= UInt64(UInt32.max)
+        else { return false }
         switch (content, last.content) {
         case (.hole, .hole), (.zeros, .zeros): return true
         default: return false

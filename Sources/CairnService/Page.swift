@@ -28,7 +28,8 @@ struct ListingCursor: Sendable, Equatable {
         let parsed = token.withUnsafeBytes { bytes -> ListingCursor? in
             var reader = ByteReader(bytes)
             guard reader.take(UInt8.self) == 1, let created = reader.take(UInt64.self), let id = reader.take(bytes: 16),
-                reader.take(UInt32.self) == CRC32C.extend(0, UnsafeRawBufferPointer(rebasing: bytes[0..<25])), reader.isAtEnd,
+                reader.take(UInt32.self) == CRC32C.extend(0, UnsafeRawBufferPointer(rebasing: bytes[0..<25])),
+                reader.isAtEnd,
                 let uuid = UUID128(bytes: id)
             else { return nil }
             return ListingCursor(createdMilliseconds: created, id: uuid)
@@ -42,7 +43,9 @@ extension Wire.PageRequest? {
     /// How many items the caller wants: 100 where it does not say.
     func itemCount(atMost most: Int = Limits.pageItems) throws(ServiceError) -> Int {
         let limit = self?.limit ?? 0
-        guard limit <= most else { throw ServiceError(.invalidArgument, "a page holds at most \(most) items, not \(limit)") }
+        guard limit <= most else {
+            throw ServiceError(.invalidArgument, "a page holds at most \(most) items, not \(limit)")
+        }
         return limit == 0 ? 100 : Int(limit)
     }
 

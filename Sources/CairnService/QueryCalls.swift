@@ -6,7 +6,9 @@ import CairnWire
 /// QueryChunks (SPEC A1): asks each shard in one batch, for dedup of transfer is account-wide.
 extension Service {
     public func queryChunks(
-        _ request: Wire.QueryChunksRequest, _ context: CallContext, answer: @escaping Answer<Wire.QueryChunksResponse>
+        _ request: Wire.QueryChunksRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.QueryChunksResponse>
     ) {
         onWorker(context, answer) { () throws(ServiceError) in
             let tokens = try Self.fingerprints(request.tokens)
@@ -22,7 +24,9 @@ extension Service {
             let present = try self.present(tokens, home: home, context)
             var response = Wire.QueryChunksResponse()
             response.present = [UInt8](repeating: 0, count: (tokens.count + 7) / 8)
-            for (index, isPresent) in present.enumerated() where isPresent { response.present[index / 8] |= 1 << (index % 8) }
+            for (index, isPresent) in present.enumerated() where isPresent {
+                response.present[index / 8] |= 1 << (index % 8)
+            }
             response.leaseExpiresAtMs = leaseEnd
             return response
         }
@@ -30,7 +34,10 @@ extension Service {
 
     static func fingerprints(_ tokens: [[UInt8]]) throws(ServiceError) -> [Fingerprint] {
         guard tokens.count <= Limits.tokensPerCall else {
-            throw ServiceError(.invalidArgument, "\(tokens.count) tokens; at most \(Limits.tokensPerCall) go in one call")
+            throw ServiceError(
+                .invalidArgument,
+                "\(tokens.count) tokens; at most \(Limits.tokensPerCall) go in one call"
+            )
         }
         var fingerprints: [Fingerprint] = []
         fingerprints.reserveCapacity(tokens.count)

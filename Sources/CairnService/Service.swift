@@ -59,7 +59,8 @@ public final class Service: Sendable {
 
     /// Runs `body` on a worker and answers with what it returns or throws; not at all worth starting when nobody waits.
     func onWorker<Value>(
-        _ context: CallContext, _ answer: @escaping Answer<Value>,
+        _ context: CallContext,
+        _ answer: @escaping Answer<Value>,
         _ body: @escaping @Sendable () throws(ServiceError) -> Value
     ) {
         workers.run {

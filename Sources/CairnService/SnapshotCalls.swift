@@ -6,12 +6,17 @@ import CairnWire
 extension Service {
     /// S1, S2: complete when it answers.
     public func createSnapshot(
-        _ request: Wire.CreateSnapshotRequest, _ context: CallContext, answer: @escaping Answer<Wire.CreateSnapshotResponse>
+        _ request: Wire.CreateSnapshotRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.CreateSnapshotResponse>
     ) {
         let tags: [String: String]
         do throws(ServiceError) {
             guard request.chunks.isEmpty, request.chunkListTokens.isEmpty, request.expected.isEmpty else {
-                throw ServiceError(.wrongVolumeKind, "chunks and expected chunks belong to a snapshot of a LOCAL volume")
+                throw ServiceError(
+                    .wrongVolumeKind,
+                    "chunks and expected chunks belong to a snapshot of a LOCAL volume"
+                )
             }
             try TagRules.check(description: request.description)
             tags = try TagRules.check(request.tags)
@@ -38,14 +43,24 @@ extension Service {
 
     /// S8.
     public func deleteSnapshot(
-        _ request: Wire.DeleteSnapshotRequest, _ context: CallContext, answer: @escaping Answer<Wire.DeleteSnapshotResponse>
+        _ request: Wire.DeleteSnapshotRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.DeleteSnapshotResponse>
     ) {
         guard let id = SnapshotID(bytes: request.snapshotID), let shard = shard(of: id.uuid) else {
             return answer(.failure(.noSuchSnapshot))
         }
         var parameters = request
         parameters.idempotencyKey = []
-        idempotent(.deleteSnapshot, key: request.idempotencyKey, parameters: parameters, on: shard, reclaims: true, context, answer) {
+        idempotent(
+            .deleteSnapshot,
+            key: request.idempotencyKey,
+            parameters: parameters,
+            on: shard,
+            reclaims: true,
+            context,
+            answer
+        ) {
             (transaction) throws(ServiceError) in
             let snapshot = try self.snapshot(id, in: transaction, context)
             try storeCall { () throws(StoreError) in try transaction.deleteSnapshot(snapshot) }
@@ -54,7 +69,9 @@ extension Service {
     }
 
     public func describeSnapshot(
-        _ request: Wire.DescribeSnapshotRequest, _ context: CallContext, answer: @escaping Answer<Wire.DescribeSnapshotResponse>
+        _ request: Wire.DescribeSnapshotRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.DescribeSnapshotResponse>
     ) {
         onWorker(context, answer) { () throws(ServiceError) in
             let id: SnapshotID
@@ -76,7 +93,9 @@ extension Service {
 
     /// R1: over all shards, or of one volume; oldest first.
     public func listSnapshots(
-        _ request: Wire.ListSnapshotsRequest, _ context: CallContext, answer: @escaping Answer<Wire.ListSnapshotsResponse>
+        _ request: Wire.ListSnapshotsRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.ListSnapshotsResponse>
     ) {
         onWorker(context, answer) { () throws(ServiceError) in
             let count = try request.page.itemCount()
@@ -93,7 +112,11 @@ extension Service {
                 found += try self.view(shard) { (view) throws(ServiceError) in
                     try storeCall { () throws(StoreError) in
                         try view.snapshots(
-                            of: context.account, volume: volume, after: after.map { ($0.createdMilliseconds, $0.id) }, limit: count)
+                            of: context.account,
+                            volume: volume,
+                            after: after.map { ($0.createdMilliseconds, $0.id) },
+                            limit: count
+                        )
                     }
                 }
             }
@@ -157,7 +180,8 @@ struct SnapshotToken {
     static func id(_ token: [UInt8]) throws(ServiceError) -> SnapshotID {
         let id = token.withUnsafeBytes { bytes -> SnapshotID? in
             var reader = ByteReader(bytes)
-            guard bytes.count == 37, reader.take(UInt8.self) == 1, let id = reader.take(bytes: 16), reader.take(raw: 16) != nil,
+            guard bytes.count == 37, reader.take(UInt8.self) == 1, let id = reader.take(bytes: 16),
+                reader.take(raw: 16) != nil,
                 reader.take(UInt32.self) == CRC32C.extend(0, UnsafeRawBufferPointer(rebasing: bytes[0..<33]))
             else { return nil }
             return SnapshotID(bytes: id)

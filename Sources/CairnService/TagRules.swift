@@ -11,7 +11,10 @@ enum TagRules {
         var checked: [String: String] = [:]
         for tag in tags {
             guard (1...Limits.tagBytes).contains(tag.key.utf8.count), tag.value.utf8.count <= Limits.tagBytes else {
-                throw ServiceError(.invalidArgument, "tag `\(tag.key.prefix(32))`: a key has 1–256 bytes, a value at most 256")
+                throw ServiceError(
+                    .invalidArgument,
+                    "tag `\(tag.key.prefix(32))`: a key has 1–256 bytes, a value at most 256"
+                )
             }
             guard checked.updateValue(tag.value, forKey: tag.key) == nil else {
                 throw ServiceError(.invalidArgument, "tag `\(tag.key.prefix(32))` is given twice")
@@ -28,7 +31,10 @@ enum TagRules {
 
     static func check(idempotencyKey key: [UInt8]) throws(ServiceError) {
         guard key.count <= Limits.idempotencyKeyBytes else {
-            throw ServiceError(.invalidArgument, "an idempotency key has 1–\(Limits.idempotencyKeyBytes) bytes, not \(key.count)")
+            throw ServiceError(
+                .invalidArgument,
+                "an idempotency key has 1–\(Limits.idempotencyKeyBytes) bytes, not \(key.count)"
+            )
         }
     }
 

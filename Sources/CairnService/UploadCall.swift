@@ -7,7 +7,9 @@ import CairnWire
 extension Service {
     /// U1–U6, U8, U9 on a volume.
     public func uploadBlock(
-        _ request: Wire.UploadBlockRequest, payload: BufferSlice?, _ context: CallContext,
+        _ request: Wire.UploadBlockRequest,
+        payload: BufferSlice?,
+        _ context: CallContext,
         answer: @escaping Answer<Wire.UploadBlockResponse>
     ) {
         workers.run {
@@ -15,16 +17,30 @@ extension Service {
                 try context.checkWanted()
                 let id = try Self.uploadTarget(request)
                 guard let shard = self.shard(of: id.uuid) else { throw ServiceError.noSuchVolume }
-                let volume = try self.view(shard) { (view) throws(ServiceError) in try self.volume(id, in: view, context) }
+                let volume = try self.view(shard) { (view) throws(ServiceError) in
+                    try self.volume(id, in: view, context)
+                }
                 let plan = try UploadPlan(
-                    request.blocks, payloadCount: payload?.count ?? 0, volumeSize: volume.size, chunkSize: volume.chunkSize,
-                    checksumOptional: self.options.checksumOptional)
+                    request.blocks,
+                    payloadCount: payload?.count ?? 0,
+                    volumeSize: volume.size,
+                    chunkSize: volume.chunkSize,
+                    checksumOptional: self.options.checksumOptional
+                )
                 let hint = shard.makeView()
                 let preparation = UploadPreparation(
-                    chunkSize: volume.chunkSize, volumeSize: volume.size, payload: payload,
-                    holds: { (try? hint.holdsChunk(account: context.account, $0)) ?? false })
+                    chunkSize: volume.chunkSize,
+                    volumeSize: volume.size,
+                    payload: payload,
+                    holds: { (try? hint.holdsChunk(account: context.account, $0)) ?? false }
+                )
                 let tokens = TokenResolution(
-                    store: self.store, home: shard, account: context.account, chunkSize: volume.chunkSize, volumeSize: volume.size)
+                    store: self.store,
+                    home: shard,
+                    account: context.account,
+                    chunkSize: volume.chunkSize,
+                    volumeSize: volume.size
+                )
                 let changes = try tokens.resolve(try preparation.changes(of: plan))
                 try context.checkWanted()
                 self.commit(changes, of: volume, request, on: shard, context, answer)
@@ -41,24 +57,35 @@ extension Service {
         case .volumeID(let bytes):
             guard let id = VolumeID(bytes: bytes) else { throw ServiceError.noSuchVolume }
             return id
-        case .snapshotID, .snapshotToken: throw ServiceError(.unimplemented, "this server takes no uploads to snapshots yet")
+        case .snapshotID, .snapshotToken:
+            throw ServiceError(.unimplemented, "this server takes no uploads to snapshots yet")
         case nil: throw ServiceError(.unimplemented, "this server stages no chunks yet")
         }
     }
 
     private func commit(
-        _ changes: [Change], of prepared: VolumeRecord, _ request: Wire.UploadBlockRequest, on shard: Shard,
-        _ context: CallContext, _ answer: @escaping Answer<Wire.UploadBlockResponse>
+        _ changes: [Change],
+        of prepared: VolumeRecord,
+        _ request: Wire.UploadBlockRequest,
+        on shard: Shard,
+        _ context: CallContext,
+        _ answer: @escaping Answer<Wire.UploadBlockResponse>
     ) {
         let durability: CommitDurability
         switch request.durability {
         case .unspecified, .durable: durability = .durable
         case .onFlush: durability = .onFlush
-        default: return answer(.failure(ServiceError(.invalidArgument, "durability \(request.durability.rawValue) is unknown")))
+        default:
+            return answer(
+                .failure(ServiceError(.invalidArgument, "durability \(request.durability.rawValue) is unknown"))
+            )
         }
         let footprint = Footprint(
-            durability: durability, records: changes.count { $0.recordBytes > 0 }, bytes: changes.reduce(0) { $0 + $1.recordBytes },
-            entries: changes.count)
+            durability: durability,
+            records: changes.count { $0.recordBytes > 0 },
+            bytes: changes.reduce(0) { $0 + $1.recordBytes },
+            entries: changes.count
+        )
         change(on: shard, footprint, context, answer) { (transaction) throws(ServiceError) in
             let volume = try self.volume(prepared.id, in: transaction, context)
             guard volume.size == prepared.size || changes.allSatisfy({ !$0.dependsOnSize }) else {
@@ -70,19 +97,27 @@ extension Service {
     }
 
     private static func apply(
-        _ changes: [Change], to volume: VolumeRecord, _ request: Wire.UploadBlockRequest, in transaction: Transaction,
+        _ changes: [Change],
+        to volume: VolumeRecord,
+        _ request: Wire.UploadBlockRequest,
+        in transaction: Transaction,
         verifier: UInt64
     ) throws(ServiceError) -> Wire.UploadBlockResponse {
         var response = Wire.UploadBlockResponse()
         response.dataVersion = volume.dataVersion.rawValue
         response.writeVerifier = withUnsafeBytes(of: verifier.bigEndian, Array.init)
         if request.dataVersion > volume.dataVersion.rawValue {
-            throw ServiceError(.invalidDataVersion, "data_version \(request.dataVersion) is later than the volume's \(volume.dataVersion)")
+            throw ServiceError(
+                .invalidDataVersion,
+                "data_version \(request.dataVersion) is later than the volume's \(volume.dataVersion)"
+            )
         }
         // A token names what was here before the call: looked up before anything of the call is written.
         for change in changes {
             guard case .token(_, let token, let block) = change else { continue }
-            let known = try storeCall { () throws(StoreError) in try transaction.holdsChunk(account: volume.account, token) }
+            let known = try storeCall { () throws(StoreError) in
+                try transaction.holdsChunk(account: volume.account, token)
+            }
             guard known else {
                 throw ServiceError(.invalidChunkToken, "this account has no chunk \(token)", blockIndex: block)
             }
@@ -93,7 +128,8 @@ extension Service {
         }
         response.superseded = superseded.sorted().map(volume.chunkSize.offset)
         for change in changes where !superseded.contains(change.chunk(volume.chunkSize)) {
-            if let written = try storeCall({ () throws(StoreError) in try write(change, to: volume, in: transaction) }) {
+            if let written = try storeCall({ () throws(StoreError) in try write(change, to: volume, in: transaction) })
+            {
                 response.chunks.append(written)
             }
         }
@@ -102,7 +138,10 @@ extension Service {
 
     /// Of the chunks to be changed, those last written at a version after `version` (SPEC U5); none where that is 0.
     private static func laterWritten(
-        _ changes: [Change], than version: UInt64, _ volume: VolumeRecord, in transaction: Transaction
+        _ changes: [Change],
+        than version: UInt64,
+        _ volume: VolumeRecord,
+        in transaction: Transaction
     ) throws(StoreError) -> Set<ChunkIndex> {
         guard version != 0 else { return [] }
         var later: Set<ChunkIndex> = []
@@ -115,7 +154,9 @@ extension Service {
 
     /// Gives the token where a whole chunk of data was written (SPEC U6).
     private static func write(
-        _ change: Change, to volume: VolumeRecord, in transaction: Transaction
+        _ change: Change,
+        to volume: VolumeRecord,
+        in transaction: Transaction
     ) throws(StoreError) -> Wire.WrittenChunk? {
         switch change {
         case .data(let chunk, let data):
@@ -128,7 +169,9 @@ extension Service {
             try transaction.writeChunk(chunk, of: volume, .zeros)
             if token {
                 return Wire.WrittenChunk(
-                    offset: volume.chunkSize.offset(of: chunk), token: ZeroChunk.fingerprint(volume.chunkSize).bytes)
+                    offset: volume.chunkSize.offset(of: chunk),
+                    token: ZeroChunk.fingerprint(volume.chunkSize).bytes
+                )
             }
         case .hole(let chunk): try transaction.writeChunk(chunk, of: volume, .hole)
         case .patch(let offset, let bytes): try transaction.writePatch(at: offset, bytes, of: volume)
@@ -137,7 +180,11 @@ extension Service {
     }
 
     /// U8: what was answered before on the volume's shard is durable when this answers.
-    public func flush(_ request: Wire.FlushRequest, _ context: CallContext, answer: @escaping Answer<Wire.FlushResponse>) {
+    public func flush(
+        _ request: Wire.FlushRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.FlushResponse>
+    ) {
         workers.run {
             do throws(ServiceError) {
                 guard let id = VolumeID(bytes: request.volumeID), let shard = self.shard(of: id.uuid) else {
@@ -145,9 +192,11 @@ extension Service {
                 }
                 _ = try self.view(shard) { (view) throws(ServiceError) in try self.volume(id, in: view, context) }
                 shard.flush { result in
-                    answer(result.mapError { ServiceError($0) }.map { _ in
-                        Wire.FlushResponse(writeVerifier: withUnsafeBytes(of: shard.verifier.bigEndian, Array.init))
-                    })
+                    answer(
+                        result.mapError { ServiceError($0) }.map { _ in
+                            Wire.FlushResponse(writeVerifier: withUnsafeBytes(of: shard.verifier.bigEndian, Array.init))
+                        }
+                    )
                 }
             } catch { answer(.failure(error)) }
         }

@@ -31,11 +31,18 @@ struct UploadPlan: Sendable {
 
     /// Throws INVALID_ARGUMENT naming the block.
     init(
-        _ blocks: [Wire.UploadBlock], payloadCount: Int, volumeSize: UInt64, chunkSize: ChunkSize, checksumOptional: Bool
+        _ blocks: [Wire.UploadBlock],
+        payloadCount: Int,
+        volumeSize: UInt64,
+        chunkSize: ChunkSize,
+        checksumOptional: Bool
     ) throws(ServiceError) {
         guard !blocks.isEmpty else { throw ServiceError(.invalidArgument, "the call holds no block") }
         guard blocks.count <= Limits.blocksPerCall else {
-            throw ServiceError(.invalidArgument, "\(blocks.count) blocks; at most \(Limits.blocksPerCall) go in one call")
+            throw ServiceError(
+                .invalidArgument,
+                "\(blocks.count) blocks; at most \(Limits.blocksPerCall) go in one call"
+            )
         }
         var plan: [Block] = []
         plan.reserveCapacity(blocks.count)
@@ -45,7 +52,12 @@ struct UploadPlan: Sendable {
             do throws(ServiceError) {
                 try Self.check(offset: block.offset, length: UInt64(block.length), within: volumeSize)
                 let planned = try Self.plan(
-                    block, payloadStart: payloadStart, payloadCount: payloadCount, volumeSize: volumeSize, chunkSize: chunkSize)
+                    block,
+                    payloadStart: payloadStart,
+                    payloadCount: payloadCount,
+                    volumeSize: volumeSize,
+                    chunkSize: chunkSize
+                )
                 if case .plain(let range) = planned.content { payloadStart = range.upperBound }
                 if case .lz4(let range) = planned.content { payloadStart = range.upperBound }
                 try Self.checkChecksum(of: planned, optional: checksumOptional)
@@ -53,11 +65,18 @@ struct UploadPlan: Sendable {
             } catch { throw error.at(index) }
             chunks += chunkSize.count(for: UInt64(block.length)) + 1
             guard chunks <= Self.chunksPerCall else {
-                throw ServiceError(.invalidArgument, "the call touches more than \(Self.chunksPerCall) chunks", blockIndex: index)
+                throw ServiceError(
+                    .invalidArgument,
+                    "the call touches more than \(Self.chunksPerCall) chunks",
+                    blockIndex: index
+                )
             }
         }
         guard payloadStart == payloadCount else {
-            throw ServiceError(.invalidArgument, "the blocks own \(payloadStart) of the payload's \(payloadCount) bytes")
+            throw ServiceError(
+                .invalidArgument,
+                "the blocks own \(payloadStart) of the payload's \(payloadCount) bytes"
+            )
         }
         self.blocks = plan
     }
@@ -65,15 +84,25 @@ struct UploadPlan: Sendable {
     /// SPEC U3.
     static func check(offset: UInt64, length: UInt64, within size: UInt64) throws(ServiceError) {
         guard length > 0, offset.isMultiple(of: Limits.sector), length.isMultiple(of: Limits.sector) else {
-            throw ServiceError(.invalidArgument, "offset \(offset) and length \(length) must be multiples of 512, the length not 0")
+            throw ServiceError(
+                .invalidArgument,
+                "offset \(offset) and length \(length) must be multiples of 512, the length not 0"
+            )
         }
         guard offset <= size, length <= size - offset else {
-            throw ServiceError(.invalidArgument, "offset \(offset) and length \(length) reach beyond the volume's \(size) bytes")
+            throw ServiceError(
+                .invalidArgument,
+                "offset \(offset) and length \(length) reach beyond the volume's \(size) bytes"
+            )
         }
     }
 
     private static func plan(
-        _ block: Wire.UploadBlock, payloadStart: Int, payloadCount: Int, volumeSize: UInt64, chunkSize: ChunkSize
+        _ block: Wire.UploadBlock,
+        payloadStart: Int,
+        payloadCount: Int,
+        volumeSize: UInt64,
+        chunkSize: ChunkSize
     ) throws(ServiceError) -> Block {
         let wholeChunk =
             chunkSize.remainder(of: block.offset) == 0
@@ -95,7 +124,10 @@ struct UploadPlan: Sendable {
                 // Also because a call with no payload at all has nothing to cut from.
                 guard count > 0 else { throw ServiceError(.invalidArgument, "an LZ4 block brings no bytes") }
                 guard wholeChunk else {
-                    throw ServiceError(.invalidArgument, "an LZ4 block must be exactly one whole chunk of \(chunkSize.bytes) bytes")
+                    throw ServiceError(
+                        .invalidArgument,
+                        "an LZ4 block must be exactly one whole chunk of \(chunkSize.bytes) bytes"
+                    )
                 }
                 content = .lz4(payload: range)
             default: throw ServiceError(.invalidArgument, "codec \(block.codec.rawValue) is unknown")
@@ -105,7 +137,10 @@ struct UploadPlan: Sendable {
                 throw ServiceError(.invalidChunkToken, "a token has 32 bytes, not \(bytes.count)")
             }
             guard wholeChunk else {
-                throw ServiceError(.invalidArgument, "a token stands for exactly one whole chunk of \(chunkSize.bytes) bytes")
+                throw ServiceError(
+                    .invalidArgument,
+                    "a token stands for exactly one whole chunk of \(chunkSize.bytes) bytes"
+                )
             }
             content = .token(token)
         case .zeros: content = .zeros
@@ -132,7 +167,10 @@ struct UploadPlan: Sendable {
         default: throw ServiceError(.invalidArgument, "checksum algorithm \(checksum.algorithm.rawValue) is unknown")
         }
         guard checksum.value.count == expected else {
-            throw ServiceError(.invalidArgument, "its checksum has \(checksum.value.count) bytes instead of \(expected)")
+            throw ServiceError(
+                .invalidArgument,
+                "its checksum has \(checksum.value.count) bytes instead of \(expected)"
+            )
         }
     }
 }

@@ -59,7 +59,9 @@ struct UploadPreparation {
         }
     }
 
-    private func addPlain(_ block: UploadPlan.Block, _ bytes: BufferSlice, to changes: inout [Change]) throws(ServiceError) {
+    private func addPlain(_ block: UploadPlan.Block, _ bytes: BufferSlice, to changes: inout [Change])
+        throws(ServiceError)
+    {
         try verify(block.checksum, over: bytes.bytes)
         // A checksum over exactly one chunk is the record's own: not computed twice.
         pieces(of: block) { chunk, range, whole in
@@ -80,8 +82,13 @@ struct UploadPreparation {
         return .data(
             chunk,
             ChunkData(
-                fingerprint: fingerprint, rawLength: UInt32(bytes.count), rawChecksum: crc,
-                codec: packed == nil ? .raw : .lz4, bytes: packed ?? bytes))
+                fingerprint: fingerprint,
+                rawLength: UInt32(bytes.count),
+                rawChecksum: crc,
+                codec: packed == nil ? .raw : .lz4,
+                bytes: packed ?? bytes
+            )
+        )
     }
 
     /// LZ4, where it saves at least a sixteenth (SPEC A2).
@@ -110,9 +117,13 @@ struct UploadPreparation {
         return .data(
             chunk,
             ChunkData(
-                fingerprint: SHA256.hash(raw.bytes, padding: chunkSize.bytes - raw.count), rawLength: UInt32(raw.count),
+                fingerprint: SHA256.hash(raw.bytes, padding: chunkSize.bytes - raw.count),
+                rawLength: UInt32(raw.count),
                 rawChecksum: Self.crc32c(in: block.checksum) ?? CRC32C.extend(0, raw.bytes),
-                codec: keepsPacked ? .lz4 : .raw, bytes: keepsPacked ? packed : raw.slice))
+                codec: keepsPacked ? .lz4 : .raw,
+                bytes: keepsPacked ? packed : raw.slice
+            )
+        )
     }
 
     private func addMark(_ block: UploadPlan.Block, to changes: inout [Change]) {

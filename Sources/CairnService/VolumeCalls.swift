@@ -16,7 +16,9 @@ extension Service {
 
     /// V1–V4, V6, V10.
     public func createVolume(
-        _ request: Wire.CreateVolumeRequest, _ context: CallContext, answer: @escaping Answer<Wire.CreateVolumeResponse>
+        _ request: Wire.CreateVolumeRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.CreateVolumeResponse>
     ) {
         let creation: Creation
         do throws(ServiceError) { creation = try check(request) } catch { return answer(.failure(error)) }
@@ -25,7 +27,11 @@ extension Service {
             guard let home = self.shard(of: source.uuid) else { return answer(.failure(.noSuchSnapshot)) }
             shard = home
         } else {
-            shard = self.shard(forAffinity: creation.affinity, idempotencyKey: request.idempotencyKey, account: context.account)
+            shard = self.shard(
+                forAffinity: creation.affinity,
+                idempotencyKey: request.idempotencyKey,
+                account: context.account
+            )
         }
         var parameters = request
         parameters.idempotencyKey = []
@@ -46,7 +52,10 @@ extension Service {
         var chunkSize: ChunkSize?
         if request.chunkSize != 0 {
             guard let given = ChunkSize(bytes: request.chunkSize) else {
-                throw ServiceError(.invalidArgument, "chunk_size \(request.chunkSize) is no power of two from 4 KiB to 4 MiB")
+                throw ServiceError(
+                    .invalidArgument,
+                    "chunk_size \(request.chunkSize) is no power of two from 4 KiB to 4 MiB"
+                )
             }
             chunkSize = given
         }
@@ -60,22 +69,31 @@ extension Service {
         }
         try TagRules.check(idempotencyKey: request.idempotencyKey)
         return Creation(
-            kind: kind, size: request.size, chunkSize: chunkSize, source: source, affinity: request.affinity,
-            tags: try TagRules.check(request.tags))
+            kind: kind,
+            size: request.size,
+            chunkSize: chunkSize,
+            source: source,
+            affinity: request.affinity,
+            tags: try TagRules.check(request.tags)
+        )
     }
 
     /// SPEC V2.
     static func check(size: UInt64) throws(ServiceError) {
-        guard size >= Limits.volumeSizeMinimum, size <= Limits.volumeSizeMaximum, size.isMultiple(of: Limits.sector) else {
+        guard size >= Limits.volumeSizeMinimum, size <= Limits.volumeSizeMaximum, size.isMultiple(of: Limits.sector)
+        else {
             throw ServiceError(
                 .invalidVolumeSize,
                 "\(size) bytes is no multiple of 512 from \(ByteCount.text(Limits.volumeSizeMinimum)) to "
-                    + ByteCount.text(Limits.volumeSizeMaximum))
+                    + ByteCount.text(Limits.volumeSizeMaximum)
+            )
         }
     }
 
     private func create(
-        _ creation: Creation, in transaction: Transaction, _ context: CallContext
+        _ creation: Creation,
+        in transaction: Transaction,
+        _ context: CallContext
     ) throws(ServiceError) -> Wire.CreateVolumeResponse {
         var size = creation.size == 0 ? options.defaultVolumeSize : creation.size
         var chunkSize = creation.chunkSize ?? options.defaultChunkSize
@@ -95,8 +113,14 @@ extension Service {
         let (finalSize, finalChunkSize, finalSource) = (size, chunkSize, source)
         let volume = try storeCall { () throws(StoreError) in
             try transaction.createVolume(
-                account: context.account, kind: creation.kind, size: finalSize, chunkSize: finalChunkSize, source: finalSource,
-                affinity: creation.affinity, tags: creation.tags)
+                account: context.account,
+                kind: creation.kind,
+                size: finalSize,
+                chunkSize: finalChunkSize,
+                source: finalSource,
+                affinity: creation.affinity,
+                tags: creation.tags
+            )
         }
         var response = Wire.CreateVolumeResponse()
         response.volumeID = volume.id.bytes
@@ -109,14 +133,24 @@ extension Service {
 
     /// V9.
     public func deleteVolume(
-        _ request: Wire.DeleteVolumeRequest, _ context: CallContext, answer: @escaping Answer<Wire.DeleteVolumeResponse>
+        _ request: Wire.DeleteVolumeRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.DeleteVolumeResponse>
     ) {
         guard let id = VolumeID(bytes: request.volumeID), let shard = shard(of: id.uuid) else {
             return answer(.failure(.noSuchVolume))
         }
         var parameters = request
         parameters.idempotencyKey = []
-        idempotent(.deleteVolume, key: request.idempotencyKey, parameters: parameters, on: shard, reclaims: true, context, answer) {
+        idempotent(
+            .deleteVolume,
+            key: request.idempotencyKey,
+            parameters: parameters,
+            on: shard,
+            reclaims: true,
+            context,
+            answer
+        ) {
             (transaction) throws(ServiceError) in
             let volume = try self.volume(id, in: transaction, context)
             try storeCall { () throws(StoreError) in try transaction.deleteVolume(volume) }
@@ -125,7 +159,9 @@ extension Service {
     }
 
     public func describeVolume(
-        _ request: Wire.DescribeVolumeRequest, _ context: CallContext, answer: @escaping Answer<Wire.DescribeVolumeResponse>
+        _ request: Wire.DescribeVolumeRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.DescribeVolumeResponse>
     ) {
         onWorker(context, answer) { () throws(ServiceError) in
             guard let id = VolumeID(bytes: request.volumeID), let shard = self.shard(of: id.uuid) else {
@@ -141,7 +177,9 @@ extension Service {
 
     /// R1: over all shards, oldest first.
     public func listVolumes(
-        _ request: Wire.ListVolumesRequest, _ context: CallContext, answer: @escaping Answer<Wire.ListVolumesResponse>
+        _ request: Wire.ListVolumesRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.ListVolumesResponse>
     ) {
         onWorker(context, answer) { () throws(ServiceError) in
             let count = try request.page.itemCount()
@@ -150,7 +188,11 @@ extension Service {
             for shard in self.store.shards {
                 found += try self.view(shard) { (view) throws(ServiceError) in
                     try storeCall { () throws(StoreError) in
-                        try view.volumes(of: context.account, after: after.map { ($0.createdMilliseconds, $0.id) }, limit: count)
+                        try view.volumes(
+                            of: context.account,
+                            after: after.map { ($0.createdMilliseconds, $0.id) },
+                            limit: count
+                        )
                     }
                 }
             }
@@ -158,7 +200,8 @@ extension Service {
             let page = found.sorted { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }.prefix(count)
             var response = Wire.ListVolumesResponse()
             response.volumes = page.filter {
-                TagRules.matches($0.tags, request.tags) && (request.state == .unspecified || Self.describe($0).state == request.state)
+                TagRules.matches($0.tags, request.tags)
+                    && (request.state == .unspecified || Self.describe($0).state == request.state)
             }.map(Self.describe)
             if page.count == count, let last = page.last {
                 response.nextPageToken = ListingCursor(createdMilliseconds: last.createdAt, id: last.id.uuid).token
@@ -169,7 +212,9 @@ extension Service {
 
     /// R1: grows only.
     public func resizeVolume(
-        _ request: Wire.ResizeVolumeRequest, _ context: CallContext, answer: @escaping Answer<Wire.ResizeVolumeResponse>
+        _ request: Wire.ResizeVolumeRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.ResizeVolumeResponse>
     ) {
         guard let id = VolumeID(bytes: request.volumeID), let shard = shard(of: id.uuid) else {
             return answer(.failure(.noSuchVolume))
@@ -178,7 +223,10 @@ extension Service {
             let volume = try self.volume(id, in: transaction, context)
             try Self.check(size: request.size)
             guard request.size >= volume.size else {
-                throw ServiceError(.invalidVolumeSize, "\(request.size) bytes is less than the volume's \(volume.size): volumes only grow")
+                throw ServiceError(
+                    .invalidVolumeSize,
+                    "\(request.size) bytes is less than the volume's \(volume.size): volumes only grow"
+                )
             }
             try storeCall { () throws(StoreError) in try transaction.resizeVolume(volume, to: request.size) }
             return Wire.ResizeVolumeResponse(size: request.size)

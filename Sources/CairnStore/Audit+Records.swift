@@ -7,11 +7,19 @@ extension Audit {
         var left = patched
         var problems: [String] = []
         try walk(.patched) { (key, value) throws(StoreError) in
-            guard let lineage = key.take(UInt64.self), let version = key.take(UInt64.self), let chunk = key.take(UInt64.self) else { return }
-            let place = PatchedPlace(lineage: LineageID(lineage), version: DataVersion(version), chunk: ChunkIndex(chunk))
+            guard let lineage = key.take(UInt64.self), let version = key.take(UInt64.self),
+                let chunk = key.take(UInt64.self)
+            else { return }
+            let place = PatchedPlace(
+                lineage: LineageID(lineage),
+                version: DataVersion(version),
+                chunk: ChunkIndex(chunk)
+            )
             let count = left.removeValue(forKey: place)
             if value.first.map(Int.init) != count.map({ min($0, 255) }) {
-                problems.append("\(place) has \(count ?? 0) parts; the list of entries with parts says \(value.first ?? 0)")
+                problems.append(
+                    "\(place) has \(count ?? 0) parts; the list of entries with parts says \(value.first ?? 0)"
+                )
             }
         }
         for place in left.keys { problems.append("\(place) has parts and is not listed") }
@@ -23,11 +31,18 @@ extension Audit {
         var problems: [String] = []
         var found: [PatchedPlace: DataVersion] = [:]
         try walk(.dead) { (key, _) throws(StoreError) in
-            guard let lineage = key.take(UInt64.self), let death = key.take(UInt64.self), let chunk = key.take(UInt64.self),
+            guard let lineage = key.take(UInt64.self), let death = key.take(UInt64.self),
+                let chunk = key.take(UInt64.self),
                 let birth = key.take(UInt64.self)
             else { return problems.append("a key of the dead list does not decode") }
-            if lineages[LineageID(lineage)] == nil { problems.append("the dead list names lineage \(lineage), which is missing") }
-            if birth >= death { problems.append("the dead list of lineage \(lineage) has a death at \(death) before the birth at \(birth)") }
+            if lineages[LineageID(lineage)] == nil {
+                problems.append("the dead list names lineage \(lineage), which is missing")
+            }
+            if birth >= death {
+                problems.append(
+                    "the dead list of lineage \(lineage) has a death at \(death) before the birth at \(birth)"
+                )
+            }
             let place = PatchedPlace(lineage: LineageID(lineage), version: DataVersion(birth), chunk: ChunkIndex(chunk))
             found[place] = min(found[place] ?? DataVersion(.max), DataVersion(death))
         }
@@ -44,22 +59,32 @@ extension Audit {
         try walk(.chunks) { (key, value) throws(StoreError) in
             guard let account = key.take(UInt32.self), let fingerprint = key.takeFingerprint() else { return }
             let record = try ChunkRecord.decode(value)
-            let counted = left.removeValue(forKey: ChunkKey(account: AccountNumber(rawValue: account), fingerprint: fingerprint)) ?? 0
+            let counted =
+                left.removeValue(forKey: ChunkKey(account: AccountNumber(rawValue: account), fingerprint: fingerprint))
+                ?? 0
             chunks += 1
             locations.append(record.location)
             if record.references != counted {
-                problems.append("chunk \(fingerprint) has \(record.references) references; \(counted) manifest entries name it")
+                problems.append(
+                    "chunk \(fingerprint) has \(record.references) references; \(counted) manifest entries name it"
+                )
             }
             let isListed = try view.index.get(Key.unreferenced(AccountNumber(rawValue: account), fingerprint)) != nil
             if record.references == 0 { unreferenced += 1 }
             if isListed != (record.references == 0) {
-                problems.append("chunk \(fingerprint) has \(record.references) references and is \(isListed ? "" : "not ")listed as unreferenced")
+                problems.append(
+                    "chunk \(fingerprint) has \(record.references) references and is \(isListed ? "" : "not ")listed as unreferenced"
+                )
             }
         }
-        for chunk in left.keys { problems.append("chunk \(chunk.fingerprint) is in a manifest and not in the dictionary") }
+        for chunk in left.keys {
+            problems.append("chunk \(chunk.fingerprint) is in a manifest and not in the dictionary")
+        }
         var listed = 0
         try walk(.unreferenced) { (_, _) throws(StoreError) in listed += 1 }
-        if listed != unreferenced { problems.append("\(listed) chunks are listed as unreferenced; \(unreferenced) are") }
+        if listed != unreferenced {
+            problems.append("\(listed) chunks are listed as unreferenced; \(unreferenced) are")
+        }
         (report.chunks, report.unreferencedChunks) = (chunks, unreferenced)
         for location in locations { count(location) }
         for problem in problems { report.note(problem) }
@@ -76,7 +101,9 @@ extension Audit {
             if record.liveBytes != counted {
                 problems.append("segment \(id) is said to hold \(record.liveBytes) live bytes; it holds \(counted)")
             }
-            if !known.contains(id) { problems.append("segment \(id) holds live bytes, and the log does not have it in use") }
+            if !known.contains(id) {
+                problems.append("segment \(id) holds live bytes, and the log does not have it in use")
+            }
         }
         for (id, bytes) in left { problems.append("segment \(id) holds \(bytes) live bytes, and is not listed") }
         for problem in problems { report.note(problem) }
@@ -109,11 +136,14 @@ extension Audit {
             }
             let id = snapshot.id.uuid
             let isListed = try view.index.get(Key.snapshotListing(lineage.account, snapshot.createdAt, id)) != nil
-            let isListedByVolume = try view.index.get(Key.volumeSnapshots(snapshot.volume, snapshot.createdAt, id)) != nil
+            let isListedByVolume =
+                try view.index.get(Key.volumeSnapshots(snapshot.volume, snapshot.createdAt, id)) != nil
             if !isListed || !isListedByVolume { problems.append("\(snapshot.id) is not listed") }
         }
         for (place, record) in records where record.hasSnapshot && !held.contains(place) {
-            problems.append("lineage \(place.lineage) version \(place.version) is retained for a snapshot that is missing")
+            problems.append(
+                "lineage \(place.lineage) version \(place.version) is retained for a snapshot that is missing"
+            )
         }
         for (id, lineage) in lineages where lineage.hasHead && !heads.contains(id) {
             problems.append("lineage \(id) has no volume, and is kept as if it had")

@@ -73,7 +73,8 @@ struct Audit {
 
     /// Goes through a table in the order of its keys.
     func walk(
-        _ table: Table, _ body: (inout KeyReader, UnsafeRawBufferPointer) throws(StoreError) -> Void
+        _ table: Table,
+        _ body: (inout KeyReader, UnsafeRawBufferPointer) throws(StoreError) -> Void
     ) throws(StoreError) {
         let cursor = view.index.makeCursor()
         cursor.seek(Key(table).bytes)
@@ -117,7 +118,9 @@ struct Audit {
         for (id, lineage) in lineages {
             if let parent = lineage.parent {
                 clones[VersionKey(lineage: parent.lineage, version: parent.version), default: 0] += 1
-                if lineages[parent.lineage] == nil { report.note("lineage \(id) stands on lineage \(parent.lineage), which is missing") }
+                if lineages[parent.lineage] == nil {
+                    report.note("lineage \(id) stands on lineage \(parent.lineage), which is missing")
+                }
             }
             if !lineage.hasHead, retained[id] == nil, !busy.contains(id) {
                 report.note("lineage \(id) has no volume and no version that is retained, and nothing removes it")
@@ -125,15 +128,21 @@ struct Audit {
         }
         for (place, record) in retainedRecords {
             let count = clones.removeValue(forKey: place) ?? 0
-            if lineages[place.lineage] == nil { report.note("a version of lineage \(place.lineage) is retained, which is missing") }
+            if lineages[place.lineage] == nil {
+                report.note("a version of lineage \(place.lineage) is retained, which is missing")
+            }
             if record.clones != count {
-                report.note("lineage \(place.lineage) version \(place.version) counts \(record.clones) clones; there are \(count)")
+                report.note(
+                    "lineage \(place.lineage) version \(place.version) counts \(record.clones) clones; there are \(count)"
+                )
             }
             if !record.hasSnapshot, record.clones == 0 {
                 report.note("lineage \(place.lineage) version \(place.version) is retained for nothing")
             }
         }
-        for place in clones.keys { report.note("lineage \(place.lineage) version \(place.version) has clones and is not retained") }
+        for place in clones.keys {
+            report.note("lineage \(place.lineage) version \(place.version) has clones and is not retained")
+        }
     }
 
     /// Whether a version from `birth` up to, but not including, `death` is retained.
@@ -148,8 +157,14 @@ struct Audit {
         let cursor = view.index.makeCursor()
         cursor.seek(Key(.manifests).bytes)
         while try cursor.isValid(), var key = KeyReader(cursor.key, .manifests) {
-            guard let lineage = key.take(UInt64.self), let chunk = key.take(UInt64.self), let inverted = key.take(UInt64.self) else { break }
-            let place = PatchedPlace(lineage: LineageID(lineage), version: DataVersion(~inverted), chunk: ChunkIndex(chunk))
+            guard let lineage = key.take(UInt64.self), let chunk = key.take(UInt64.self),
+                let inverted = key.take(UInt64.self)
+            else { break }
+            let place = PatchedPlace(
+                lineage: LineageID(lineage),
+                version: DataVersion(~inverted),
+                chunk: ChunkIndex(chunk)
+            )
             try check(place, try ManifestEntry.decode(cursor.value), &walk)
             cursor.next()
         }
@@ -163,10 +178,14 @@ struct Audit {
     }
 
     private mutating func check(
-        _ place: PatchedPlace, _ entry: ManifestEntry, _ walk: inout ManifestWalk
+        _ place: PatchedPlace,
+        _ entry: ManifestEntry,
+        _ walk: inout ManifestWalk
     ) throws(StoreError) {
         report.entries += 1
-        guard let lineage = lineages[place.lineage] else { return report.note("\(place) is of a lineage that is missing") }
+        guard let lineage = lineages[place.lineage] else {
+            return report.note("\(place) is of a lineage that is missing")
+        }
         if walk.place.map({ $0 != (place.lineage, place.chunk) }) ?? true {
             walk = ManifestWalk(place: (place.lineage, place.chunk))
         }
@@ -189,7 +208,9 @@ struct Audit {
 
     /// Whether something reads the entry, and, where a newer one covers it, whether the dead list knows that.
     private mutating func checkReader(
-        of place: PatchedPlace, _ lineage: LineageRecord, coveredBy cover: DataVersion?
+        of place: PatchedPlace,
+        _ lineage: LineageRecord,
+        coveredBy cover: DataVersion?
     ) {
         // What is being freed has no readers any more.
         if busy.contains(place.lineage) { return }
@@ -198,7 +219,9 @@ struct Audit {
         if !isRead { return report.note("nothing reads \(place), and nothing frees it") }
         // What covered it first may be gone already: the death that was noted then frees it as well.
         guard let cover else { return }
-        if deaths[place].map({ $0 > cover }) ?? true { report.note("\(place) is covered by version \(cover) and not on the dead list") }
+        if deaths[place].map({ $0 > cover }) ?? true {
+            report.note("\(place) is covered by version \(cover) and not on the dead list")
+        }
     }
 }
 

@@ -60,7 +60,9 @@ extension Background {
 
     /// Merges all that a snapshot shows of its own lineage.
     func mergePatches(of snapshot: SnapshotRecord) throws(StoreError) {
-        try mergePatches(under: Key(.patched).then(snapshot.lineage.rawValue).bytes) { place, _ in place.version <= snapshot.version }
+        try mergePatches(under: Key(.patched).then(snapshot.lineage.rawValue).bytes) { place, _ in
+            place.version <= snapshot.version
+        }
     }
 
     private func mergePatches(under prefix: [UInt8], where isWanted: (PatchedPlace, UInt8) -> Bool) throws(StoreError) {
@@ -72,10 +74,15 @@ extension Background {
             var places: [PatchedPlace] = []
             var looked = 0
             while looked < Self.mergeStep, try cursor.isValid(), cursor.key.starts(with: prefix),
-                var key = KeyReader(cursor.key, .patched), let lineage = key.take(UInt64.self), let version = key.take(UInt64.self),
+                var key = KeyReader(cursor.key, .patched), let lineage = key.take(UInt64.self),
+                let version = key.take(UInt64.self),
                 let chunk = key.take(UInt64.self)
             {
-                let place = PatchedPlace(lineage: LineageID(lineage), version: DataVersion(version), chunk: ChunkIndex(chunk))
+                let place = PatchedPlace(
+                    lineage: LineageID(lineage),
+                    version: DataVersion(version),
+                    chunk: ChunkIndex(chunk)
+                )
                 if isWanted(place, cursor.value.first ?? 255) { places.append(place) }
                 looked += 1
                 start = Array(cursor.key) + [0]
@@ -92,7 +99,8 @@ extension Background {
             guard error.code == .damaged else { throw error }
             shard.logger.error(
                 "parts of a chunk cannot be merged",
-                metadata: ["lineage": "\(place.lineage)", "chunk": "\(place.chunk)", "reason": "\(error)"])
+                metadata: ["lineage": "\(place.lineage)", "chunk": "\(place.chunk)", "reason": "\(error)"]
+            )
         }
     }
 
@@ -107,7 +115,8 @@ extension Background {
         }
         let expected = entry.entry
         // Not a call that frees space by itself: where the store is full it waits.
-        try change(records: 1, bytes: data.chunk?.bytes.count ?? 0, entries: 8, reclaims: false) { (transaction) throws(StoreError) in
+        try change(records: 1, bytes: data.chunk?.bytes.count ?? 0, entries: 8, reclaims: false) {
+            (transaction) throws(StoreError) in
             try transaction.replaceMerged(place, expected: expected, with: data.chunk)
         }
     }

@@ -28,7 +28,9 @@ extension Background {
                 try transaction.releaseStep(lineage, version, &cursor)
             }
         case .trimHead(let lineage):
-            try steps(finishing: key) { (transaction, cursor) throws(StoreError) in try transaction.trimStep(lineage, &cursor) }
+            try steps(finishing: key) { (transaction, cursor) throws(StoreError) in
+                try transaction.trimStep(lineage, &cursor)
+            }
         case .seal: break
         }
     }
@@ -42,7 +44,8 @@ extension Background {
 
     /// Steps until one says that it was the last; that one removes the work item.
     private func steps(
-        finishing key: [UInt8], _ step: @escaping @Sendable (Transaction, inout [UInt8]?) throws(StoreError) -> Bool
+        finishing key: [UInt8],
+        _ step: @escaping @Sendable (Transaction, inout [UInt8]?) throws(StoreError) -> Bool
     ) throws(StoreError) {
         var cursor: [UInt8]?
         while true {
@@ -80,7 +83,10 @@ extension Background {
             } catch {
                 // A snapshot with damaged data has no seal; scrub and reads name the damage.
                 guard error.code == .damaged else { throw error }
-                shard.logger.error("a snapshot cannot be sealed", metadata: ["snapshot": "\(id)", "reason": "\(error)"])
+                shard.logger.error(
+                    "a snapshot cannot be sealed",
+                    metadata: ["snapshot": "\(id)", "reason": "\(error)"]
+                )
             }
         }
         let result = seal

@@ -40,7 +40,9 @@ extension Background {
 
     var needsCheckpoint: Bool {
         let options = shard.options
-        return shard.unflushed.withLock { $0.indexBytes >= options.indexFlushBytes || $0.logBytes >= Int(options.checkpointBytes) }
+        return shard.unflushed.withLock {
+            $0.indexBytes >= options.indexFlushBytes || $0.logBytes >= Int(options.checkpointBytes)
+        }
     }
 
     /// Makes the index durable up to now; the log before it is then only needed for its live records.

@@ -95,7 +95,10 @@ final class Background: @unchecked Sendable {
 
     /// Runs a transaction and waits for it.
     func change<Value: Sendable>(
-        records: Int = 0, bytes: Int = 0, entries: Int, reclaims: Bool = true,
+        records: Int = 0,
+        bytes: Int = 0,
+        entries: Int,
+        reclaims: Bool = true,
         _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value
     ) throws(StoreError) -> Value {
         if isStopped { throw StoreError(.closed, "the shard is closing") }

@@ -90,8 +90,13 @@ struct ChunkReading {
                 }
                 wanted.append(
                     Wanted(
-                        offset: offset, length: Int(stop - offset), isWhole: offset == start && stop == end, chunk: resolved,
-                        record: record))
+                        offset: offset,
+                        length: Int(stop - offset),
+                        isWhole: offset == start && stop == end,
+                        chunk: resolved,
+                        record: record
+                    )
+                )
                 offset = stop
             }
         }
@@ -99,7 +104,9 @@ struct ChunkReading {
     }
 
     private func isKnown(_ want: Wanted, _ known: Set<Fingerprint>) -> Bool {
-        guard want.isWhole, want.chunk.patches.isEmpty, case .data(_, let fingerprint) = want.chunk.base else { return false }
+        guard want.isWhole, want.chunk.patches.isEmpty, case .data(_, let fingerprint) = want.chunk.base else {
+            return false
+        }
         return known.contains(fingerprint)
     }
 
@@ -130,16 +137,24 @@ struct ChunkReading {
             want.record?.location == location || want.chunk.patches.contains { $0.location == location }
         }
         guard let victim else { return StoreError(.damaged, "a record is damaged: \(location)") }
-        guard case .data(_, let fingerprint) = victim.chunk.base else { return damaged(victim.offset, nil, "a part of it is damaged") }
+        guard case .data(_, let fingerprint) = victim.chunk.base else {
+            return damaged(victim.offset, nil, "a part of it is damaged")
+        }
         return damaged(victim.offset, fingerprint, "its record fails its checksum")
     }
 
     private func damaged(_ offset: UInt64, _ fingerprint: Fingerprint?, _ what: String) -> StoreError {
-        StoreError(.damaged, "data lost at offset \(offset), fingerprint \(fingerprint.map(\.description) ?? "unknown"): \(what)")
+        StoreError(
+            .damaged,
+            "data lost at offset \(offset), fingerprint \(fingerprint.map(\.description) ?? "unknown"): \(what)"
+        )
     }
 
     private func piece(
-        _ want: Wanted, _ records: [RecordLocation: Record], _ acceptsLZ4: Bool, _ known: Set<Fingerprint>
+        _ want: Wanted,
+        _ records: [RecordLocation: Record],
+        _ acceptsLZ4: Bool,
+        _ known: Set<Fingerprint>
     ) throws(StoreError) -> ReadPiece {
         var fingerprint: Fingerprint?
         if want.isWhole, want.chunk.patches.isEmpty, case .data(_, let named) = want.chunk.base { fingerprint = named }
@@ -161,12 +176,17 @@ struct ChunkReading {
     }
 
     private func stored(
-        _ want: Wanted, _ fingerprint: Fingerprint, _ records: [RecordLocation: Record], _ acceptsLZ4: Bool
+        _ want: Wanted,
+        _ fingerprint: Fingerprint,
+        _ records: [RecordLocation: Record],
+        _ acceptsLZ4: Bool
     ) throws(StoreError) -> ReadPiece.Content {
         let (chunk, record) = try chunkRecord(want, fingerprint, records)
         // A chunk at a volume's old end is shorter than what it fills now: zeros follow.
         let fits = Int(chunk.rawLength) == want.length
-        if want.isWhole, fits, chunk.codec == .lz4, acceptsLZ4 { return .lz4(record.bytes, checksum: chunk.rawChecksum) }
+        if want.isWhole, fits, chunk.codec == .lz4, acceptsLZ4 {
+            return .lz4(record.bytes, checksum: chunk.rawChecksum)
+        }
         let start = source.chunkSize.remainder(of: want.offset)
         if chunk.codec == .raw, start + want.length <= record.bytes.count {
             let isAll = want.length == record.bytes.count
@@ -174,13 +194,18 @@ struct ChunkReading {
         }
         let whole = BufferPool.shared.buffer(capacity: source.chunkSize.bytes)
         try expand(want, fingerprint, chunk, record, into: whole)
-        return .plain(whole.slice.part(start..<start + want.length), checksum: want.isWhole && fits ? chunk.rawChecksum : nil)
+        return .plain(
+            whole.slice.part(start..<start + want.length),
+            checksum: want.isWhole && fits ? chunk.rawChecksum : nil
+        )
     }
 
     /// The record of a whole chunk. That it is whole was checked when it was read; that it is the one which the index means is
     /// checked here, for the index would lead there as surely if it were wrong.
     private func chunkRecord(
-        _ want: Wanted, _ fingerprint: Fingerprint, _ records: [RecordLocation: Record]
+        _ want: Wanted,
+        _ fingerprint: Fingerprint,
+        _ records: [RecordLocation: Record]
     ) throws(StoreError) -> (ChunkRecord, Record) {
         guard let chunk = want.record, let record = records[chunk.location] else {
             throw damaged(want.offset, fingerprint, "its record was not read")
@@ -193,14 +218,22 @@ struct ChunkReading {
 
     /// The chunk's bytes, zeros behind them up to the chunk size.
     private func expand(
-        _ want: Wanted, _ fingerprint: Fingerprint, _ chunk: ChunkRecord, _ record: Record, into whole: Buffer
+        _ want: Wanted,
+        _ fingerprint: Fingerprint,
+        _ chunk: ChunkRecord,
+        _ record: Record,
+        into whole: Buffer
     ) throws(StoreError) {
         let rawLength = Int(chunk.rawLength)
-        guard rawLength <= source.chunkSize.bytes else { throw damaged(want.offset, fingerprint, "it is longer than a chunk") }
+        guard rawLength <= source.chunkSize.bytes else {
+            throw damaged(want.offset, fingerprint, "it is longer than a chunk")
+        }
         let target = UnsafeMutableRawBufferPointer(rebasing: whole.memory[0..<rawLength])
         switch chunk.codec {
         case .raw:
-            guard record.bytes.count == rawLength else { throw damaged(want.offset, fingerprint, "its record has another length") }
+            guard record.bytes.count == rawLength else {
+                throw damaged(want.offset, fingerprint, "its record has another length")
+            }
             target.copyMemory(from: record.bytes.bytes)
         case .lz4:
             guard LZ4.decompress(record.bytes.bytes, into: target) else {
@@ -219,7 +252,10 @@ struct ChunkReading {
             try expand(want, fingerprint, chunk, record, into: whole)
         } else {
             whole.count = source.chunkSize.bytes
-            UnsafeMutableRawBufferPointer(rebasing: whole.memory[0..<whole.count]).initializeMemory(as: UInt8.self, repeating: 0)
+            UnsafeMutableRawBufferPointer(rebasing: whole.memory[0..<whole.count]).initializeMemory(
+                as: UInt8.self,
+                repeating: 0
+            )
         }
         for patch in want.chunk.patches {
             guard let record = records[patch.location], Int(patch.start) + record.bytes.count <= whole.count else {
@@ -229,7 +265,9 @@ struct ChunkReading {
                 header.chunk == source.chunkSize.chunk(at: want.offset)
             else { throw damaged(want.offset, nil, "the record of a part is of something else") }
             let end = Int(patch.start) + record.bytes.count
-            UnsafeMutableRawBufferPointer(rebasing: whole.memory[Int(patch.start)..<end]).copyMemory(from: record.bytes.bytes)
+            UnsafeMutableRawBufferPointer(rebasing: whole.memory[Int(patch.start)..<end]).copyMemory(
+                from: record.bytes.bytes
+            )
         }
         return whole
     }

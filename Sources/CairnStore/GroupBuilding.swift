@@ -45,7 +45,9 @@ final class GroupBuilding: @unchecked Sendable {
             // The call's own word for its size is an estimate. Found out here, it costs the call alone, not the shard.
             transaction.rollback()
             if calls > 0 { return false }
-            endings.append { failure in ending(failure ?? StoreError(.invalid, "the change is too large for one commit")) }
+            endings.append { failure in
+                ending(failure ?? StoreError(.invalid, "the change is too large for one commit"))
+            }
             calls += 1
             return true
         } else {

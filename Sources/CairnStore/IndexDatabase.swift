@@ -177,7 +177,14 @@ final class IndexOverlay: IndexReading, @unchecked Sendable {
         var count = 0
         let value = key.withUnsafeBytes {
             rocksdb_writebatch_wi_get_from_batch_and_db(
-                batch, database.handle, database.readOptions, $0.characters, $0.count, &count, &failure)
+                batch,
+                database.handle,
+                database.readOptions,
+                $0.characters,
+                $0.count,
+                &count,
+                &failure
+            )
         }
         try IndexDatabase.check(failure, "cannot read the index")
         guard let value else { return nil }
@@ -217,7 +224,9 @@ final class IndexOverlay: IndexReading, @unchecked Sendable {
             switch operation {
             case 0: delete(key)
             case 1:
-                guard let length = reader.take(UInt32.self), let value = reader.take(bytes: Int(length)) else { return false }
+                guard let length = reader.take(UInt32.self), let value = reader.take(bytes: Int(length)) else {
+                    return false
+                }
                 put(key, value)
             default: return false
             }

@@ -40,12 +40,14 @@ struct LineageRecord: StoredRecord, Hashable {
     }
 
     init?(_ reader: inout ByteReader) {
-        guard let account = reader.take(UInt32.self), let owner = reader.takeAccount(), let chunkSize = reader.takeChunkSize(),
+        guard let account = reader.take(UInt32.self), let owner = reader.takeAccount(),
+            let chunkSize = reader.takeChunkSize(),
             let hasParent = reader.take(UInt8.self)
         else { return nil }
         var parent: Parent?
         if hasParent == 1 {
-            guard let lineage = reader.take(UInt64.self), let version = reader.take(UInt64.self), let size = reader.take(UInt64.self)
+            guard let lineage = reader.take(UInt64.self), let version = reader.take(UInt64.self),
+                let size = reader.take(UInt64.self)
             else { return nil }
             parent = Parent(lineage: LineageID(lineage), version: DataVersion(version), size: size)
         }
@@ -85,7 +87,8 @@ extension RecordLocation {
     }
 
     init?(_ reader: inout ByteReader) {
-        guard let segment = reader.take(UInt32.self), let offset = reader.take(UInt32.self), let length = reader.take(UInt32.self),
+        guard let segment = reader.take(UInt32.self), let offset = reader.take(UInt32.self),
+            let length = reader.take(UInt32.self),
             let seed = reader.take(UInt32.self)
         else { return nil }
         self.init(segment: SegmentID(segment), offset: offset, length: length, seed: seed)
@@ -114,7 +117,12 @@ struct ChunkRecord: StoredRecord, Hashable {
     }
 
     init(
-        location: RecordLocation, rawLength: UInt32, rawChecksum: UInt32, codec: Codec, chunkSize: ChunkSize, references: UInt64
+        location: RecordLocation,
+        rawLength: UInt32,
+        rawChecksum: UInt32,
+        codec: Codec,
+        chunkSize: ChunkSize,
+        references: UInt64
     ) {
         self.location = location
         self.rawLength = rawLength
@@ -130,7 +138,13 @@ struct ChunkRecord: StoredRecord, Hashable {
             let chunkSize = reader.takeChunkSize(), let references = reader.take(UInt64.self)
         else { return nil }
         self.init(
-            location: location, rawLength: rawLength, rawChecksum: checksum, codec: codec, chunkSize: chunkSize, references: references)
+            location: location,
+            rawLength: rawLength,
+            rawChecksum: checksum,
+            codec: codec,
+            chunkSize: chunkSize,
+            references: references
+        )
     }
 }
 
@@ -222,7 +236,8 @@ extension LogPosition: StoredRecord {
     }
 
     init?(_ reader: inout ByteReader) {
-        guard let lsn = reader.take(UInt64.self), let epoch = reader.take(UInt64.self), let segment = reader.take(UInt32.self),
+        guard let lsn = reader.take(UInt64.self), let epoch = reader.take(UInt64.self),
+            let segment = reader.take(UInt32.self),
             let offset = reader.take(UInt32.self)
         else { return nil }
         self.init(lsn: LSN(lsn), epoch: Epoch(epoch), segment: SegmentID(segment), offset: offset)

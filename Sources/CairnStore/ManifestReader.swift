@@ -55,7 +55,9 @@ public class ManifestReader {
     /// An account's volumes, oldest first.
     /// - Parameter after: goes on behind this place of the order.
     public func volumes(
-        of account: AccountID, after: (createdAt: UInt64, id: UUID128)? = nil, limit: Int
+        of account: AccountID,
+        after: (createdAt: UInt64, id: UUID128)? = nil,
+        limit: Int
     ) throws(StoreError) -> [VolumeRecord] {
         guard let number = try accountNumber(account) else { return [] }
         let prefix = Key(.volumeListing).then(number.rawValue).bytes
@@ -67,7 +69,10 @@ public class ManifestReader {
 
     /// An account's snapshots, or those of one of its volumes, oldest first.
     public func snapshots(
-        of account: AccountID, volume: VolumeID? = nil, after: (createdAt: UInt64, id: UUID128)? = nil, limit: Int
+        of account: AccountID,
+        volume: VolumeID? = nil,
+        after: (createdAt: UInt64, id: UUID128)? = nil,
+        limit: Int
     ) throws(StoreError) -> [SnapshotRecord] {
         guard let number = try accountNumber(account) else { return [] }
         let prefix: [UInt8]
@@ -146,7 +151,10 @@ public class ManifestReader {
 
     /// A chunk's entries of one lineage, newest first, from `version` down to the first that stands alone (or all, or one).
     func entries(
-        _ lineage: LineageID, _ chunk: ChunkIndex, upTo version: DataVersion, all: Bool = true
+        _ lineage: LineageID,
+        _ chunk: ChunkIndex,
+        upTo version: DataVersion,
+        all: Bool = true
     ) throws(StoreError) -> [VersionedEntry] {
         let cursor = seeker
         cursor.seek(Key.manifest(lineage, chunk, version))
@@ -163,10 +171,12 @@ public class ManifestReader {
     }
 
     /// Whether a version from `birth` up to, but not including, `death` must stay readable.
-    func isRetained(_ lineage: LineageID, from birth: DataVersion, before death: DataVersion) throws(StoreError) -> Bool {
+    func isRetained(_ lineage: LineageID, from birth: DataVersion, before death: DataVersion) throws(StoreError) -> Bool
+    {
         let cursor = seeker
         cursor.seek(Key.retained(lineage, birth))
-        guard try cursor.isValid(), var key = KeyReader(cursor.key, .retained), key.take(UInt64.self) == lineage.rawValue,
+        guard try cursor.isValid(), var key = KeyReader(cursor.key, .retained),
+            key.take(UInt64.self) == lineage.rawValue,
             let version = key.take(UInt64.self)
         else { return false }
         return version < death.rawValue

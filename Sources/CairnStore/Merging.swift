@@ -19,8 +19,11 @@ struct MergedChunk {
         let start = lineage.chunkSize.offset(of: place.chunk)
         // As long as a chunk, whatever the volume's size: what is beyond is zero, as fingerprints want it (SPEC V6).
         let source = ReadSource(
-            lineage: place.lineage, version: place.version, size: start + UInt64(lineage.chunkSize.bytes),
-            chunkSize: lineage.chunkSize)
+            lineage: place.lineage,
+            version: place.version,
+            size: start + UInt64(lineage.chunkSize.bytes),
+            chunkSize: lineage.chunkSize
+        )
         let pieces: [ReadPiece]
         do throws(ChunkReading.Failure) {
             pieces = try ChunkReading(log: shard.log, view: view, source: source)
@@ -38,8 +41,13 @@ struct MergedChunk {
         packed.count = count ?? 0
         return Merged(
             chunk: ChunkData(
-                fingerprint: SHA256.hash(bytes.bytes), rawLength: UInt32(bytes.count), rawChecksum: CRC32C.extend(0, bytes.bytes),
-                codec: count == nil ? .raw : .lz4, bytes: count == nil ? bytes : packed.slice))
+                fingerprint: SHA256.hash(bytes.bytes),
+                rawLength: UInt32(bytes.count),
+                rawChecksum: CRC32C.extend(0, bytes.bytes),
+                codec: count == nil ? .raw : .lz4,
+                bytes: count == nil ? bytes : packed.slice
+            )
+        )
     }
 }
 
@@ -52,7 +60,9 @@ extension ReadSource {
 extension Transaction {
     /// Replaces an entry by what it shows, if it is still the same: the content does not change, only how it is kept.
     func replaceMerged(
-        _ place: PatchedPlace, expected: ManifestEntry, with data: ChunkData?
+        _ place: PatchedPlace,
+        expected: ManifestEntry,
+        with data: ChunkData?
     ) throws(StoreError) {
         guard try overlay.get(Key.lineage(place.lineage)) != nil,
             let present = try entry(place.lineage, place.chunk, place.version), present == expected
@@ -90,7 +100,11 @@ struct SealWalk {
             if isStopped() { return nil }
             // A view for each step: one that lasts long keeps RocksDB from dropping what was overwritten.
             let (entries, next) = try shard.makeView().blocks(
-                of: snapshot.lineage, at: snapshot.version, in: position..<end, limit: Self.step)
+                of: snapshot.lineage,
+                at: snapshot.version,
+                in: position..<end,
+                limit: Self.step
+            )
             for entry in entries {
                 seal.add(zeros: entry.chunk.rawValue - sealed)
                 switch entry.state {

@@ -106,9 +106,15 @@ extension StoredRecord {
 
     static func decode(_ bytes: UnsafeRawBufferPointer) throws(StoreError) -> Self {
         var reader = ByteReader(bytes)
-        guard let version = reader.take(UInt8.self) else { throw StoreError(.damaged, "an empty \(Self.self) in the index") }
-        guard version <= formatVersion else { throw StoreError(.newerFormat, "a \(Self.self) of format version \(version)") }
-        guard let record = Self(&reader), reader.isAtEnd else { throw StoreError(.damaged, "a \(Self.self) in the index does not decode") }
+        guard let version = reader.take(UInt8.self) else {
+            throw StoreError(.damaged, "an empty \(Self.self) in the index")
+        }
+        guard version <= formatVersion else {
+            throw StoreError(.newerFormat, "a \(Self.self) of format version \(version)")
+        }
+        guard let record = Self(&reader), reader.isAtEnd else {
+            throw StoreError(.damaged, "a \(Self.self) in the index does not decode")
+        }
         return record
     }
 
@@ -172,15 +178,26 @@ extension VolumeRecord: StoredRecord {
         guard let id = reader.takeID(), let account = reader.takeAccount(),
             let kind = reader.take(UInt8.self).flatMap(VolumeKind.init), let size = reader.take(UInt64.self),
             let chunkSize = reader.takeChunkSize(), let lineage = reader.take(UInt64.self),
-            let version = reader.take(UInt64.self), let initial = reader.takeID(), let hasSource = reader.take(UInt8.self),
+            let version = reader.take(UInt64.self), let initial = reader.takeID(),
+            let hasSource = reader.take(UInt8.self),
             let source = reader.takeID(), let affinity = reader.takeLengthAndBytes(), let tags = reader.takeTags(),
             let created = reader.take(UInt64.self), let state = reader.take(UInt8.self).flatMap(VolumeState.init)
         else { return nil }
         self.init(
-            id: VolumeID(id), account: account, kind: kind, size: size, chunkSize: chunkSize, lineage: LineageID(lineage),
-            dataVersion: DataVersion(version), initialSnapshot: SnapshotID(initial),
-            sourceSnapshot: hasSource == 1 ? SnapshotID(source) : nil, affinity: affinity, tags: tags, createdAt: created,
-            state: state)
+            id: VolumeID(id),
+            account: account,
+            kind: kind,
+            size: size,
+            chunkSize: chunkSize,
+            lineage: LineageID(lineage),
+            dataVersion: DataVersion(version),
+            initialSnapshot: SnapshotID(initial),
+            sourceSnapshot: hasSource == 1 ? SnapshotID(source) : nil,
+            affinity: affinity,
+            tags: tags,
+            createdAt: created,
+            state: state
+        )
     }
 }
 
@@ -205,7 +222,8 @@ extension SnapshotRecord: StoredRecord {
 
     init?(_ reader: inout ByteReader) {
         guard let id = reader.takeID(), let volume = reader.takeID(), let account = reader.takeAccount(),
-            let lineage = reader.take(UInt64.self), let version = reader.take(UInt64.self), let size = reader.take(UInt64.self),
+            let lineage = reader.take(UInt64.self), let version = reader.take(UInt64.self),
+            let size = reader.take(UInt64.self),
             let chunkSize = reader.takeChunkSize(), let state = reader.take(UInt8.self).flatMap(SnapshotState.init),
             let progress = reader.take(UInt8.self), let description = reader.takeText(), let tags = reader.takeTags(),
             let created = reader.take(UInt64.self), let completed = reader.take(UInt64.self),
@@ -214,9 +232,21 @@ extension SnapshotRecord: StoredRecord {
         let seal = hasSeal == 1 ? reader.takeFingerprint() : nil
         guard hasSeal == 0 || seal != nil else { return nil }
         self.init(
-            id: SnapshotID(id), volume: VolumeID(volume), account: account, lineage: LineageID(lineage),
-            version: DataVersion(version), size: size, chunkSize: chunkSize, state: state, progress: progress,
-            description: description, tags: tags, createdAt: created, completedAt: completed, seal: seal)
+            id: SnapshotID(id),
+            volume: VolumeID(volume),
+            account: account,
+            lineage: LineageID(lineage),
+            version: DataVersion(version),
+            size: size,
+            chunkSize: chunkSize,
+            state: state,
+            progress: progress,
+            description: description,
+            tags: tags,
+            createdAt: created,
+            completedAt: completed,
+            seal: seal
+        )
     }
 }
 
@@ -229,7 +259,8 @@ extension IdempotencyRecord: StoredRecord {
     }
 
     init?(_ reader: inout ByteReader) {
-        guard let call = reader.take(UInt8.self).flatMap(IdempotentCall.init), let parameters = reader.takeFingerprint(),
+        guard let call = reader.take(UInt8.self).flatMap(IdempotentCall.init),
+            let parameters = reader.takeFingerprint(),
             let answer = reader.takeLengthAndBytes(), let created = reader.take(UInt64.self)
         else { return nil }
         self.init(call: call, parameters: parameters, answer: answer, createdAt: created)

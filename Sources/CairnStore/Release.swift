@@ -10,7 +10,9 @@ extension Transaction {
     /// A step of a version's release: dead entries that only it still read. True when there is nothing left to do.
     ///
     /// Those have their death after the version, and up to the next one that is retained: later deaths are read by that one.
-    func releaseStep(_ lineage: LineageID, _ version: DataVersion, _ cursorKey: inout [UInt8]?) throws(StoreError) -> Bool {
+    func releaseStep(_ lineage: LineageID, _ version: DataVersion, _ cursorKey: inout [UInt8]?) throws(StoreError)
+        -> Bool
+    {
         guard try overlay.get(Key.lineage(lineage)) != nil else { return true }
         let record = try self.lineage(lineage)
         let prefix = Key(.dead).then(lineage.rawValue).bytes
@@ -111,13 +113,17 @@ extension Transaction {
     }
 
     func entry(_ lineage: LineageID, _ chunk: ChunkIndex, _ version: DataVersion) throws(StoreError) -> ManifestEntry? {
-        try overlay.get(Key.manifest(lineage, chunk, version)).map { bytes throws(StoreError) in try ManifestEntry.decode(bytes) }
+        try overlay.get(Key.manifest(lineage, chunk, version)).map { bytes throws(StoreError) in
+            try ManifestEntry.decode(bytes)
+        }
     }
 
     private func nextRetained(_ lineage: LineageID, after version: DataVersion) throws(StoreError) -> DataVersion? {
         let cursor = seeker
         cursor.seek(Key.retained(lineage, version.next))
-        guard try cursor.isValid(), var key = KeyReader(cursor.key, .retained), key.take(UInt64.self) == lineage.rawValue else {
+        guard try cursor.isValid(), var key = KeyReader(cursor.key, .retained),
+            key.take(UInt64.self) == lineage.rawValue
+        else {
             return nil
         }
         return key.take(UInt64.self).map { DataVersion($0) }
@@ -127,7 +133,9 @@ extension Transaction {
         var newest: DataVersion?
         let cursor = overlay.makeCursor()
         cursor.seek(Key(.retained).then(lineage.rawValue).bytes)
-        while try cursor.isValid(), var key = KeyReader(cursor.key, .retained), key.take(UInt64.self) == lineage.rawValue {
+        while try cursor.isValid(), var key = KeyReader(cursor.key, .retained),
+            key.take(UInt64.self) == lineage.rawValue
+        {
             newest = key.take(UInt64.self).map { DataVersion($0) }
             cursor.next()
         }

@@ -31,7 +31,8 @@ public struct BlockEntry: Sendable, Hashable {
 
 extension ManifestReader {
     /// The chunk as version `version` of `lineage` shows it: the newest entry that is not later, over what shows through below.
-    func resolve(_ lineage: LineageID, _ version: DataVersion, _ chunk: ChunkIndex) throws(StoreError) -> ResolvedChunk {
+    func resolve(_ lineage: LineageID, _ version: DataVersion, _ chunk: ChunkIndex) throws(StoreError) -> ResolvedChunk
+    {
         var lineage = lineage
         var version = version
         var patches: [Patch] = []
@@ -40,7 +41,8 @@ extension ManifestReader {
             for found in try entries(lineage, chunk, upTo: version) {
                 patches.insert(contentsOf: found.entry.patches, at: 0)
                 switch found.entry.base {
-                case .data(let fingerprint, _): return ResolvedChunk(base: .data(record.account, fingerprint), patches: patches)
+                case .data(let fingerprint, _):
+                    return ResolvedChunk(base: .data(record.account, fingerprint), patches: patches)
                 case .zeros: return ResolvedChunk(base: .zeros, patches: patches)
                 case .hole: return ResolvedChunk(base: .hole, patches: patches)
                 case .inherit: continue
@@ -62,7 +64,8 @@ extension ManifestReader {
         while let lineage = next {
             let cursor = seeker
             cursor.seek(Key(.manifests).then(lineage.rawValue).then(chunk.rawValue).bytes)
-            if try cursor.isValid(), var key = KeyReader(cursor.key, .manifests), key.take(UInt64.self) == lineage.rawValue,
+            if try cursor.isValid(), var key = KeyReader(cursor.key, .manifests),
+                key.take(UInt64.self) == lineage.rawValue,
                 let found = key.take(UInt64.self), found < nearest?.rawValue ?? .max
             {
                 nearest = ChunkIndex(found)
@@ -78,7 +81,10 @@ extension ManifestReader {
     ///   - limit: the most entries to give, and ten times as many to look at.
     /// - Returns: the entries, and where to go on; nil at the range's end.
     public func blocks(
-        of lineage: LineageID, at version: DataVersion, in range: Range<ChunkIndex>, limit: Int
+        of lineage: LineageID,
+        at version: DataVersion,
+        in range: Range<ChunkIndex>,
+        limit: Int
     ) throws(StoreError) -> (entries: [BlockEntry], next: ChunkIndex?) {
         var found: [BlockEntry] = []
         var position = range.lowerBound

@@ -20,7 +20,9 @@ extension Shard {
             }
             do throws(LogError) {
                 guard let record = try log.read([chunk.location]).first else { return nil }
-                guard case .chunk(let header) = record.header, header.fingerprint == fingerprint, header.account == number.rawValue else {
+                guard case .chunk(let header) = record.header, header.fingerprint == fingerprint,
+                    header.account == number.rawValue
+                else {
                     throw LogError.damaged(.record(chunk.location))
                 }
                 return ChunkData(

@@ -1,8 +1,8 @@
 public import CairnCore
 import CairnCrypto
 import CairnLog
-import Dispatch
 import DequeModule
+import Dispatch
 import Logging
 import Synchronization
 
@@ -58,7 +58,11 @@ public final class Shard: @unchecked Sendable {
     static let groupCommitBytes = 4 << 20
 
     init(
-        index: ShardIndex, storeID: UUID128, log: SegmentLog, database: IndexDatabase, applied: LogPosition?,
+        index: ShardIndex,
+        storeID: UUID128,
+        log: SegmentLog,
+        database: IndexDatabase,
+        applied: LogPosition?,
         options: StoreOptions
     ) {
         self.index = index
@@ -98,18 +102,27 @@ public final class Shard: @unchecked Sendable {
     ///   - reclaims: whether it frees space, so that it is let in when the store is full.
     ///   - completion: called once, on any thread; must not block.
     public func submit<Value: Sendable>(
-        durability: CommitDurability = .durable, records: Int = 0, bytes: Int = 0, entries: Int = 8, reclaims: Bool = false,
+        durability: CommitDurability = .durable,
+        records: Int = 0,
+        bytes: Int = 0,
+        entries: Int = 8,
+        reclaims: Bool = false,
         _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value,
         completion: @escaping @Sendable (Result<Value, StoreError>) -> Void
     ) {
         let call = PendingCall(
-            isDurable: durability == .durable, records: records, bytes: bytes, commitBytes: 4096 + entries * 384, reclaims: reclaims,
+            isDurable: durability == .durable,
+            records: records,
+            bytes: bytes,
+            commitBytes: 4096 + entries * 384,
+            reclaims: reclaims,
             run: { transaction in
                 let result = Result { () throws(StoreError) in try body(transaction) }
                 if case .failure = result { transaction.abort() }
                 return { failure in completion(failure.map { .failure($0) } ?? result) }
             },
-            refuse: { completion(.failure($0)) })
+            refuse: { completion(.failure($0)) }
+        )
         queue.async {
             self.pending.append(call)
             self.pump()
@@ -250,7 +263,10 @@ public final class Shard: @unchecked Sendable {
     ///   - known: whole chunks with these fingerprints are only named.
     /// - Throws: `.damaged` naming offset and fingerprint (SPEC D4), `.io`.
     public func read(
-        _ source: ReadSource, _ ranges: [Range<UInt64>], acceptsLZ4: Bool, known: Set<Fingerprint> = []
+        _ source: ReadSource,
+        _ ranges: [Range<UInt64>],
+        acceptsLZ4: Bool,
+        known: Set<Fingerprint> = []
     ) throws(StoreError) -> [ReadPiece] {
         for _ in 0..<8 {
             let reading = ChunkReading(log: log, view: makeView(), source: source)

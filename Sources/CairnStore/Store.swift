@@ -39,16 +39,24 @@ public final class Store: Sendable {
             guard try FileManager.default.contentsOfDirectory(atPath: folder).isEmpty else {
                 throw StoreError(.exists, "\(folder) is not empty")
             }
-        } catch let error as StoreError { throw error } catch { throw StoreError(.io, "cannot make \(folder): \(error)") }
+        } catch let error as StoreError { throw error } catch {
+            throw StoreError(.io, "cannot make \(folder): \(error)")
+        }
         chmod(folder, 0o700)
         let header = StoreHeader(
-            id: .random(shard: ShardIndex(0)), shardCount: UInt16(creation.shardCount), segmentBytes: creation.segmentBytes)
+            id: .random(shard: ShardIndex(0)),
+            shardCount: UInt16(creation.shardCount),
+            segmentBytes: creation.segmentBytes
+        )
         for index in 0..<creation.shardCount {
             let shard = ShardIndex(UInt16(index))
             let storage = try openStorage(shardFolder(folder, shard))
             try logCall { () throws(LogError) in
                 try LogRecovery.format(
-                    storage, identity: LogIdentity(store: header.id, shard: shard), segmentSize: Int(header.segmentBytes))
+                    storage,
+                    identity: LogIdentity(store: header.id, shard: shard),
+                    segmentSize: Int(header.segmentBytes)
+                )
             }
         }
         // Last: a store whose making was interrupted is none.
@@ -64,7 +72,8 @@ public final class Store: Sendable {
         if let capacity = options.capacityBytes, capacity < least {
             throw StoreError(
                 .invalid,
-                "a capacity of \(ByteCount.text(capacity)) is too little for \(header.shardCount) shards: at least \(ByteCount.text(least))")
+                "a capacity of \(ByteCount.text(capacity)) is too little for \(header.shardCount) shards: at least \(ByteCount.text(least))"
+            )
         }
         let lock = try FolderLock(folder)
         var shards: [Shard] = []
@@ -95,12 +104,17 @@ public final class Store: Sendable {
     }
 
     private static func openStorage(_ path: String) throws(StoreError) -> LocalSegmentStorage {
-        do throws(StorageError) { return try LocalSegmentStorage(path: path) } catch { throw StoreError(.io, "\(path): \(error)") }
+        do throws(StorageError) { return try LocalSegmentStorage(path: path) } catch {
+            throw StoreError(.io, "\(path): \(error)")
+        }
     }
 
     /// Index, then the log from where the index stands, then a new epoch (DESIGN §5). Killed anywhere, it can be run again.
     private static func openShard(
-        _ index: ShardIndex, of header: StoreHeader, in folder: String, _ options: StoreOptions
+        _ index: ShardIndex,
+        of header: StoreHeader,
+        in folder: String,
+        _ options: StoreOptions
     ) throws(StoreError) -> Shard {
         let path = shardFolder(folder, index)
         let storage = try openStorage(path)
@@ -116,7 +130,11 @@ public final class Store: Sendable {
         let from = position
         let recovery = try logCall { () throws(LogError) in
             try LogRecovery(
-                storage, identity: LogIdentity(store: header.id, shard: index), options: logOptions, from: from)
+                storage,
+                identity: LogIdentity(store: header.id, shard: index),
+                options: logOptions,
+                from: from
+            )
         }
         var groups = 0
         while let group = try logCall({ () throws(LogError) in try recovery.next() }) {
@@ -136,8 +154,17 @@ public final class Store: Sendable {
         let end = position
         let log = try logCall { () throws(LogError) in try recovery.begin(durable: end, live: live) }
         options.logger.info(
-            "shard recovered", metadata: ["shard": "\(index)", "groups": "\(groups)", "epoch": "\(log.epoch)"])
-        return Shard(index: index, storeID: header.id, log: log, database: database, applied: position, options: options)
+            "shard recovered",
+            metadata: ["shard": "\(index)", "groups": "\(groups)", "epoch": "\(log.epoch)"]
+        )
+        return Shard(
+            index: index,
+            storeID: header.id,
+            log: log,
+            database: database,
+            applied: position,
+            options: options
+        )
     }
 
     private static func liveSegments(_ database: IndexDatabase) throws(StoreError) -> Set<SegmentID> {

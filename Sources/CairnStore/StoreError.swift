@@ -45,7 +45,8 @@ public struct StoreError: Error, Sendable, Hashable, CustomStringConvertible {
         case .damaged(let damage): self.init(.damaged, "the log is damaged: \(damage)")
         case .recycled(let location): self.init(.damaged, "\(location) was recycled")
         case .unsupportedFormat(let version): self.init(.newerFormat, "the log has format version \(version)")
-        case .foreign(let identity): self.init(.damaged, "the log belongs to store \(identity.store.text), shard \(identity.shard)")
+        case .foreign(let identity):
+            self.init(.damaged, "the log belongs to store \(identity.store.text), shard \(identity.shard)")
         case .groupTooLarge: self.init(.invalid, "the change is too large for one commit")
         case .io(let error): self.init(.io, "\(error)")
         }

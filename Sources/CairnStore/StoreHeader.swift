@@ -39,10 +39,15 @@ struct StoreHeader: Equatable {
             // Before the checksum: a newer format may place it elsewhere.
             guard version <= formatVersion else {
                 return .failure(
-                    StoreError(.newerFormat, "\(path) has format version \(version); this server knows \(formatVersion)"))
+                    StoreError(
+                        .newerFormat,
+                        "\(path) has format version \(version); this server knows \(formatVersion)"
+                    )
+                )
             }
             guard raw.count == byteCount, let id = reader.take(bytes: 16).flatMap({ UUID128(bytes: $0) }),
-                let shards = reader.take(UInt16.self), (1...256).contains(shards), let segment = reader.take(UInt64.self),
+                let shards = reader.take(UInt16.self), (1...256).contains(shards),
+                let segment = reader.take(UInt64.self),
                 reader.take(UInt32.self) == CRC32C.extend(0, UnsafeRawBufferPointer(rebasing: raw[0..<byteCount - 4]))
             else { return .failure(StoreError(.damaged, "\(path) is damaged")) }
             return .success(StoreHeader(id: id, shardCount: shards, segmentBytes: segment))

@@ -54,7 +54,9 @@ extension Transaction {
     }
 
     /// Whether a hole at the present version would hide an older entry, or what the parent shows.
-    private func hidesSomething(_ chunk: ChunkIndex, _ volume: VolumeRecord, _ lineage: LineageRecord) throws(StoreError) -> Bool {
+    private func hidesSomething(_ chunk: ChunkIndex, _ volume: VolumeRecord, _ lineage: LineageRecord)
+        throws(StoreError) -> Bool
+    {
         if let parent = lineage.parent, lineage.chunkSize.offset(of: chunk) < parent.size { return true }
         guard volume.dataVersion.rawValue > 0 else { return false }
         let older = DataVersion(volume.dataVersion.rawValue - 1)
@@ -73,13 +75,18 @@ extension Transaction {
         var entry = try entryForParts(place)
         // What the new one covers wholly is of no use any more.
         entry.patches.removeAll { patch in
-            let covered = Int(patch.start) >= start && Int(patch.start) + Int(patch.location.length) <= start + bytes.count
+            let covered =
+                Int(patch.start) >= start && Int(patch.start) + Int(patch.location.length) <= start + bytes.count
             if covered { dropLive(patch.location) }
             return covered
         }
         let header = PatchHeader(
-            lineage: volume.lineage.rawValue, chunk: chunk, version: volume.dataVersion, start: UInt32(start),
-            rawChecksum: CRC32C.extend(0, bytes.bytes))
+            lineage: volume.lineage.rawValue,
+            chunk: chunk,
+            version: volume.dataVersion,
+            start: UInt32(start),
+            rawChecksum: CRC32C.extend(0, bytes.bytes)
+        )
         let location = group.appendPatch(header, bytes)
         addLive(location)
         entry.patches.append(Patch(start: UInt32(start), location: location))
@@ -95,13 +102,22 @@ extension Transaction {
             return try addReference(try ChunkRecord.decode(bytes), data.fingerprint, account)
         }
         let header = ChunkHeader(
-            account: account.rawValue, fingerprint: data.fingerprint, codec: data.codec, rawLength: data.rawLength,
-            rawChecksum: data.rawChecksum)
+            account: account.rawValue,
+            fingerprint: data.fingerprint,
+            codec: data.codec,
+            rawLength: data.rawLength,
+            rawChecksum: data.rawChecksum
+        )
         let location = group.appendChunk(header, data.bytes)
         addLive(location)
         let record = ChunkRecord(
-            location: location, rawLength: data.rawLength, rawChecksum: data.rawChecksum, codec: data.codec,
-            chunkSize: lineage.chunkSize, references: 1)
+            location: location,
+            rawLength: data.rawLength,
+            rawChecksum: data.rawChecksum,
+            codec: data.codec,
+            chunkSize: lineage.chunkSize,
+            references: 1
+        )
         overlay.put(key, record.encoded)
     }
 
@@ -113,7 +129,9 @@ extension Transaction {
         try addReference(record, token, lineage.account)
     }
 
-    private func addReference(_ record: ChunkRecord, _ fingerprint: Fingerprint, _ account: AccountNumber) throws(StoreError) {
+    private func addReference(_ record: ChunkRecord, _ fingerprint: Fingerprint, _ account: AccountNumber)
+        throws(StoreError)
+    {
         var record = record
         if record.references == 0 { overlay.delete(Key.unreferenced(account, fingerprint)) }
         record.references += 1
@@ -149,7 +167,10 @@ extension Transaction {
     /// A full entry at `death` covers everything below it in its lineage: what no retained version reads is freed at once, the
     /// rest is put on the dead list, to be looked at when a version is released.
     func buryOlder(
-        lineage id: LineageID, _ lineage: LineageRecord, _ chunk: ChunkIndex, death: DataVersion
+        lineage id: LineageID,
+        _ lineage: LineageRecord,
+        _ chunk: ChunkIndex,
+        death: DataVersion
     ) throws(StoreError) {
         guard death.rawValue > 0 else { return }
         for older in try entries(id, chunk, upTo: DataVersion(death.rawValue - 1)) {
@@ -162,7 +183,11 @@ extension Transaction {
     }
 
     func removeEntry(
-        _ id: LineageID, _ lineage: LineageRecord, _ chunk: ChunkIndex, _ version: DataVersion, _ entry: ManifestEntry
+        _ id: LineageID,
+        _ lineage: LineageRecord,
+        _ chunk: ChunkIndex,
+        _ version: DataVersion,
+        _ entry: ManifestEntry
     ) throws(StoreError) {
         try release(entry, lineage.account)
         if !entry.patches.isEmpty { overlay.delete(Key.patched(id, version, chunk)) }

@@ -5,7 +5,12 @@ import CairnLog
 extension Transaction {
     /// V1, V4: a volume and its initial snapshot, empty, or equal to `source`, of which nothing is copied.
     public func createVolume(
-        account: AccountID, kind: VolumeKind, size: UInt64, chunkSize: ChunkSize, source: SnapshotRecord?, affinity: [UInt8],
+        account: AccountID,
+        kind: VolumeKind,
+        size: UInt64,
+        chunkSize: ChunkSize,
+        source: SnapshotRecord?,
+        affinity: [UInt8],
         tags: [String: String]
     ) throws(StoreError) -> VolumeRecord {
         let number = try numberAccount(account)
@@ -18,33 +23,73 @@ extension Transaction {
         put(LineageRecord(account: number, owner: account, chunkSize: chunkSize, parent: parent), lineage)
         let now = UnixTime.milliseconds
         let volume = VolumeRecord(
-            id: VolumeID(.random(shard: shard)), account: account, kind: kind, size: size, chunkSize: chunkSize, lineage: lineage,
-            dataVersion: .initial, initialSnapshot: SnapshotID(.random(shard: shard)), sourceSnapshot: source?.id,
-            affinity: affinity, tags: tags, createdAt: now, state: .active)
+            id: VolumeID(.random(shard: shard)),
+            account: account,
+            kind: kind,
+            size: size,
+            chunkSize: chunkSize,
+            lineage: lineage,
+            dataVersion: .initial,
+            initialSnapshot: SnapshotID(.random(shard: shard)),
+            sourceSnapshot: source?.id,
+            affinity: affinity,
+            tags: tags,
+            createdAt: now,
+            state: .active
+        )
         overlay.put(Key.volumeListing(number, now, volume.id.uuid), [])
         let (advanced, _) = try addSnapshot(
-            volume.initialSnapshot, of: volume, number, description: "initial", tags: [:], at: now)
+            volume.initialSnapshot,
+            of: volume,
+            number,
+            description: "initial",
+            tags: [:],
+            at: now
+        )
         return advanced
     }
 
     /// S1, S2: the volume's present version becomes the snapshot's, and the volume's rises by one.
     public func createSnapshot(
-        of volume: VolumeRecord, description: String, tags: [String: String]
+        of volume: VolumeRecord,
+        description: String,
+        tags: [String: String]
     ) throws(StoreError) -> SnapshotRecord {
         let id = SnapshotID(.random(shard: shard))
         return try addSnapshot(
-            id, of: volume, try numberAccount(volume.account), description: description, tags: tags, at: UnixTime.milliseconds
+            id,
+            of: volume,
+            try numberAccount(volume.account),
+            description: description,
+            tags: tags,
+            at: UnixTime.milliseconds
         ).snapshot
     }
 
     private func addSnapshot(
-        _ id: SnapshotID, of volume: VolumeRecord, _ account: AccountNumber, description: String, tags: [String: String],
+        _ id: SnapshotID,
+        of volume: VolumeRecord,
+        _ account: AccountNumber,
+        description: String,
+        tags: [String: String],
         at now: UInt64
     ) throws(StoreError) -> (volume: VolumeRecord, snapshot: SnapshotRecord) {
         let snapshot = SnapshotRecord(
-            id: id, volume: volume.id, account: volume.account, lineage: volume.lineage, version: volume.dataVersion,
-            size: volume.size, chunkSize: volume.chunkSize, state: .complete, progress: 100, description: description,
-            tags: tags, createdAt: now, completedAt: now, seal: nil)
+            id: id,
+            volume: volume.id,
+            account: volume.account,
+            lineage: volume.lineage,
+            version: volume.dataVersion,
+            size: volume.size,
+            chunkSize: volume.chunkSize,
+            state: .complete,
+            progress: 100,
+            description: description,
+            tags: tags,
+            createdAt: now,
+            completedAt: now,
+            seal: nil
+        )
         put(snapshot)
         overlay.put(Key.snapshotListing(account, now, id.uuid), [])
         overlay.put(Key.volumeSnapshots(volume.id, now, id.uuid), [])
@@ -99,12 +144,16 @@ extension Transaction {
     // MARK: Retained versions
 
     func retained(_ lineage: LineageID, _ version: DataVersion) throws(StoreError) -> RetainedRecord? {
-        try overlay.get(Key.retained(lineage, version)).map { bytes throws(StoreError) in try RetainedRecord.decode(bytes) }
+        try overlay.get(Key.retained(lineage, version)).map { bytes throws(StoreError) in
+            try RetainedRecord.decode(bytes)
+        }
     }
 
     /// Changes who holds a version; nobody any more: it is released in the background.
     func changeRetained(
-        _ lineage: LineageID, _ version: DataVersion, _ change: (inout RetainedRecord) -> Void
+        _ lineage: LineageID,
+        _ version: DataVersion,
+        _ change: (inout RetainedRecord) -> Void
     ) throws(StoreError) {
         var record = try retained(lineage, version) ?? RetainedRecord(hasSnapshot: false, clones: 0)
         change(&record)

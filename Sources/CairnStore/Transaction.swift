@@ -90,9 +90,13 @@ public final class Transaction: ManifestReader {
     func entryForParts(_ place: PatchedPlace) throws(StoreError) -> ManifestEntry {
         if let entry = gathered[place] { return entry }
         let bytes = try batch.get(Key.manifest(place.lineage, place.chunk, place.version))
-        let entry = try bytes.map { bytes throws(StoreError) in try ManifestEntry.decode(bytes) } ?? ManifestEntry(.inherit)
+        let entry =
+            try bytes.map { bytes throws(StoreError) in try ManifestEntry.decode(bytes) } ?? ManifestEntry(.inherit)
         guard entry.patches.count < Transaction.maximumPatches else {
-            throw StoreError(.full, "chunk \(place.chunk) has too many partial writes that wait to be merged: try again")
+            throw StoreError(
+                .full,
+                "chunk \(place.chunk) has too many partial writes that wait to be merged: try again"
+            )
         }
         return entry
     }
@@ -103,7 +107,9 @@ public final class Transaction: ManifestReader {
     /// Puts what was gathered into the overlay, in the order of the keys: the same calls give the same commit.
     override func settle() {
         if gathered.isEmpty { return }
-        let settled = gathered.sorted { ($0.key.lineage, $0.key.version, $0.key.chunk) < ($1.key.lineage, $1.key.version, $1.key.chunk) }
+        let settled = gathered.sorted {
+            ($0.key.lineage, $0.key.version, $0.key.chunk) < ($1.key.lineage, $1.key.version, $1.key.chunk)
+        }
         gathered = [:]
         for (place, entry) in settled {
             let count = entry.patches.count
@@ -129,7 +135,11 @@ public final class Transaction: ManifestReader {
             let live = Int64(record.liveBytes) + delta
             guard live >= 0 else { throw StoreError(.damaged, "segment \(segment) would hold \(live) live bytes") }
             record.liveBytes = UInt64(live)
-            if live == 0 { overlay.delete(Key.segment(segment)) } else { overlay.put(Key.segment(segment), record.encoded) }
+            if live == 0 {
+                overlay.delete(Key.segment(segment))
+            } else {
+                overlay.put(Key.segment(segment), record.encoded)
+            }
         }
         liveDeltas = [:]
     }
@@ -178,7 +188,8 @@ public final class Transaction: ManifestReader {
         let cursor = overlay.makeCursor()
         cursor.seek(Key(.idempotencyAges).bytes)
         for _ in 0..<2 {
-            guard try cursor.isValid(), var age = KeyReader(cursor.key, .idempotencyAges), let created = age.take(UInt64.self),
+            guard try cursor.isValid(), var age = KeyReader(cursor.key, .idempotencyAges),
+                let created = age.take(UInt64.self),
                 created + Transaction.idempotencyMilliseconds < record.createdAt
             else { break }
             let expired = Array(cursor.key)

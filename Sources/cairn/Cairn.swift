@@ -24,7 +24,8 @@ struct Cairn: AsyncParsableCommand {
             """,
         version: "cairn 0.1",
         subcommands: [
-            VolumeCommands.self, SnapshotCommands.self, ImportCommand.self, ExportCommand.self, StatusCommand.self, PKI.self,
+            VolumeCommands.self, SnapshotCommands.self, ImportCommand.self, ExportCommand.self, StatusCommand.self,
+            PKI.self,
         ]
     )
 }

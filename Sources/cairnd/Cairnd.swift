@@ -10,7 +10,8 @@ import CairnServer
             made, 74 the store cannot be opened or served, 78 the configuration is wrong.
             """,
         version: ServerVersion.text,
-        subcommands: [Init.self, Serve.self])
+        subcommands: [Init.self, Serve.self]
+    )
 }
 
 /// Exit codes after sysexits.h, as the help text lists them.

@@ -11,7 +11,8 @@ struct Serve: AsyncParsableCommand {
             Every setting has the same name in the configuration file (`listen = 0.0.0.0:7440`) and as a flag, and flags win. \
             SIGHUP reads certificates and the revocation list again; so does changing the files. When clients can come in, \
             one line `cairnd ready on ADDRESS:PORT` goes to standard output.
-            """)
+            """
+    )
 
     @Option(help: "A file of `key = value` lines; `#` begins a comment.")
     var config: String?
@@ -39,7 +40,8 @@ struct Serve: AsyncParsableCommand {
 
     @Option(
         name: .customLong("set"),
-        help: "Any other setting as KEY=VALUE: loops, workers, max-connections, default-chunk-size, lease-seconds, ….")
+        help: "Any other setting as KEY=VALUE: loops, workers, max-connections, default-chunk-size, lease-seconds, …."
+    )
     var settings: [String] = []
 
     func run() async throws {
@@ -77,7 +79,8 @@ struct Serve: AsyncParsableCommand {
                 configuration = try Configuration(text: text, file: config)
             }
             for (key, value) in [
-                ("data", data), ("listen", listen), ("cert", cert), ("key", key), ("ca", ca), ("crl", crl), ("log-level", logLevel),
+                ("data", data), ("listen", listen), ("cert", cert), ("key", key), ("ca", ca), ("crl", crl),
+                ("log-level", logLevel),
             ] {
                 if let value { try configuration.set(key, value) }
             }

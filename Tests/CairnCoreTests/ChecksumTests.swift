@@ -27,15 +27,21 @@ import Testing
     @Test func lz4ComesBackAndNeverWritesBeyond() throws {
         let source = (0..<65536).map { UInt8(truncatingIfNeeded: $0 / 7) }
         var packed = [UInt8](repeating: 0, count: LZ4.bound(source.count))
-        let count = try #require(source.withUnsafeBytes { from in packed.withUnsafeMutableBytes { LZ4.compress(from, into: $0) } })
+        let count = try #require(
+            source.withUnsafeBytes { from in packed.withUnsafeMutableBytes { LZ4.compress(from, into: $0) } }
+        )
         packed.removeSubrange(count...)
         var back = [UInt8](repeating: 0xaa, count: source.count + 8)
         let exact = packed.withUnsafeBytes { from in
-            back.withUnsafeMutableBytes { LZ4.decompress(from, into: UnsafeMutableRawBufferPointer(rebasing: $0[0..<source.count])) }
+            back.withUnsafeMutableBytes {
+                LZ4.decompress(from, into: UnsafeMutableRawBufferPointer(rebasing: $0[0..<source.count]))
+            }
         }
         #expect(exact && Array(back.prefix(source.count)) == source && back.suffix(8).allSatisfy { $0 == 0xaa })
         let short = packed.withUnsafeBytes { from in
-            back.withUnsafeMutableBytes { LZ4.decompress(from, into: UnsafeMutableRawBufferPointer(rebasing: $0[0..<source.count - 1])) }
+            back.withUnsafeMutableBytes {
+                LZ4.decompress(from, into: UnsafeMutableRawBufferPointer(rebasing: $0[0..<source.count - 1]))
+            }
         }
         #expect(!short)
     }

@@ -15,7 +15,9 @@ import Testing
 
     @Test func accountNames() {
         #expect(AccountID("acme-1.prod_x") != nil)
-        for bad in ["", "-a", "A", "a/b", "a b", String(repeating: "a", count: 65), "é"] { #expect(AccountID(bad) == nil) }
+        for bad in ["", "-a", "A", "a/b", "a b", String(repeating: "a", count: 65), "é"] {
+            #expect(AccountID(bad) == nil)
+        }
     }
 
     @Test func sizes() {
@@ -23,7 +25,9 @@ import Testing
         #expect(ByteCount.parse("1.5 T") == 3 << 39)
         #expect(ByteCount.parse("10GB") == 10_000_000_000)
         #expect(ByteCount.parse("4096") == 4096)
-        for bad in ["", "x", "1.2.3G", "1e3", "20GiBs", "16777216T", "0.3", "-1"] { #expect(ByteCount.parse(bad) == nil, "\(bad)") }
+        for bad in ["", "x", "1.2.3G", "1e3", "20GiBs", "16777216T", "0.3", "-1"] {
+            #expect(ByteCount.parse(bad) == nil, "\(bad)")
+        }
         #expect(ByteCount.text(1536) == "1.5 KiB")
         #expect(ByteCount.text(1 << 30) == "1 GiB")
         #expect(ByteCount.text(1100) == "1.07 KiB")

@@ -50,7 +50,9 @@ import Testing
         request.target = Wire.Target(target: .volumeID(volume))
         request.blocks = [ServiceHarness.block(bytes, at: 0)]
         request.blocks[0].checksum = Wire.Checksum(
-            algorithm: algorithm, value: bytes.withUnsafeBytes { Checksum.value(algorithm, over: $0) })
+            algorithm: algorithm,
+            value: bytes.withUnsafeBytes { Checksum.value(algorithm, over: $0) }
+        )
         _ = try harness.upload(request, payload: bytes)
         var download = Wire.DownloadBlockRequest()
         download.target = Wire.Target(target: .volumeID(volume))
@@ -86,7 +88,9 @@ import Testing
         let volume = try harness.createVolume().volumeID
         let raw = (0..<65536).map { UInt8(truncatingIfNeeded: $0 / 100) }
         var packed = [UInt8](repeating: 0, count: LZ4.bound(raw.count))
-        let count = try #require(raw.withUnsafeBytes { from in packed.withUnsafeMutableBytes { LZ4.compress(from, into: $0) } })
+        let count = try #require(
+            raw.withUnsafeBytes { from in packed.withUnsafeMutableBytes { LZ4.compress(from, into: $0) } }
+        )
         packed.removeSubrange(count...)
         var request = Wire.UploadBlockRequest()
         request.target = Wire.Target(target: .volumeID(volume))
@@ -144,13 +148,15 @@ import Testing
         let volume = try harness.createVolume().volumeID
         try harness.write(noise(65536, seed: 9), at: 0, to: volume)
         try harness.write([UInt8](repeating: 0, count: 65536), at: 65536, to: volume)
-        let snapshot = try harness.call(harness.service.createSnapshot, Wire.CreateSnapshotRequest(volumeID: volume)).snapshotID
+        let snapshot = try harness.call(harness.service.createSnapshot, Wire.CreateSnapshotRequest(volumeID: volume))
+            .snapshotID
         var request = Wire.UploadBlockRequest()
         request.target = Wire.Target(target: .volumeID(volume))
         request.blocks = [Wire.UploadBlock(offset: 0, length: 65536, source: .hole(.init()))]
         _ = try harness.upload(request)
         func states(_ target: Wire.Target.Target) throws -> [Wire.BlockState] {
-            try harness.call(harness.service.listBlocks, Wire.ListBlocksRequest(target: .init(target: target))).blocks.map(\.state)
+            try harness.call(harness.service.listBlocks, Wire.ListBlocksRequest(target: .init(target: target))).blocks
+                .map(\.state)
         }
         #expect(try states(.snapshotID(snapshot)) == [.data, .zeros])
         #expect(try states(.volumeID(volume)) == [.zeros])

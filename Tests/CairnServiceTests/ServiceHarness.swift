@@ -37,7 +37,9 @@ final class ServiceHarness: Sendable {
 
     /// Makes a call and waits for its answer, 30 s at most.
     func call<Request, Response: Sendable>(
-        _ served: Served<Request, Response>, _ request: Request, as context: CallContext = alice
+        _ served: Served<Request, Response>,
+        _ request: Request,
+        as context: CallContext = alice
     ) throws -> Response {
         let waiter = Waiter<Response>()
         served(request, context) { waiter.set($0) }
@@ -45,7 +47,9 @@ final class ServiceHarness: Sendable {
     }
 
     func upload(
-        _ request: Wire.UploadBlockRequest, payload: [UInt8] = [], as context: CallContext = alice
+        _ request: Wire.UploadBlockRequest,
+        payload: [UInt8] = [],
+        as context: CallContext = alice
     ) throws -> Wire.UploadBlockResponse {
         let waiter = Waiter<Wire.UploadBlockResponse>()
         let buffer = payload.isEmpty ? nil : Buffer(copying: payload).slice
@@ -53,7 +57,9 @@ final class ServiceHarness: Sendable {
         return try waiter.get()
     }
 
-    func createVolume(_ request: Wire.CreateVolumeRequest = .init(), as context: CallContext = alice) throws -> Wire.CreateVolumeResponse {
+    func createVolume(_ request: Wire.CreateVolumeRequest = .init(), as context: CallContext = alice) throws
+        -> Wire.CreateVolumeResponse
+    {
         try call(service.createVolume, request, as: context)
     }
 
@@ -72,13 +78,17 @@ final class ServiceHarness: Sendable {
         block.length = UInt32(bytes.count)
         block.codec = .plain
         block.checksum = Wire.Checksum(
-            algorithm: .crc32c, value: bytes.withUnsafeBytes { Checksum.encode(CRC32C.extend(0, $0)) })
+            algorithm: .crc32c,
+            value: bytes.withUnsafeBytes { Checksum.encode(CRC32C.extend(0, $0)) }
+        )
         block.source = .payloadLength(UInt32(bytes.count))
         return block
     }
 
     /// The bytes of a range, put together from whatever blocks come back.
-    func read(_ target: Wire.Target.Target, _ offset: UInt64, _ length: UInt64, acceptLZ4: Bool = true) throws -> [UInt8] {
+    func read(_ target: Wire.Target.Target, _ offset: UInt64, _ length: UInt64, acceptLZ4: Bool = true) throws
+        -> [UInt8]
+    {
         var request = Wire.DownloadBlockRequest()
         request.target = Wire.Target(target: target)
         request.ranges = [Wire.ByteRange(offset: offset, length: length)]
@@ -98,10 +108,13 @@ final class ServiceHarness: Sendable {
                 var raw = stored
                 if block.codec == .lz4 {
                     raw = [UInt8](repeating: 0, count: Int(block.length))
-                    let isWhole = stored.withUnsafeBytes { from in raw.withUnsafeMutableBytes { LZ4.decompress(from, into: $0) } }
+                    let isWhole = stored.withUnsafeBytes { from in
+                        raw.withUnsafeMutableBytes { LZ4.decompress(from, into: $0) }
+                    }
                     guard isWhole else { throw ServiceError(.dataLoss, "LZ4") }
                 }
-                guard let checksum = block.checksum, raw.withUnsafeBytes({ Checksum.value(checksum.algorithm, over: $0) }) == checksum.value
+                guard let checksum = block.checksum,
+                    raw.withUnsafeBytes({ Checksum.value(checksum.algorithm, over: $0) }) == checksum.value
                 else { throw ServiceError(.checksumError, "block at \(block.offset)") }
                 bytes += raw
             default: bytes += [UInt8](repeating: 0, count: Int(block.length))
@@ -123,7 +136,9 @@ final class Waiter<Value: Sendable>: @unchecked Sendable {
     }
 
     func get() throws -> Value {
-        guard done.wait(timeout: .now() + 30) == .success, let result else { throw ServiceError(.deadlineExceeded, "no answer in 30 s") }
+        guard done.wait(timeout: .now() + 30) == .success, let result else {
+            throw ServiceError(.deadlineExceeded, "no answer in 30 s")
+        }
         return try result.get()
     }
 }

@@ -14,12 +14,15 @@ import Testing
         let created = try harness.createVolume()
         #expect(created.size == 4 << 20 && created.dataVersion == 2 && created.chunkSize == 65536)
         let snapshot = try harness.call(
-            harness.service.describeSnapshot, Wire.DescribeSnapshotRequest(target: .snapshotID(created.initialSnapshotID))
+            harness.service.describeSnapshot,
+            Wire.DescribeSnapshotRequest(target: .snapshotID(created.initialSnapshotID))
         ).snapshot
         #expect(snapshot?.state == .complete && snapshot?.dataVersion == 1 && snapshot?.volumeID == created.volumeID)
         let sizes: [UInt64] = [512, (1 << 20) + 1, (64 << 40) + 512]
         for size in sizes {
-            let error = #expect(throws: ServiceError.self) { try harness.createVolume(Wire.CreateVolumeRequest(size: size)) }
+            let error = #expect(throws: ServiceError.self) {
+                try harness.createVolume(Wire.CreateVolumeRequest(size: size))
+            }
             #expect(error?.code == .invalidVolumeSize)
         }
     }
@@ -34,7 +37,8 @@ import Testing
         let snapshot = try harness.call(harness.service.createSnapshot, Wire.CreateSnapshotRequest(volumeID: volume))
         #expect(snapshot.state == .complete && snapshot.dataVersion == 2)
         try harness.write(second, at: 0, to: volume)
-        let clone = try harness.createVolume(Wire.CreateVolumeRequest(size: 8 << 20, snapshotID: snapshot.snapshotID)).volumeID
+        let clone = try harness.createVolume(Wire.CreateVolumeRequest(size: 8 << 20, snapshotID: snapshot.snapshotID))
+            .volumeID
         try harness.write(second, at: 65536, to: clone)
         let rest = Array(first[65536...])
         #expect(try harness.read(.snapshotID(snapshot.snapshotID), 0, 131072) == first)
@@ -45,7 +49,10 @@ import Testing
         // V9: the snapshot outlives its volume, and S8: the clone outlives the snapshot.
         _ = try harness.call(harness.service.deleteVolume, Wire.DeleteVolumeRequest(volumeID: volume))
         #expect(try harness.read(.snapshotID(snapshot.snapshotID), 0, 131072) == first)
-        _ = try harness.call(harness.service.deleteSnapshot, Wire.DeleteSnapshotRequest(snapshotID: snapshot.snapshotID))
+        _ = try harness.call(
+            harness.service.deleteSnapshot,
+            Wire.DeleteSnapshotRequest(snapshotID: snapshot.snapshotID)
+        )
         #expect(try harness.read(.volumeID(clone), 0, 131072) == Array(first[..<65536]) + second)
         let error = #expect(throws: ServiceError.self) {
             try harness.call(harness.service.deleteVolume, Wire.DeleteVolumeRequest(volumeID: volume))
@@ -66,7 +73,8 @@ import Testing
         try write(noise(512, seed: 4), 1 << 20)
         try write([UInt8](repeating: 0, count: 65536), 131072)
         for part in 0..<20 { try write(noise(512, seed: UInt64(part)), 65536 + part * 1024) }
-        let snapshot = try harness.call(harness.service.createSnapshot, Wire.CreateSnapshotRequest(volumeID: volume)).snapshotID
+        let snapshot = try harness.call(harness.service.createSnapshot, Wire.CreateSnapshotRequest(volumeID: volume))
+            .snapshotID
         try harness.write(noise(512, seed: 99), at: 65536, to: volume)
         var seal = SealBuilder(size: UInt64(content.count), chunkSize: ChunkSize(bytes: 65536)!)
         for start in stride(from: 0, to: content.count, by: 65536) {
@@ -77,7 +85,8 @@ import Testing
         let deadline = Date() + 20
         var found: Wire.Seal?
         while Date() < deadline, found?.pending ?? true {
-            found = try harness.call(harness.service.describeSnapshot, .init(target: .snapshotID(snapshot))).snapshot?.seal
+            found = try harness.call(harness.service.describeSnapshot, .init(target: .snapshotID(snapshot))).snapshot?
+                .seal
             Thread.sleep(forTimeInterval: 0.02)
         }
         #expect(found?.value == expected)
@@ -115,10 +124,14 @@ import Testing
         }
         let service = harness.service
         func volume(_ bytes: [UInt8]) -> Int {
-            lookups { (view) throws(ServiceError) in _ = try service.volume(VolumeID(bytes: bytes)!, in: view, ServiceHarness.bob) }
+            lookups { (view) throws(ServiceError) in
+                _ = try service.volume(VolumeID(bytes: bytes)!, in: view, ServiceHarness.bob)
+            }
         }
         func snapshot(_ bytes: [UInt8]) -> Int {
-            lookups { (view) throws(ServiceError) in _ = try service.snapshot(SnapshotID(bytes: bytes)!, in: view, ServiceHarness.bob) }
+            lookups { (view) throws(ServiceError) in
+                _ = try service.snapshot(SnapshotID(bytes: bytes)!, in: view, ServiceHarness.bob)
+            }
         }
         let missing = UUID128.random(shard: ShardIndex(0)).bytes
         #expect(volume(created.volumeID) == volume(missing) && volume(missing) == 1)
@@ -156,7 +169,9 @@ import Testing
     func listing() throws {
         let harness = try ServiceHarness(shards: 4)
         let all = try (0..<25).map { number in
-            try harness.createVolume(.init(size: 1 << 20, tags: [.init(key: "parity", value: number.isMultiple(of: 2) ? "even" : "odd")])).volumeID
+            try harness.createVolume(
+                .init(size: 1 << 20, tags: [.init(key: "parity", value: number.isMultiple(of: 2) ? "even" : "odd")])
+            ).volumeID
         }
         _ = try harness.createVolume(as: ServiceHarness.bob)
         var seen: [[UInt8]] = []
@@ -167,7 +182,10 @@ import Testing
             token = page.nextPageToken
         } while !token.isEmpty
         #expect(seen.count == 25 && Set(seen) == Set(all))
-        let even = try harness.call(harness.service.listVolumes, .init(page: .init(limit: 1000), tags: [.init(key: "parity", value: "even")]))
+        let even = try harness.call(
+            harness.service.listVolumes,
+            .init(page: .init(limit: 1000), tags: [.init(key: "parity", value: "even")])
+        )
         #expect(even.volumes.count == 13)
         let error = #expect(throws: ServiceError.self) {
             try harness.call(harness.service.listVolumes, .init(page: .init(pageToken: [1, 2, 3])))

@@ -20,7 +20,8 @@ import Testing
     func damagedPart() throws {
         let scratch = try ScratchStore()
         let volume = try patched(scratch)
-        let entry = try scratch.shard.makeView().entries(volume.lineage, ChunkIndex(0), upTo: volume.dataVersion)[0].entry
+        let entry = try scratch.shard.makeView().entries(volume.lineage, ChunkIndex(0), upTo: volume.dataVersion)[0]
+            .entry
         try scratch.spoil(entry.patches[0])
         let damaged = try scratch.change { (transaction) throws(StoreError) in
             try transaction.createSnapshot(of: volume, description: "", tags: [:])
@@ -39,7 +40,11 @@ import Testing
             try transaction.deleteSnapshot(try transaction.snapshot(sealed.id)!)
             try transaction.deleteVolume(try transaction.volume(other.id)!)
         }
-        #expect(try scratch.eventually { try !scratch.shard.makeView().holdsChunk(account: ScratchStore.account, data.fingerprint) })
+        #expect(
+            try scratch.eventually {
+                try !scratch.shard.makeView().holdsChunk(account: ScratchStore.account, data.fingerprint)
+            }
+        )
         #expect(try scratch.shard.makeView().snapshot(damaged.id)?.seal == nil)
         #expect(throws: StoreError.self) { try scratch.shard.read(ReadSource(damaged), [0..<65536], acceptsLZ4: false) }
     }
@@ -73,9 +78,10 @@ import Testing
         }
         let fits = scratch.eventually {
             let data = chunkData(noise(64 << 10, 7))
-            return (try? scratch.change(records: 1, bytes: 64 << 10) { (transaction) throws(StoreError) in
-                try transaction.writeChunk(ChunkIndex(9), of: try transaction.volume(keeper.id)!, .data(data))
-            }) != nil
+            return
+                (try? scratch.change(records: 1, bytes: 64 << 10) { (transaction) throws(StoreError) in
+                    try transaction.writeChunk(ChunkIndex(9), of: try transaction.volume(keeper.id)!, .data(data))
+                }) != nil
         }
         #expect(fits)
     }

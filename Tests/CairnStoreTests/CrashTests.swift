@@ -34,7 +34,9 @@ import Testing
     }
 
     /// What chunks 0 and 1 hold after a recovery.
-    private func recovered(_ folder: String, _ volume: VolumeRecord) throws -> (first: Bool, second: Bool, problems: [String], verifier: UInt64) {
+    private func recovered(_ folder: String, _ volume: VolumeRecord) throws -> (
+        first: Bool, second: Bool, problems: [String], verifier: UInt64
+    ) {
         let store = try Store.open(at: folder)
         defer { store.close() }
         let shard = store.shards[0]
@@ -55,7 +57,9 @@ import Testing
             let place = image.last.lowerBound + (image.last.count - 512) * cut / 5 / 512 * 512
             try change(image.segment) { file in
                 try file.seek(toOffset: UInt64(place))
-                let torn = cut.isMultiple(of: 2) ? Data(count: image.last.upperBound - place) : Data(repeating: 0xee, count: 512)
+                let torn =
+                    cut.isMultiple(of: 2)
+                    ? Data(count: image.last.upperBound - place) : Data(repeating: 0xee, count: 512)
                 try file.write(contentsOf: torn)
             }
             // The garbled end may be the padding behind the commit record: then the group is whole, and stays.
@@ -63,7 +67,10 @@ import Testing
             let second = try recovered(image.folder, image.volume)
             #expect(first.first && first.problems.isEmpty, "cut \(cut): \(first.problems)")
             #expect(cut == 5 || !first.second, "cut \(cut)")
-            #expect(second.first && second.second == first.second && second.problems.isEmpty, "cut \(cut): \(second.problems)")
+            #expect(
+                second.first && second.second == first.second && second.problems.isEmpty,
+                "cut \(cut): \(second.problems)"
+            )
             #expect(seen.insert(first.verifier).inserted && seen.insert(second.verifier).inserted)
         }
     }

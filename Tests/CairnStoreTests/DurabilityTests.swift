@@ -30,7 +30,9 @@ import Testing
         var applied = 0
         for round in 0..<200 {
             try scratch.change(durability: .onFlush, entries: 64) { (transaction) throws(StoreError) in
-                for chunk in 0..<64 { try transaction.writeChunk(ChunkIndex(UInt64(chunk)), of: volume, round & 1 == 0 ? .zeros : .hole) }
+                for chunk in 0..<64 {
+                    try transaction.writeChunk(ChunkIndex(UInt64(chunk)), of: volume, round & 1 == 0 ? .zeros : .hole)
+                }
             }
             applied = scratch.shard.unflushed.withLock { $0.indexBytes }
             if applied >= 128 << 10 { break }

@@ -20,7 +20,9 @@ import Testing
         let golden = Hex.decode(hex.filter { $0 != " " })!
         #expect(Hex.encode(record.encoded) == Hex.encode(golden))
         #expect(try Record.decode(golden) == record)
-        for count in 0..<golden.count { #expect(throws: StoreError.self) { try Record.decode(Array(golden.prefix(count))) } }
+        for count in 0..<golden.count {
+            #expect(throws: StoreError.self) { try Record.decode(Array(golden.prefix(count))) }
+        }
         #expect(throws: StoreError.self) { try Record.decode(golden + [0]) }
         do { _ = try Record.decode([2] + golden.dropFirst()) } catch { #expect(error.code == .newerFormat) }
     }
@@ -28,12 +30,19 @@ import Testing
     @Test func smallRecords() throws {
         try check(
             LogPosition(lsn: LSN(7), epoch: Epoch(2), segment: SegmentID(5), offset: 0x3000),
-            "01 0700000000000000 0200000000000000 05000000 00300000")
+            "01 0700000000000000 0200000000000000 05000000 00300000"
+        )
         try check(
             ChunkRecord(
-                location: Self.location, rawLength: 0x10000, rawChecksum: 0x0102_0304, codec: .lz4, chunkSize: Self.chunkSize,
-                references: 3),
-            "01 \(Self.locationHex) 00000100 04030201 01 00000100 0300000000000000")
+                location: Self.location,
+                rawLength: 0x10000,
+                rawChecksum: 0x0102_0304,
+                codec: .lz4,
+                chunkSize: Self.chunkSize,
+                references: 3
+            ),
+            "01 \(Self.locationHex) 00000100 04030201 01 00000100 0300000000000000"
+        )
         var segment = SegmentRecord()
         segment.liveBytes = 0x1234
         try check(segment, "01 3412000000000000")
@@ -41,21 +50,37 @@ import Testing
     }
 
     @Test func lineages() throws {
-        var lineage = LineageRecord(account: AccountNumber(rawValue: 9), owner: Self.account, chunkSize: Self.chunkSize, parent: nil)
+        var lineage = LineageRecord(
+            account: AccountNumber(rawValue: 9),
+            owner: Self.account,
+            chunkSize: Self.chunkSize,
+            parent: nil
+        )
         try check(lineage, "01 09000000 02000000 6162 00000100 00 01")
         lineage = LineageRecord(
-            account: AccountNumber(rawValue: 9), owner: Self.account, chunkSize: Self.chunkSize,
-            parent: .init(lineage: LineageID(4), version: DataVersion(6), size: 0x100000))
+            account: AccountNumber(rawValue: 9),
+            owner: Self.account,
+            chunkSize: Self.chunkSize,
+            parent: .init(lineage: LineageID(4), version: DataVersion(6), size: 0x100000)
+        )
         lineage.hasHead = false
-        try check(lineage, "01 09000000 02000000 6162 00000100 01 0400000000000000 0600000000000000 0000100000000000 00")
+        try check(
+            lineage,
+            "01 09000000 02000000 6162 00000100 01 0400000000000000 0600000000000000 0000100000000000 00"
+        )
     }
 
     @Test func manifestEntries() throws {
-        try check(ManifestEntry(.data(Self.print, owner: AccountNumber(rawValue: 9))), "01 01 \(Self.printHex) 09000000 0000")
+        try check(
+            ManifestEntry(.data(Self.print, owner: AccountNumber(rawValue: 9))),
+            "01 01 \(Self.printHex) 09000000 0000"
+        )
         try check(ManifestEntry(.zeros), "01 02 0000")
         try check(ManifestEntry(.hole), "01 03 0000")
         try check(
-            ManifestEntry(.inherit, patches: [Patch(start: 0x600, location: Self.location)]), "01 04 0100 00060000 \(Self.locationHex)")
+            ManifestEntry(.inherit, patches: [Patch(start: 0x600, location: Self.location)]),
+            "01 04 0100 00060000 \(Self.locationHex)"
+        )
     }
 
     @Test func workItems() throws {
@@ -69,25 +94,51 @@ import Testing
         let others = "1887161514131211 03001e1d1c1b1a99"
         try check(
             VolumeRecord(
-                id: VolumeID(Self.one), account: Self.account, kind: .local, size: 0x200000, chunkSize: Self.chunkSize,
-                lineage: LineageID(4), dataVersion: DataVersion(2), initialSnapshot: SnapshotID(Self.two), sourceSnapshot: nil,
-                affinity: [0xfe], tags: ["k": "v"], createdAt: 0x1_0000, state: .active),
+                id: VolumeID(Self.one),
+                account: Self.account,
+                kind: .local,
+                size: 0x200000,
+                chunkSize: Self.chunkSize,
+                lineage: LineageID(4),
+                dataVersion: DataVersion(2),
+                initialSnapshot: SnapshotID(Self.two),
+                sourceSnapshot: nil,
+                affinity: [0xfe],
+                tags: ["k": "v"],
+                createdAt: 0x1_0000,
+                state: .active
+            ),
             """
             01 \(ids) 02000000 6162 02 0000200000000000 00000100 0400000000000000 0200000000000000 \(others) 00 \
             0000000000000000 0000000000000000 01000000 fe 01000000 01000000 6b 01000000 76 0000010000000000 01
-            """)
+            """
+        )
         try check(
             SnapshotRecord(
-                id: SnapshotID(Self.two), volume: VolumeID(Self.one), account: Self.account, lineage: LineageID(4),
-                version: DataVersion(1), size: 0x200000, chunkSize: Self.chunkSize, state: .complete, progress: 100,
-                description: "d", tags: [:], createdAt: 1, completedAt: 2, seal: Self.print),
+                id: SnapshotID(Self.two),
+                volume: VolumeID(Self.one),
+                account: Self.account,
+                lineage: LineageID(4),
+                version: DataVersion(1),
+                size: 0x200000,
+                chunkSize: Self.chunkSize,
+                state: .complete,
+                progress: 100,
+                description: "d",
+                tags: [:],
+                createdAt: 1,
+                completedAt: 2,
+                seal: Self.print
+            ),
             """
             01 \(others) \(ids) 02000000 6162 0400000000000000 0100000000000000 0000200000000000 00000100 02 64 \
             01000000 64 00000000 0100000000000000 0200000000000000 01 \(Self.printHex)
-            """)
+            """
+        )
         try check(
             IdempotencyRecord(call: .createSnapshot, parameters: Self.print, answer: [7, 8], createdAt: 3),
-            "01 03 \(Self.printHex) 02000000 0708 0300000000000000")
+            "01 03 \(Self.printHex) 02000000 0708 0300000000000000"
+        )
     }
 
     @Test func keys() {
@@ -107,14 +158,16 @@ import Testing
         expect(Key.patched(lineage, version, chunk), "70 0000000000000004 0000000000000006 0000000000000007")
         expect(
             Key.dead(lineage, death: DataVersion(8), chunk, birth: version),
-            "64 0000000000000004 0000000000000008 0000000000000007 0000000000000006")
+            "64 0000000000000004 0000000000000008 0000000000000007 0000000000000006"
+        )
         expect(Key.volume(VolumeID(Self.one)), "76 \(one)")
         expect(Key.volumeListing(account, 0x102, Self.one), "56 00000009 0000000000000102 \(one)")
         expect(Key.snapshot(SnapshotID(Self.one)), "73 \(one)")
         expect(Key.snapshotListing(account, 0x102, Self.one), "53 00000009 0000000000000102 \(one)")
         expect(
             Key.volumeSnapshots(VolumeID(Self.one), 0x102, Self.two),
-            "54 \(one) 0000000000000102 1112131415168718 991a1b1c1d1e0003")
+            "54 \(one) 0000000000000102 1112131415168718 991a1b1c1d1e0003"
+        )
         expect(Key.idempotency(Self.account, [1, 2]), "6b 02 6162 0102")
         expect(Key.idempotencyAge(0x102, [0x6b, 1]), "4b 0000000000000102 6b01")
         expect(Key.work(5), "71 0000000000000005")
@@ -122,7 +175,9 @@ import Testing
 
     @Test func storeHeader() throws {
         let header = StoreHeader(id: Self.one, shardCount: 3, segmentBytes: 64 << 20)
-        let body = "434149524e53544f 01000000 0102030405068708890a0b0c0d0e0003 0300 0000000400000000".filter { $0 != " " }
+        let body = "434149524e53544f 01000000 0102030405068708890a0b0c0d0e0003 0300 0000000400000000".filter {
+            $0 != " "
+        }
         let sum = Hex.decode(body)!.withUnsafeBytes { CRC32C.extend(0, $0) }
         #expect(Hex.encode(header.encoded) == body + Hex.encode(withUnsafeBytes(of: sum.littleEndian, Array.init)))
         #expect(try StoreHeader.decode(header.encoded, "x") == header)

@@ -29,9 +29,16 @@ import Testing
             try scratch.change { (transaction) throws(StoreError) in
                 for key in 0..<400 {
                     let record = IdempotencyRecord(
-                        call: .createVolume, parameters: Fingerprint(bytes: Array(repeating: 1, count: 32))!,
-                        answer: Array(repeating: 7, count: 1024), createdAt: 1)
-                    try transaction.putIdempotencyRecord(record, account: ScratchStore.account, key: [UInt8(key & 255), UInt8(key >> 8)])
+                        call: .createVolume,
+                        parameters: Fingerprint(bytes: Array(repeating: 1, count: 32))!,
+                        answer: Array(repeating: 7, count: 1024),
+                        createdAt: 1
+                    )
+                    try transaction.putIdempotencyRecord(
+                        record,
+                        account: ScratchStore.account,
+                        key: [UInt8(key & 255), UInt8(key >> 8)]
+                    )
                 }
             }
         }
@@ -48,7 +55,8 @@ import Testing
         let volume = try scratch.volume(32 << 20, chunk: 4 << 10)
         let count = Limits.payloadBytes / 4096
         let chunks = (0..<count).map { chunkData(noise(4096, UInt64($0) + 9)) }
-        try scratch.change(records: count, bytes: Limits.payloadBytes, entries: count) { (transaction) throws(StoreError) in
+        try scratch.change(records: count, bytes: Limits.payloadBytes, entries: count) {
+            (transaction) throws(StoreError) in
             for (index, data) in chunks.enumerated() {
                 try transaction.writeChunk(ChunkIndex(UInt64(index)), of: volume, .data(data))
             }

@@ -40,8 +40,11 @@ extension ModelRun {
             let isUnknownToken = isRefused && random.chance(50)
             let all = pieces
             batch.submit(
-                to: store.shard, durability: random.chance(30) ? .onFlush : .durable, records: all.count,
-                bytes: all.reduce(0) { $0 + $1.bytes }, fails: isRefused ? (isUnknownToken ? .invalid : .aborted) : nil
+                to: store.shard,
+                durability: random.chance(30) ? .onFlush : .durable,
+                records: all.count,
+                bytes: all.reduce(0) { $0 + $1.bytes },
+                fails: isRefused ? (isUnknownToken ? .invalid : .aborted) : nil
             ) { (transaction) throws(StoreError) in
                 let volume = try transaction.volume(id)!
                 for piece in all {
@@ -51,7 +54,11 @@ extension ModelRun {
                     }
                 }
                 if isUnknownToken {
-                    try transaction.writeChunk(ChunkIndex(0), of: volume, .token(Fingerprint(bytes: Array(repeating: 3, count: 32))!))
+                    try transaction.writeChunk(
+                        ChunkIndex(0),
+                        of: volume,
+                        .token(Fingerprint(bytes: Array(repeating: 3, count: 32))!)
+                    )
                 }
                 if isRefused { throw StoreError(.aborted, "on purpose") }
             }
@@ -112,7 +119,8 @@ extension ModelRun {
         last = "read"
         let number = random.below(volumeOrder.count + snapshotOrder.count)
         let source: Source =
-            number < volumeOrder.count ? .volume(volumeOrder[number]) : .snapshot(snapshotOrder[number - volumeOrder.count])
+            number < volumeOrder.count
+            ? .volume(volumeOrder[number]) : .snapshot(snapshotOrder[number - volumeOrder.count])
         let count = content(of: source).sectors.count
         let first = random.below(count)
         try check(source, first..<first + 1 + random.below(count - first), acceptsLZ4: random.chance(50))
@@ -137,7 +145,9 @@ extension ModelRun {
     func check(_ source: Source, _ range: Range<Int>? = nil, acceptsLZ4: Bool = false) throws {
         let content = content(of: source)
         let stored = try readSource(source)
-        guard stored.size == content.size else { throw ModelFailure("\(source) has \(stored.size) bytes instead of \(content.size)") }
+        guard stored.size == content.size else {
+            throw ModelFailure("\(source) has \(stored.size) bytes instead of \(content.size)")
+        }
         let range = range ?? 0..<content.sectors.count
         var position = UInt64(range.lowerBound) * 512
         let pieces = try store.shard.read(stored, [position..<UInt64(range.upperBound) * 512], acceptsLZ4: acceptsLZ4)
@@ -165,13 +175,19 @@ extension ModelRun {
         case .lz4(let bytes, _):
             let target = BufferPool.shared.buffer(capacity: piece.length)
             target.count = piece.length
-            guard LZ4.decompress(bytes.bytes, into: UnsafeMutableRawBufferPointer(rebasing: target.memory[0..<piece.length])) else {
+            guard
+                LZ4.decompress(
+                    bytes.bytes,
+                    into: UnsafeMutableRawBufferPointer(rebasing: target.memory[0..<piece.length])
+                )
+            else {
                 throw ModelFailure("\(source): LZ4 that does not decode at \(piece.offset)")
             }
             found = target.slice
         }
         let isSame = withExtendedLifetime((found, expected)) {
-            found.count == expected.count && memcmp(found.bytes.baseAddress!, expected.bytes.baseAddress!, found.count) == 0
+            found.count == expected.count
+                && memcmp(found.bytes.baseAddress!, expected.bytes.baseAddress!, found.count) == 0
         }
         guard isSame else { throw ModelFailure("\(source): other bytes at \(piece.offset), \(piece.length) long") }
         var checksum: UInt32?
@@ -188,7 +204,11 @@ extension ModelRun {
         var position = ChunkIndex(0)
         while true {
             let (entries, next) = try store.shard.makeView().blocks(
-                of: stored.lineage, at: stored.version, in: position..<ChunkIndex(UInt64(content.chunkCount)), limit: 7)
+                of: stored.lineage,
+                at: stored.version,
+                in: position..<ChunkIndex(UInt64(content.chunkCount)),
+                limit: 7
+            )
             for entry in entries { listed[Int(entry.chunk.rawValue)] = entry.state }
             guard let next else { break }
             position = next
@@ -196,7 +216,9 @@ extension ModelRun {
         for chunk in 0..<content.chunkCount {
             switch listed[chunk] ?? .hole {
             case .hole, .zeros:
-                guard content.isZero(chunk) else { throw ModelFailure("\(source): chunk \(chunk) is not listed as data") }
+                guard content.isZero(chunk) else {
+                    throw ModelFailure("\(source): chunk \(chunk) is not listed as data")
+                }
             case .data(let fingerprint):
                 guard fingerprint == nil || fingerprint == content.fingerprint(of: chunk) else {
                     throw ModelFailure("\(source): chunk \(chunk) is listed with another fingerprint")

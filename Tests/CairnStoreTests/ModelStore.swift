@@ -45,7 +45,10 @@ struct ModelContent {
     func bytes(_ range: Range<Int>) -> BufferSlice {
         let buffer = BufferPool.shared.buffer(capacity: max(range.count, 1) * 512)
         for (place, sector) in range.enumerated() {
-            Self.write(sectors[sector], to: UnsafeMutableRawBufferPointer(rebasing: buffer.memory[place * 512..<place * 512 + 512]))
+            Self.write(
+                sectors[sector],
+                to: UnsafeMutableRawBufferPointer(rebasing: buffer.memory[place * 512..<place * 512 + 512])
+            )
         }
         buffer.count = range.count * 512
         return buffer.slice
@@ -67,8 +70,12 @@ struct ModelContent {
         packed.count = count ?? 0
         return withExtendedLifetime(slice) {
             ChunkData(
-                fingerprint: fingerprint(of: chunk), rawLength: UInt32(slice.count), rawChecksum: CRC32C.extend(0, slice.bytes),
-                codec: count == nil ? .raw : .lz4, bytes: count == nil ? slice : packed.slice)
+                fingerprint: fingerprint(of: chunk),
+                rawLength: UInt32(slice.count),
+                rawChecksum: CRC32C.extend(0, slice.bytes),
+                codec: count == nil ? .raw : .lz4,
+                bytes: count == nil ? slice : packed.slice
+            )
         }
     }
 
@@ -183,11 +190,17 @@ final class ModelStore {
         private let failures = Mutex<[String]>([])
 
         func submit(
-            to shard: Shard, durability: CommitDurability, records: Int, bytes: Int, reclaims: Bool = false,
-            fails code: StoreError.Code? = nil, _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Void
+            to shard: Shard,
+            durability: CommitDurability,
+            records: Int,
+            bytes: Int,
+            reclaims: Bool = false,
+            fails code: StoreError.Code? = nil,
+            _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Void
         ) {
             group.enter()
-            shard.submit(durability: durability, records: records, bytes: bytes, entries: 64, reclaims: reclaims, body) { result in
+            shard.submit(durability: durability, records: records, bytes: bytes, entries: 64, reclaims: reclaims, body)
+            { result in
                 switch (result, code) {
                 case (.success, nil): break
                 case (.failure(let error), let code?) where error.code == code: break
@@ -206,7 +219,8 @@ final class ModelStore {
     }
 
     func change<Value: Sendable>(
-        reclaims: Bool = false, _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value
+        reclaims: Bool = false,
+        _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value
     ) throws -> Value {
         let answer = Mutex<Result<Value, StoreError>?>(nil)
         let done = DispatchSemaphore(value: 0)

@@ -20,7 +20,12 @@ import Testing
     static let configurations = [
         Configuration(name: "small segments, frequent checkpoints"),
         Configuration(name: "index flushes all the time", indexFlushBytes: 16 << 10),
-        Configuration(name: "rare checkpoints, long replays", segmentBytes: 2 << 20, checkpointBytes: 64 << 20, indexFlushBytes: 32 << 20),
+        Configuration(
+            name: "rare checkpoints, long replays",
+            segmentBytes: 2 << 20,
+            checkpointBytes: 64 << 20,
+            indexFlushBytes: 32 << 20
+        ),
         Configuration(name: "chunks of 16 KiB", segmentBytes: 4 << 20, chunk: 16 << 10),
     ]
 
@@ -36,7 +41,11 @@ import Testing
         options.indexFlushBytes = configuration.indexFlushBytes
         options.spareSegments = 1
         let store = try ModelStore(segmentBytes: configuration.segmentBytes, options: options)
-        var run = ModelRun(store: store, random: ModelRandom(state: seed), chunkSize: ChunkSize(bytes: configuration.chunk)!)
+        var run = ModelRun(
+            store: store,
+            random: ModelRandom(state: seed),
+            chunkSize: ChunkSize(bytes: configuration.chunk)!
+        )
         var done = 0
         do {
             while done < operations {
@@ -111,14 +120,22 @@ struct ModelRun {
     private mutating func createVolume(from id: SnapshotID?) throws {
         last = "create a volume"
         let source = id.flatMap { snapshots[$0] }
-        var content = source?.content ?? ModelContent(sectors: Array(repeating: 0, count: 8 * (8 + random.below(120))), chunkSize: chunkSize)
+        var content =
+            source?.content
+            ?? ModelContent(sectors: Array(repeating: 0, count: 8 * (8 + random.below(120))), chunkSize: chunkSize)
         // Sometimes no multiple of the chunk size, sometimes larger than the source.
         if source == nil || random.chance(30) { content.sectors += Array(repeating: 0, count: random.below(60)) }
         let (size, chunkSize) = (content.size, chunkSize)
         let record = try store.change { (transaction) throws(StoreError) in
             try transaction.createVolume(
-                account: ModelRun.account, kind: .remote, size: size, chunkSize: chunkSize,
-                source: try id.flatMap { id throws(StoreError) in try transaction.snapshot(id) }, affinity: [], tags: ["a": "b"])
+                account: ModelRun.account,
+                kind: .remote,
+                size: size,
+                chunkSize: chunkSize,
+                source: try id.flatMap { id throws(StoreError) in try transaction.snapshot(id) },
+                affinity: [],
+                tags: ["a": "b"]
+            )
         }
         add(Volume(id: record.id, content: content))
         add(Snapshot(id: record.initialSnapshot, content: content, isInitial: true))
@@ -193,7 +210,9 @@ struct ModelRun {
         try audit()
         for id in snapshotOrder {
             guard let record = try store.shard.makeView().snapshot(id) else { throw ModelFailure("\(id) is missing") }
-            guard record.seal == snapshots[id]!.content.seal else { throw ModelFailure("\(id) has another seal: \(record)") }
+            guard record.seal == snapshots[id]!.content.seal else {
+                throw ModelFailure("\(id) has another seal: \(record)")
+            }
         }
     }
 
@@ -223,7 +242,9 @@ struct ModelRun {
         for id in snapshotOrder { try deleteSnapshot(id) }
         try settleAndAudit()
         let report = try store.shard.audit()
-        guard report.entries == 0, report.chunks == 0, report.liveBytes == 0 else { throw ModelFailure("left over: \(report)") }
+        guard report.entries == 0, report.chunks == 0, report.liveBytes == 0 else {
+            throw ModelFailure("left over: \(report)")
+        }
         try store.crash()
         try settleAndAudit()
     }

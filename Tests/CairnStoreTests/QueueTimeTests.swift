@@ -8,7 +8,10 @@ import Testing
 
 /// What new chunks cost the shard's queue: `CAIRN_MEASURE=1 swift test -c release --filter QueueTimeTests`.
 @Suite struct QueueTimeTests {
-    @Test("64 new chunks of 64 KiB in a call", .enabled(if: ProcessInfo.processInfo.environment["CAIRN_MEASURE"] != nil))
+    @Test(
+        "64 new chunks of 64 KiB in a call",
+        .enabled(if: ProcessInfo.processInfo.environment["CAIRN_MEASURE"] != nil)
+    )
     func newChunks() throws {
         let scratch = try ScratchStore(segmentBytes: 64 << 20)
         let volume = try scratch.volume(64 << 30)
@@ -24,7 +27,8 @@ import Testing
                 let print = words.withUnsafeBytes { Fingerprint($0) }
                 return ChunkData(fingerprint: print, rawLength: 64 << 10, rawChecksum: 0, codec: .raw, bytes: bytes)
             }
-            try scratch.change(records: perCall, bytes: perCall * (64 << 10), entries: perCall) { (transaction) throws(StoreError) in
+            try scratch.change(records: perCall, bytes: perCall * (64 << 10), entries: perCall) {
+                (transaction) throws(StoreError) in
                 let start = DispatchTime.now().uptimeNanoseconds
                 for (index, data) in chunks.enumerated() {
                     try transaction.writeChunk(ChunkIndex(UInt64(call * perCall + index)), of: volume, .data(data))

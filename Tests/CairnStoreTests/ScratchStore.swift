@@ -33,13 +33,22 @@ final class ScratchStore {
 
     /// What went wrong is thrown; so is an answer that does not come in time.
     func change<Value: Sendable>(
-        durability: CommitDurability = .durable, records: Int = 0, bytes: Int = 0, entries: Int = 8, reclaims: Bool = false,
+        durability: CommitDurability = .durable,
+        records: Int = 0,
+        bytes: Int = 0,
+        entries: Int = 8,
+        reclaims: Bool = false,
         _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value
     ) throws -> Value {
         let answer = Mutex<Result<Value, StoreError>?>(nil)
         let done = DispatchSemaphore(value: 0)
         shard.submit(
-            durability: durability, records: records, bytes: bytes, entries: entries, reclaims: reclaims, body
+            durability: durability,
+            records: records,
+            bytes: bytes,
+            entries: entries,
+            reclaims: reclaims,
+            body
         ) { result in
             answer.withLock { $0 = result }
             done.signal()
@@ -53,8 +62,14 @@ final class ScratchStore {
     func volume(_ size: UInt64 = 16 << 20, chunk: Int = 64 << 10) throws -> VolumeRecord {
         try change { (transaction) throws(StoreError) in
             try transaction.createVolume(
-                account: Self.account, kind: .remote, size: size, chunkSize: ChunkSize(bytes: chunk)!, source: nil,
-                affinity: [], tags: [:])
+                account: Self.account,
+                kind: .remote,
+                size: size,
+                chunkSize: ChunkSize(bytes: chunk)!,
+                source: nil,
+                affinity: [],
+                tags: [:]
+            )
         }
     }
 
@@ -104,8 +119,12 @@ func noise(_ count: Int, _ seed: UInt64) -> BufferSlice {
 func chunkData(_ bytes: BufferSlice) -> ChunkData {
     withExtendedLifetime(bytes) {
         ChunkData(
-            fingerprint: SHA256.hash(bytes.bytes), rawLength: UInt32(bytes.count),
-            rawChecksum: CRC32C.extend(0, bytes.bytes), codec: .raw, bytes: bytes)
+            fingerprint: SHA256.hash(bytes.bytes),
+            rawLength: UInt32(bytes.count),
+            rawChecksum: CRC32C.extend(0, bytes.bytes),
+            codec: .raw,
+            bytes: bytes
+        )
     }
 }
 
