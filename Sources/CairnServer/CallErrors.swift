@@ -12,11 +12,16 @@ extension CallError {
             case .invalidArgument: .invalidArgument
             case .invalidDataVersion: .invalidDataVersion
             case .invalidChunkToken: .invalidChunkToken
+            case .invalidProgress: .invalidProgress
             case .checksumError: .checksumError
             case .snapshotAlreadyComplete: .snapshotAlreadyComplete
             case .wrongVolumeKind: .wrongVolumeKind
             case .idempotencyMismatch: .idempotencyMismatch
             case .failedPrecondition: .failedPrecondition
+            case .needsRebase: .needsRebase
+            case .staleAttachment: .staleAttachment
+            case .quotaExceeded: .quotaExceeded
+            case .throttled: .throttled
             case .permissionDenied: .permissionDenied
             case .dataLoss: .dataLoss
             case .unimplemented: .unknownMethod
@@ -26,7 +31,7 @@ extension CallError {
             case .unavailable: .unavailable
             case .internalFailure: .internal
             }
-        self.init(reason, error.text, blockIndex: error.blockIndex)
+        self.init(reason, error.text, blockIndex: error.blockIndex, retryAfter: error.retryAfter)
     }
 
     /// A message that does not decode.

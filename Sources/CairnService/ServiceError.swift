@@ -8,11 +8,16 @@ public struct ServiceError: Error, Sendable, Equatable, CustomStringConvertible 
         case invalidArgument
         case invalidDataVersion
         case invalidChunkToken
+        case invalidProgress
         case checksumError
         case snapshotAlreadyComplete
         case wrongVolumeKind
         case idempotencyMismatch
         case failedPrecondition
+        case needsRebase
+        case staleAttachment
+        case quotaExceeded
+        case throttled
         case permissionDenied
         case dataLoss
         case unimplemented
@@ -28,15 +33,18 @@ public struct ServiceError: Error, Sendable, Equatable, CustomStringConvertible 
     public let text: String
     /// The block, range or token at fault: its place in the request's list.
     public let blockIndex: Int?
+    /// How long the caller should wait before it tries again; nil: as long as it likes.
+    public let retryAfter: Duration?
 
-    public init(_ code: Code, _ text: String, blockIndex: Int? = nil) {
+    public init(_ code: Code, _ text: String, blockIndex: Int? = nil, retryAfter: Duration? = nil) {
         self.code = code
         self.text = text
         self.blockIndex = blockIndex
+        self.retryAfter = retryAfter
     }
 
     /// The same error, of the block at `index`.
-    func at(_ index: Int) -> ServiceError { ServiceError(code, text, blockIndex: index) }
+    func at(_ index: Int) -> ServiceError { ServiceError(code, text, blockIndex: index, retryAfter: retryAfter) }
 
     public var description: String {
         blockIndex.map { "\(code) (block \($0)): \(text)" } ?? "\(code): \(text)"

@@ -116,8 +116,10 @@ extension Wire {
         public var chunkSize: UInt32 = 0
         /// What changed since the last complete snapshot is in with this call (SPEC S4).
         public var rebased: Bool = false
-        /// Of staged chunks: seconds that the lease should last; 0 means 24 hours.
+        /// Of staged chunks: seconds that the lease should last, at most 30 days; 0 means 24 hours.
         public var leaseSeconds: UInt32 = 0
+        /// Of staged chunks: the volume that they are meant for; they are kept where it is. May be empty.
+        public var nearVolumeID: [UInt8] = []
 
         /// All fields at their defaults.
         public init() {}
@@ -130,7 +132,8 @@ extension Wire {
             blocks: [Wire.UploadBlock] = [],
             chunkSize: UInt32 = 0,
             rebased: Bool = false,
-            leaseSeconds: UInt32 = 0
+            leaseSeconds: UInt32 = 0,
+            nearVolumeID: [UInt8] = []
         ) {
             self.target = target
             self.dataVersion = dataVersion
@@ -141,6 +144,7 @@ extension Wire {
             self.chunkSize = chunkSize
             self.rebased = rebased
             self.leaseSeconds = leaseSeconds
+            self.nearVolumeID = nearVolumeID
         }
     }
 
@@ -319,7 +323,7 @@ extension Wire {
 
     public struct RenewLeaseRequest: Sendable, Hashable {
         public var tokens: [[UInt8]] = []
-        /// 0 means 24 hours.
+        /// At most 30 days; 0 means 24 hours.
         public var leaseSeconds: UInt32 = 0
 
         /// All fields at their defaults.

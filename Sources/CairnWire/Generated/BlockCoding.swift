@@ -72,6 +72,7 @@ extension Wire.UploadBlockRequest: CodedMessage {
         chunkSize = c.pointee.chunk_size
         rebased = c.pointee.rebased != 0
         leaseSeconds = c.pointee.lease_seconds
+        nearVolumeID = arena.bytes(c.pointee.near_volume_id)
     }
     func fill(_ c: UnsafeMutablePointer<Cairn__V1__UploadBlockRequest>, in arena: MessageArena) {
         if let target { c.pointee.target = arena.build(target) }
@@ -84,6 +85,7 @@ extension Wire.UploadBlockRequest: CodedMessage {
         c.pointee.chunk_size = chunkSize
         c.pointee.rebased = rebased ? 1 : 0
         c.pointee.lease_seconds = leaseSeconds
+        c.pointee.near_volume_id = arena.binary(nearVolumeID)
     }
 }
 

@@ -176,6 +176,23 @@ extension Wire {
         }
     }
 
+    /// How much of a snapshot's data is whose (SPEC V8, D5).
+    public struct OwnerShare: Sendable, Hashable {
+        public var account: String = ""
+        /// Bytes of the snapshot, uncompressed.
+        public var bytes: UInt64 = 0
+        /// Whether the caller may download them now.
+        public var exportable: Bool = false
+
+        /// All fields at their defaults.
+        public init() {}
+        public init(account: String = "", bytes: UInt64 = 0, exportable: Bool = false) {
+            self.account = account
+            self.bytes = bytes
+            self.exportable = exportable
+        }
+    }
+
     public struct SnapshotDescription: Sendable, Hashable {
         public var snapshotID: [UInt8] = []
         public var volumeID: [UInt8] = []
@@ -196,6 +213,10 @@ extension Wire {
         public var needsRebase: Bool = false
         /// What the client last answered to a prompt, or not given.
         public var promptedProgress: Wire.Progress? = nil
+        /// Told to the snapshot's own account, once the seal is computed; empty where it holds no data.
+        public var owners: [Wire.OwnerShare] = []
+        /// How many of the expected chunks are missing (SPEC S5).
+        public var missing: UInt64 = 0
 
         /// All fields at their defaults.
         public init() {}
@@ -215,7 +236,9 @@ extension Wire {
             seal: Wire.Seal? = nil,
             snapshotToken: [UInt8] = [],
             needsRebase: Bool = false,
-            promptedProgress: Wire.Progress? = nil
+            promptedProgress: Wire.Progress? = nil,
+            owners: [Wire.OwnerShare] = [],
+            missing: UInt64 = 0
         ) {
             self.snapshotID = snapshotID
             self.volumeID = volumeID
@@ -233,6 +256,8 @@ extension Wire {
             self.snapshotToken = snapshotToken
             self.needsRebase = needsRebase
             self.promptedProgress = promptedProgress
+            self.owners = owners
+            self.missing = missing
         }
     }
 

@@ -169,6 +169,22 @@ extension Wire.Seal: CodedMessage {
     }
 }
 
+extension Wire.OwnerShare: CodedMessage {
+    public static let messageName = "OwnerShare"
+    static func initialize(_ c: UnsafeMutablePointer<Cairn__V1__OwnerShare>) { cairn__v1__owner_share__init(c) }
+    init(c: UnsafeMutablePointer<Cairn__V1__OwnerShare>, in arena: MessageArena) throws(WireError) {
+        self.init()
+        account = try arena.text(c.pointee.account)
+        bytes = c.pointee.bytes
+        exportable = c.pointee.exportable != 0
+    }
+    func fill(_ c: UnsafeMutablePointer<Cairn__V1__OwnerShare>, in arena: MessageArena) {
+        c.pointee.account = arena.cString(account)
+        c.pointee.bytes = bytes
+        c.pointee.exportable = exportable ? 1 : 0
+    }
+}
+
 extension Wire.SnapshotDescription: CodedMessage {
     public static let messageName = "SnapshotDescription"
     static func initialize(_ c: UnsafeMutablePointer<Cairn__V1__SnapshotDescription>) { cairn__v1__snapshot_description__init(c) }
@@ -193,6 +209,11 @@ extension Wire.SnapshotDescription: CodedMessage {
         snapshotToken = arena.bytes(c.pointee.snapshot_token)
         needsRebase = c.pointee.needs_rebase != 0
         if let value = c.pointee.prompted_progress { promptedProgress = try Wire.Progress(c: value, in: arena) }
+        owners.reserveCapacity(c.pointee.n_owners)
+        for index in 0..<c.pointee.n_owners {
+            owners.append(try Wire.OwnerShare(c: c.pointee.owners[index]!, in: arena))
+        }
+        missing = c.pointee.missing
     }
     func fill(_ c: UnsafeMutablePointer<Cairn__V1__SnapshotDescription>, in arena: MessageArena) {
         c.pointee.snapshot_id = arena.binary(snapshotID)
@@ -212,6 +233,9 @@ extension Wire.SnapshotDescription: CodedMessage {
         c.pointee.snapshot_token = arena.binary(snapshotToken)
         c.pointee.needs_rebase = needsRebase ? 1 : 0
         if let promptedProgress { c.pointee.prompted_progress = arena.build(promptedProgress) }
+        c.pointee.n_owners = owners.count
+        c.pointee.owners = arena.array(owners) { arena.build($0) }
+        c.pointee.missing = missing
     }
 }
 

@@ -71,6 +71,7 @@ let allMessages: [any (RandomMessage & OracleConvertible).Type] = [
     Wire.DeleteSnapshotRequest.self,
     Wire.DeleteSnapshotResponse.self,
     Wire.Seal.self,
+    Wire.OwnerShare.self,
     Wire.SnapshotDescription.self,
     Wire.DescribeSnapshotRequest.self,
     Wire.DescribeSnapshotResponse.self,

@@ -62,6 +62,7 @@ extension Wire.UploadBlockRequest: RandomMessage {
         if random.isSet() { chunkSize = random.integer() }
         if random.isSet() { rebased = random.bool() }
         if random.isSet() { leaseSeconds = random.integer() }
+        if random.isSet() { nearVolumeID = random.bytes() }
     }
 }
 
@@ -77,6 +78,7 @@ extension Wire.UploadBlockRequest: OracleConvertible {
         oracle.chunkSize = chunkSize
         oracle.rebased = rebased
         oracle.leaseSeconds = leaseSeconds
+        oracle.nearVolumeID = Data(nearVolumeID)
         return oracle
     }
 }

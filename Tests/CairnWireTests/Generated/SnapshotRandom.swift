@@ -165,6 +165,25 @@ extension Wire.Seal: OracleConvertible {
     }
 }
 
+extension Wire.OwnerShare: RandomMessage {
+    init(random: inout RandomValues) {
+        self.init()
+        if random.isSet() { account = random.text() }
+        if random.isSet() { bytes = random.integer() }
+        if random.isSet() { exportable = random.bool() }
+    }
+}
+
+extension Wire.OwnerShare: OracleConvertible {
+    var oracle: Cairn_V1_OwnerShare {
+        var oracle = Cairn_V1_OwnerShare()
+        oracle.account = account
+        oracle.bytes = bytes
+        oracle.exportable = exportable
+        return oracle
+    }
+}
+
 extension Wire.SnapshotDescription: RandomMessage {
     init(random: inout RandomValues) {
         self.init()
@@ -184,6 +203,8 @@ extension Wire.SnapshotDescription: RandomMessage {
         if random.isSet() { snapshotToken = random.bytes() }
         if random.isSet() { needsRebase = random.bool() }
         if random.bool() { promptedProgress = Wire.Progress(random: &random) }
+        for _ in 0..<random.count() { owners.append(Wire.OwnerShare(random: &random)) }
+        if random.isSet() { missing = random.integer() }
     }
 }
 
@@ -206,6 +227,8 @@ extension Wire.SnapshotDescription: OracleConvertible {
         oracle.snapshotToken = Data(snapshotToken)
         oracle.needsRebase = needsRebase
         if let promptedProgress { oracle.promptedProgress = promptedProgress.oracle }
+        oracle.owners = owners.map { $0.oracle }
+        oracle.missing = missing
         return oracle
     }
 }

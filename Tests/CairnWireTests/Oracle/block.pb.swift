@@ -246,8 +246,11 @@ nonisolated struct Cairn_V1_UploadBlockRequest: Sendable {
   /// What changed since the last complete snapshot is in with this call (SPEC S4).
   var rebased: Bool = false
 
-  /// Of staged chunks: seconds that the lease should last; 0 means 24 hours.
+  /// Of staged chunks: seconds that the lease should last, at most 30 days; 0 means 24 hours.
   var leaseSeconds: UInt32 = 0
+
+  /// Of staged chunks: the volume that they are meant for; they are kept where it is. May be empty.
+  var nearVolumeID: Data = Data()
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -489,7 +492,7 @@ nonisolated struct Cairn_V1_RenewLeaseRequest: Sendable {
 
   var tokens: [Data] = []
 
-  /// 0 means 24 hours.
+  /// At most 30 days; 0 means 24 hours.
   var leaseSeconds: UInt32 = 0
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
@@ -886,7 +889,7 @@ nonisolated extension Cairn_V1_UploadBlock: SwiftProtobuf.Message, SwiftProtobuf
 
 nonisolated extension Cairn_V1_UploadBlockRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".UploadBlockRequest"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}target\0\u{3}data_version\0\u{1}attachment\0\u{1}progress\0\u{1}durability\0\u{1}blocks\0\u{3}chunk_size\0\u{1}rebased\0\u{3}lease_seconds\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}target\0\u{3}data_version\0\u{1}attachment\0\u{1}progress\0\u{1}durability\0\u{1}blocks\0\u{3}chunk_size\0\u{1}rebased\0\u{3}lease_seconds\0\u{3}near_volume_id\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -903,6 +906,7 @@ nonisolated extension Cairn_V1_UploadBlockRequest: SwiftProtobuf.Message, SwiftP
       case 7: try { try decoder.decodeSingularUInt32Field(value: &self.chunkSize) }()
       case 8: try { try decoder.decodeSingularBoolField(value: &self.rebased) }()
       case 9: try { try decoder.decodeSingularUInt32Field(value: &self.leaseSeconds) }()
+      case 10: try { try decoder.decodeSingularBytesField(value: &self.nearVolumeID) }()
       default: break
       }
     }
@@ -940,6 +944,9 @@ nonisolated extension Cairn_V1_UploadBlockRequest: SwiftProtobuf.Message, SwiftP
     if self.leaseSeconds != 0 {
       try visitor.visitSingularUInt32Field(value: self.leaseSeconds, fieldNumber: 9)
     }
+    if !self.nearVolumeID.isEmpty {
+      try visitor.visitSingularBytesField(value: self.nearVolumeID, fieldNumber: 10)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -953,6 +960,7 @@ nonisolated extension Cairn_V1_UploadBlockRequest: SwiftProtobuf.Message, SwiftP
     if lhs.chunkSize != rhs.chunkSize {return false}
     if lhs.rebased != rhs.rebased {return false}
     if lhs.leaseSeconds != rhs.leaseSeconds {return false}
+    if lhs.nearVolumeID != rhs.nearVolumeID {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

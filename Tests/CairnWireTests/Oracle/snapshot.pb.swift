@@ -221,6 +221,25 @@ nonisolated struct Cairn_V1_Seal: Sendable {
   init() {}
 }
 
+/// How much of a snapshot's data is whose (SPEC V8, D5).
+nonisolated struct Cairn_V1_OwnerShare: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  var account: String = String()
+
+  /// Bytes of the snapshot, uncompressed.
+  var bytes: UInt64 = 0
+
+  /// Whether the caller may download them now.
+  var exportable: Bool = false
+
+  var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  init() {}
+}
+
 nonisolated struct Cairn_V1_SnapshotDescription: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -316,6 +335,18 @@ nonisolated struct Cairn_V1_SnapshotDescription: @unchecked Sendable {
   var hasPromptedProgress: Bool {_storage._promptedProgress != nil}
   /// Clears the value of `promptedProgress`. Subsequent reads from it will return its default value.
   mutating func clearPromptedProgress() {_uniqueStorage()._promptedProgress = nil}
+
+  /// Told to the snapshot's own account, once the seal is computed; empty where it holds no data.
+  var owners: [Cairn_V1_OwnerShare] {
+    get {_storage._owners}
+    set {_uniqueStorage()._owners = newValue}
+  }
+
+  /// How many of the expected chunks are missing (SPEC S5).
+  var missing: UInt64 {
+    get {_storage._missing}
+    set {_uniqueStorage()._missing = newValue}
+  }
 
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -913,9 +944,49 @@ nonisolated extension Cairn_V1_Seal: SwiftProtobuf.Message, SwiftProtobuf._Messa
   }
 }
 
+nonisolated extension Cairn_V1_OwnerShare: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  static let protoMessageName: String = _protobuf_package + ".OwnerShare"
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}account\0\u{1}bytes\0\u{1}exportable\0")
+
+  mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.account) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.bytes) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.exportable) }()
+      default: break
+      }
+    }
+  }
+
+  func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.account.isEmpty {
+      try visitor.visitSingularStringField(value: self.account, fieldNumber: 1)
+    }
+    if self.bytes != 0 {
+      try visitor.visitSingularUInt64Field(value: self.bytes, fieldNumber: 2)
+    }
+    if self.exportable != false {
+      try visitor.visitSingularBoolField(value: self.exportable, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  static func ==(lhs: Cairn_V1_OwnerShare, rhs: Cairn_V1_OwnerShare) -> Bool {
+    if lhs.account != rhs.account {return false}
+    if lhs.bytes != rhs.bytes {return false}
+    if lhs.exportable != rhs.exportable {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension Cairn_V1_SnapshotDescription: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".SnapshotDescription"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}snapshot_id\0\u{3}volume_id\0\u{1}account\0\u{1}state\0\u{3}data_version\0\u{1}size\0\u{3}chunk_size\0\u{1}progress\0\u{1}description\0\u{1}tags\0\u{3}created_at_ms\0\u{3}completed_at_ms\0\u{1}seal\0\u{3}snapshot_token\0\u{3}needs_rebase\0\u{3}prompted_progress\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}snapshot_id\0\u{3}volume_id\0\u{1}account\0\u{1}state\0\u{3}data_version\0\u{1}size\0\u{3}chunk_size\0\u{1}progress\0\u{1}description\0\u{1}tags\0\u{3}created_at_ms\0\u{3}completed_at_ms\0\u{1}seal\0\u{3}snapshot_token\0\u{3}needs_rebase\0\u{3}prompted_progress\0\u{1}owners\0\u{1}missing\0")
 
   fileprivate class _StorageClass {
     var _snapshotID: Data = Data()
@@ -934,6 +1005,8 @@ nonisolated extension Cairn_V1_SnapshotDescription: SwiftProtobuf.Message, Swift
     var _snapshotToken: Data = Data()
     var _needsRebase: Bool = false
     var _promptedProgress: Cairn_V1_Progress? = nil
+    var _owners: [Cairn_V1_OwnerShare] = []
+    var _missing: UInt64 = 0
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -960,6 +1033,8 @@ nonisolated extension Cairn_V1_SnapshotDescription: SwiftProtobuf.Message, Swift
       _snapshotToken = source._snapshotToken
       _needsRebase = source._needsRebase
       _promptedProgress = source._promptedProgress
+      _owners = source._owners
+      _missing = source._missing
     }
   }
 
@@ -994,6 +1069,8 @@ nonisolated extension Cairn_V1_SnapshotDescription: SwiftProtobuf.Message, Swift
         case 14: try { try decoder.decodeSingularBytesField(value: &_storage._snapshotToken) }()
         case 15: try { try decoder.decodeSingularBoolField(value: &_storage._needsRebase) }()
         case 16: try { try decoder.decodeSingularMessageField(value: &_storage._promptedProgress) }()
+        case 17: try { try decoder.decodeRepeatedMessageField(value: &_storage._owners) }()
+        case 18: try { try decoder.decodeSingularUInt64Field(value: &_storage._missing) }()
         default: break
         }
       }
@@ -1054,6 +1131,12 @@ nonisolated extension Cairn_V1_SnapshotDescription: SwiftProtobuf.Message, Swift
       try { if let v = _storage._promptedProgress {
         try visitor.visitSingularMessageField(value: v, fieldNumber: 16)
       } }()
+      if !_storage._owners.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._owners, fieldNumber: 17)
+      }
+      if _storage._missing != 0 {
+        try visitor.visitSingularUInt64Field(value: _storage._missing, fieldNumber: 18)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -1079,6 +1162,8 @@ nonisolated extension Cairn_V1_SnapshotDescription: SwiftProtobuf.Message, Swift
         if _storage._snapshotToken != rhs_storage._snapshotToken {return false}
         if _storage._needsRebase != rhs_storage._needsRebase {return false}
         if _storage._promptedProgress != rhs_storage._promptedProgress {return false}
+        if _storage._owners != rhs_storage._owners {return false}
+        if _storage._missing != rhs_storage._missing {return false}
         return true
       }
       if !storagesAreEqual {return false}

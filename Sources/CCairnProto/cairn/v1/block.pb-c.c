@@ -1279,7 +1279,7 @@ const ProtobufCMessageDescriptor cairn__v1__upload_block__descriptor =
   (ProtobufCMessageInit) cairn__v1__upload_block__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor cairn__v1__upload_block_request__field_descriptors[9] =
+static const ProtobufCFieldDescriptor cairn__v1__upload_block_request__field_descriptors[10] =
 {
   {
     "target",
@@ -1389,6 +1389,18 @@ static const ProtobufCFieldDescriptor cairn__v1__upload_block_request__field_des
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "near_volume_id",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__UploadBlockRequest, near_volume_id),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned cairn__v1__upload_block_request__field_indices_by_name[] = {
   2,   /* field[2] = attachment */
@@ -1397,6 +1409,7 @@ static const unsigned cairn__v1__upload_block_request__field_indices_by_name[] =
   1,   /* field[1] = data_version */
   4,   /* field[4] = durability */
   8,   /* field[8] = lease_seconds */
+  9,   /* field[9] = near_volume_id */
   3,   /* field[3] = progress */
   7,   /* field[7] = rebased */
   0,   /* field[0] = target */
@@ -1404,7 +1417,7 @@ static const unsigned cairn__v1__upload_block_request__field_indices_by_name[] =
 static const ProtobufCIntRange cairn__v1__upload_block_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 9 }
+  { 0, 10 }
 };
 const ProtobufCMessageDescriptor cairn__v1__upload_block_request__descriptor =
 {
@@ -1414,7 +1427,7 @@ const ProtobufCMessageDescriptor cairn__v1__upload_block_request__descriptor =
   "Cairn__V1__UploadBlockRequest",
   "cairn.v1",
   sizeof(Cairn__V1__UploadBlockRequest),
-  9,
+  10,
   cairn__v1__upload_block_request__field_descriptors,
   cairn__v1__upload_block_request__field_indices_by_name,
   1,  cairn__v1__upload_block_request__number_ranges,

@@ -412,6 +412,51 @@ void   cairn__v1__seal__free_unpacked
   assert(message->base.descriptor == &cairn__v1__seal__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   cairn__v1__owner_share__init
+                     (Cairn__V1__OwnerShare         *message)
+{
+  static const Cairn__V1__OwnerShare init_value = CAIRN__V1__OWNER_SHARE__INIT;
+  *message = init_value;
+}
+size_t cairn__v1__owner_share__get_packed_size
+                     (const Cairn__V1__OwnerShare *message)
+{
+  assert(message->base.descriptor == &cairn__v1__owner_share__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cairn__v1__owner_share__pack
+                     (const Cairn__V1__OwnerShare *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cairn__v1__owner_share__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cairn__v1__owner_share__pack_to_buffer
+                     (const Cairn__V1__OwnerShare *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cairn__v1__owner_share__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cairn__V1__OwnerShare *
+       cairn__v1__owner_share__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cairn__V1__OwnerShare *)
+     protobuf_c_message_unpack (&cairn__v1__owner_share__descriptor,
+                                allocator, len, data);
+}
+void   cairn__v1__owner_share__free_unpacked
+                     (Cairn__V1__OwnerShare *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cairn__v1__owner_share__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   cairn__v1__snapshot_description__init
                      (Cairn__V1__SnapshotDescription         *message)
 {
@@ -1424,7 +1469,71 @@ const ProtobufCMessageDescriptor cairn__v1__seal__descriptor =
   (ProtobufCMessageInit) cairn__v1__seal__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor cairn__v1__snapshot_description__field_descriptors[16] =
+static const ProtobufCFieldDescriptor cairn__v1__owner_share__field_descriptors[3] =
+{
+  {
+    "account",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__OwnerShare, account),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "bytes",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__OwnerShare, bytes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "exportable",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__OwnerShare, exportable),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cairn__v1__owner_share__field_indices_by_name[] = {
+  0,   /* field[0] = account */
+  1,   /* field[1] = bytes */
+  2,   /* field[2] = exportable */
+};
+static const ProtobufCIntRange cairn__v1__owner_share__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor cairn__v1__owner_share__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cairn.v1.OwnerShare",
+  "OwnerShare",
+  "Cairn__V1__OwnerShare",
+  "cairn.v1",
+  sizeof(Cairn__V1__OwnerShare),
+  3,
+  cairn__v1__owner_share__field_descriptors,
+  cairn__v1__owner_share__field_indices_by_name,
+  1,  cairn__v1__owner_share__number_ranges,
+  (ProtobufCMessageInit) cairn__v1__owner_share__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor cairn__v1__snapshot_description__field_descriptors[18] =
 {
   {
     "snapshot_id",
@@ -1618,6 +1727,30 @@ static const ProtobufCFieldDescriptor cairn__v1__snapshot_description__field_des
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "owners",
+    17,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Cairn__V1__SnapshotDescription, n_owners),
+    offsetof(Cairn__V1__SnapshotDescription, owners),
+    &cairn__v1__owner_share__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "missing",
+    18,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__SnapshotDescription, missing),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned cairn__v1__snapshot_description__field_indices_by_name[] = {
   2,   /* field[2] = account */
@@ -1626,7 +1759,9 @@ static const unsigned cairn__v1__snapshot_description__field_indices_by_name[] =
   10,   /* field[10] = created_at_ms */
   4,   /* field[4] = data_version */
   8,   /* field[8] = description */
+  17,   /* field[17] = missing */
   14,   /* field[14] = needs_rebase */
+  16,   /* field[16] = owners */
   7,   /* field[7] = progress */
   15,   /* field[15] = prompted_progress */
   12,   /* field[12] = seal */
@@ -1640,7 +1775,7 @@ static const unsigned cairn__v1__snapshot_description__field_indices_by_name[] =
 static const ProtobufCIntRange cairn__v1__snapshot_description__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 16 }
+  { 0, 18 }
 };
 const ProtobufCMessageDescriptor cairn__v1__snapshot_description__descriptor =
 {
@@ -1650,7 +1785,7 @@ const ProtobufCMessageDescriptor cairn__v1__snapshot_description__descriptor =
   "Cairn__V1__SnapshotDescription",
   "cairn.v1",
   sizeof(Cairn__V1__SnapshotDescription),
-  16,
+  18,
   cairn__v1__snapshot_description__field_descriptors,
   cairn__v1__snapshot_description__field_indices_by_name,
   1,  cairn__v1__snapshot_description__number_ranges,

@@ -163,13 +163,17 @@ struct  Cairn__V1__UploadBlockRequest
    */
   protobuf_c_boolean rebased;
   /*
-   * Of staged chunks: seconds that the lease should last; 0 means 24 hours.
+   * Of staged chunks: seconds that the lease should last, at most 30 days; 0 means 24 hours.
    */
   uint32_t lease_seconds;
+  /*
+   * Of staged chunks: the volume that they are meant for; they are kept where it is. May be empty.
+   */
+  ProtobufCBinaryData near_volume_id;
 };
 #define CAIRN__V1__UPLOAD_BLOCK_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&cairn__v1__upload_block_request__descriptor) \
-    , NULL, 0, 0, NULL, CAIRN__V1__DURABILITY__DURABILITY_UNSPECIFIED, 0,NULL, 0, 0, 0 }
+    , NULL, 0, 0, NULL, CAIRN__V1__DURABILITY__DURABILITY_UNSPECIFIED, 0,NULL, 0, 0, 0, {0,NULL} }
 
 
 /*
@@ -371,7 +375,7 @@ struct  Cairn__V1__RenewLeaseRequest
   size_t n_tokens;
   ProtobufCBinaryData *tokens;
   /*
-   * 0 means 24 hours.
+   * At most 30 days; 0 means 24 hours.
    */
   uint32_t lease_seconds;
 };

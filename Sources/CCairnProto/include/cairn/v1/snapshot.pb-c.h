@@ -25,6 +25,7 @@ typedef struct Cairn__V1__CreateSnapshotsResponse Cairn__V1__CreateSnapshotsResp
 typedef struct Cairn__V1__DeleteSnapshotRequest Cairn__V1__DeleteSnapshotRequest;
 typedef struct Cairn__V1__DeleteSnapshotResponse Cairn__V1__DeleteSnapshotResponse;
 typedef struct Cairn__V1__Seal Cairn__V1__Seal;
+typedef struct Cairn__V1__OwnerShare Cairn__V1__OwnerShare;
 typedef struct Cairn__V1__SnapshotDescription Cairn__V1__SnapshotDescription;
 typedef struct Cairn__V1__DescribeSnapshotRequest Cairn__V1__DescribeSnapshotRequest;
 typedef struct Cairn__V1__DescribeSnapshotResponse Cairn__V1__DescribeSnapshotResponse;
@@ -196,6 +197,27 @@ struct  Cairn__V1__Seal
     , 0, {0,NULL} }
 
 
+/*
+ * How much of a snapshot's data is whose (SPEC V8, D5).
+ */
+struct  Cairn__V1__OwnerShare
+{
+  ProtobufCMessage base;
+  char *account;
+  /*
+   * Bytes of the snapshot, uncompressed.
+   */
+  uint64_t bytes;
+  /*
+   * Whether the caller may download them now.
+   */
+  protobuf_c_boolean exportable;
+};
+#define CAIRN__V1__OWNER_SHARE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cairn__v1__owner_share__descriptor) \
+    , (char *)protobuf_c_empty_string, 0, 0 }
+
+
 struct  Cairn__V1__SnapshotDescription
 {
   ProtobufCMessage base;
@@ -225,10 +247,19 @@ struct  Cairn__V1__SnapshotDescription
    * What the client last answered to a prompt, or not given.
    */
   Cairn__V1__Progress *prompted_progress;
+  /*
+   * Told to the snapshot's own account, once the seal is computed; empty where it holds no data.
+   */
+  size_t n_owners;
+  Cairn__V1__OwnerShare **owners;
+  /*
+   * How many of the expected chunks are missing (SPEC S5).
+   */
+  uint64_t missing;
 };
 #define CAIRN__V1__SNAPSHOT_DESCRIPTION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&cairn__v1__snapshot_description__descriptor) \
-    , {0,NULL}, {0,NULL}, (char *)protobuf_c_empty_string, CAIRN__V1__SNAPSHOT_STATE__SNAPSHOT_STATE_UNSPECIFIED, 0, 0, 0, 0, (char *)protobuf_c_empty_string, 0,NULL, 0, 0, NULL, {0,NULL}, 0, NULL }
+    , {0,NULL}, {0,NULL}, (char *)protobuf_c_empty_string, CAIRN__V1__SNAPSHOT_STATE__SNAPSHOT_STATE_UNSPECIFIED, 0, 0, 0, 0, (char *)protobuf_c_empty_string, 0,NULL, 0, 0, NULL, {0,NULL}, 0, NULL, 0,NULL, 0 }
 
 
 typedef enum {
@@ -563,6 +594,25 @@ Cairn__V1__Seal *
 void   cairn__v1__seal__free_unpacked
                      (Cairn__V1__Seal *message,
                       ProtobufCAllocator *allocator);
+/* Cairn__V1__OwnerShare methods */
+void   cairn__v1__owner_share__init
+                     (Cairn__V1__OwnerShare         *message);
+size_t cairn__v1__owner_share__get_packed_size
+                     (const Cairn__V1__OwnerShare   *message);
+size_t cairn__v1__owner_share__pack
+                     (const Cairn__V1__OwnerShare   *message,
+                      uint8_t             *out);
+size_t cairn__v1__owner_share__pack_to_buffer
+                     (const Cairn__V1__OwnerShare   *message,
+                      ProtobufCBuffer     *buffer);
+Cairn__V1__OwnerShare *
+       cairn__v1__owner_share__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cairn__v1__owner_share__free_unpacked
+                     (Cairn__V1__OwnerShare *message,
+                      ProtobufCAllocator *allocator);
 /* Cairn__V1__SnapshotDescription methods */
 void   cairn__v1__snapshot_description__init
                      (Cairn__V1__SnapshotDescription         *message);
@@ -801,6 +851,9 @@ typedef void (*Cairn__V1__DeleteSnapshotResponse_Closure)
 typedef void (*Cairn__V1__Seal_Closure)
                  (const Cairn__V1__Seal *message,
                   void *closure_data);
+typedef void (*Cairn__V1__OwnerShare_Closure)
+                 (const Cairn__V1__OwnerShare *message,
+                  void *closure_data);
 typedef void (*Cairn__V1__SnapshotDescription_Closure)
                  (const Cairn__V1__SnapshotDescription *message,
                   void *closure_data);
@@ -850,6 +903,7 @@ extern const ProtobufCMessageDescriptor cairn__v1__create_snapshots_response__de
 extern const ProtobufCMessageDescriptor cairn__v1__delete_snapshot_request__descriptor;
 extern const ProtobufCMessageDescriptor cairn__v1__delete_snapshot_response__descriptor;
 extern const ProtobufCMessageDescriptor cairn__v1__seal__descriptor;
+extern const ProtobufCMessageDescriptor cairn__v1__owner_share__descriptor;
 extern const ProtobufCMessageDescriptor cairn__v1__snapshot_description__descriptor;
 extern const ProtobufCMessageDescriptor cairn__v1__describe_snapshot_request__descriptor;
 extern const ProtobufCMessageDescriptor cairn__v1__describe_snapshot_response__descriptor;
