@@ -40,13 +40,15 @@ enum Links {
         configuration.pongWithin = options.pingAfter
         configuration.handshakeLimit = min(configuration.handshakeLimit, options.callLimit)
         let agreed = configuration
+        let handler = options.onProgressPrompt.map { PromptHandler($0) }
         return { (instance: [UInt8]) async throws(RPCError) -> any Link in
             let hello = Wire.Hello(protocolVersion: 1, agent: options.agent, instanceID: instance)
             return try await RPCConnection.connect(
                 to: endpoint,
                 tls: tls,
                 hello: hello.encode(),
-                configuration: agreed
+                configuration: agreed,
+                handler: handler
             )
         }
     }
