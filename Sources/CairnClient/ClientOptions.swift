@@ -38,7 +38,8 @@ public struct ClientOptions: Sendable {
     public var agent = "cairn-swift/0.1"
 
     /// Answers the server when it asks how far the upload of a snapshot is: percent, 0–100 (SPEC S10). It should answer
-    /// within seconds; an answer that comes too late is ignored. Nil: the server is told that nobody answers.
+    /// within seconds; an answer that comes too late is ignored. A ``Backup`` under way answers for its own snapshot.
+    /// Nil: the server is told that nobody answers.
     public var onProgressPrompt: (@Sendable (SnapshotID) async -> UInt32)?
 
     public init() {}
