@@ -10,14 +10,24 @@ public enum Codec: UInt8, Hashable, Sendable {
 public struct ChunkHeader: Hashable, Sendable {
     /// The shard's number for the account in whose dictionary the chunk is.
     public let account: UInt32
+    /// The number of the account whose data it is: another one where parts were merged over its data (SPEC V8).
+    public let owner: UInt32
     public let fingerprint: Fingerprint
     public let codec: Codec
     /// Bytes before compression.
     public let rawLength: UInt32
     /// CRC32C of the bytes before compression.
     public let rawChecksum: UInt32
-    public init(account: UInt32, fingerprint: Fingerprint, codec: Codec, rawLength: UInt32, rawChecksum: UInt32) {
+    public init(
+        account: UInt32,
+        owner: UInt32,
+        fingerprint: Fingerprint,
+        codec: Codec,
+        rawLength: UInt32,
+        rawChecksum: UInt32
+    ) {
         self.account = account
+        self.owner = owner
         self.fingerprint = fingerprint
         self.codec = codec
         self.rawLength = rawLength

@@ -13,7 +13,7 @@ internal import CairnCore
 /// | 20 | 4 | zeros |
 /// | 24 | 8 | LSN of the group |
 /// | 32 | 32 | chunk: fingerprint |
-/// | 64 | 8 | chunk: account, zeros |
+/// | 64 | 8 | chunk: account, owner |
 /// | 32 | 32 | patch: lineage, chunk, version, start in the chunk (u32), zeros |
 enum RecordFormat {
     enum Kind: UInt8 {
@@ -56,7 +56,7 @@ enum RecordFormat {
         case .chunk(let chunk):
             body.put(chunk.fingerprint)
             body.put(chunk.account)
-            body.put(UInt32(0))
+            body.put(chunk.owner)
         case .patch(let patch):
             body.put(patch.lineage)
             body.put(patch.chunk.rawValue)
@@ -83,10 +83,13 @@ enum RecordFormat {
         var header: RecordHeader?
         switch kind {
         case .chunk:
-            guard let fingerprint = reader.takeFingerprint(), let account = reader.take(UInt32.self) else { return nil }
+            guard let fingerprint = reader.takeFingerprint(), let account = reader.take(UInt32.self),
+                let owner = reader.take(UInt32.self)
+            else { return nil }
             header = .chunk(
                 ChunkHeader(
                     account: account,
+                    owner: owner,
                     fingerprint: fingerprint,
                     codec: codec,
                     rawLength: raw,

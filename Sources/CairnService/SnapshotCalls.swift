@@ -139,7 +139,7 @@ extension Service {
         description.volumeID = snapshot.volume.bytes
         description.account = snapshot.account.name
         switch snapshot.state {
-        case .pending: description.state = .inProgress
+        case .pending, .waiting, .creating: description.state = .inProgress
         case .complete: description.state = .complete
         case .error: description.state = .error
         case .deleting: description.state = .deleting

@@ -146,7 +146,7 @@ extension Service {
         guard version != 0 else { return [] }
         var later: Set<ChunkIndex> = []
         for chunk in Set(changes.map { $0.chunk(volume.chunkSize) }) {
-            let written = try transaction.lastWrittenVersion(of: chunk, in: volume)
+            let written = try transaction.lastWrittenVersion(of: chunk, in: WriteTarget(volume))
             if let written, written.rawValue > version { later.insert(chunk) }
         }
         return later

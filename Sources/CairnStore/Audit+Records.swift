@@ -26,6 +26,43 @@ extension Audit {
         for problem in problems { report.note(problem) }
     }
 
+    mutating func writtenMaps() throws(StoreError) {
+        var found: [WrittenPlace: WrittenMap] = [:]
+        try walk(.written) { (key, value) throws(StoreError) in
+            guard let lineage = key.take(UInt64.self), let version = key.take(UInt64.self),
+                let group = key.take(UInt64.self)
+            else { return }
+            let chunk = ChunkIndex(group * UInt64(WrittenMap.chunks))
+            found[WrittenPlace(LineageID(lineage), DataVersion(version), chunk)] = try WrittenMap(value)
+        }
+        for (place, map) in found where map.isEmpty { report.note("\(place) is an empty written map") }
+        written = found
+        var children = 0
+        var problems: [String] = []
+        let lineages = lineages
+        try walk(.children) { (key, _) throws(StoreError) in
+            guard let parent = key.take(UInt64.self), let version = key.take(UInt64.self),
+                let child = key.take(UInt64.self).map({ LineageID($0) })
+            else { return }
+            children += 1
+            let known = lineages[child]?.parent
+            if known?.lineage != LineageID(parent) || known?.version != DataVersion(version) {
+                problems.append("lineage \(child) is listed as a child of lineage \(parent), and is none")
+            }
+        }
+        if lineages.values.count(where: { $0.parent != nil }) != children {
+            problems.append("\(children) children are listed; there are others")
+        }
+        for problem in problems { report.note(problem) }
+    }
+
+    /// After the manifests: no mark may be left.
+    mutating func checkWrittenMaps() {
+        for (place, map) in written where !map.isEmpty {
+            report.note("\(place) marks \(map.chunks(of: place.group)), which have no entry")
+        }
+    }
+
     mutating func deadList() throws(StoreError) {
         let lineages = lineages
         var problems: [String] = []
@@ -57,11 +94,10 @@ extension Audit {
         var (chunks, unreferenced) = (0, 0)
         let view = view
         try walk(.chunks) { (key, value) throws(StoreError) in
-            guard let account = key.take(UInt32.self), let fingerprint = key.takeFingerprint() else { return }
+            guard let chunk = key.takeChunk() else { return }
+            let fingerprint = chunk.fingerprint
             let record = try ChunkRecord.decode(value)
-            let counted =
-                left.removeValue(forKey: ChunkKey(account: AccountNumber(rawValue: account), fingerprint: fingerprint))
-                ?? 0
+            let counted = left.removeValue(forKey: chunk) ?? 0
             chunks += 1
             locations.append(record.location)
             if record.references != counted {
@@ -69,7 +105,7 @@ extension Audit {
                     "chunk \(fingerprint) has \(record.references) references; \(counted) manifest entries name it"
                 )
             }
-            let isListed = try view.index.get(Key.unreferenced(AccountNumber(rawValue: account), fingerprint)) != nil
+            let isListed = try view.index.get(Key.unreferenced(chunk)) != nil
             if record.references == 0 { unreferenced += 1 }
             if isListed != (record.references == 0) {
                 problems.append(

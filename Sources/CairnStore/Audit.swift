@@ -34,7 +34,9 @@ extension Shard {
         var audit = Audit(view: makeView())
         try audit.lineagesAndVersions()
         try audit.deadList()
+        try audit.writtenMaps()
         try audit.manifests()
+        audit.checkWrittenMaps()
         try audit.parts()
         try audit.dictionary()
         try audit.volumesAndSnapshots()
@@ -61,6 +63,8 @@ struct Audit {
     /// Places of records, each of which one chunk or part names.
     var places: Set<UInt64> = []
     var patched: [PatchedPlace: Int] = [:]
+    /// What the written maps say; marks are taken out as entries are found.
+    var written: [WrittenPlace: WrittenMap] = [:]
     /// Of each entry on the dead list, the earliest version that covered it.
     var deaths: [PatchedPlace: DataVersion] = [:]
 
@@ -105,8 +109,9 @@ struct Audit {
         var working: Set<LineageID> = []
         try walk(.work) { (_, value) throws(StoreError) in
             switch try WorkItem.decode(value) {
-            case .releaseVersion(let lineage, _), .trimHead(let lineage): working.insert(lineage)
-            case .seal: break
+            case .releaseVersion(let lineage, _), .trimHead(let lineage), .cancelVersion(let lineage, _):
+                working.insert(lineage)
+            case .seal, .settle, .abandon, .forgetExpected: break
             }
         }
         busy = working
@@ -136,7 +141,7 @@ struct Audit {
                     "lineage \(place.lineage) version \(place.version) counts \(record.clones) clones; there are \(count)"
                 )
             }
-            if !record.hasSnapshot, record.clones == 0 {
+            if !record.isHeld {
                 report.note("lineage \(place.lineage) version \(place.version) is retained for nothing")
             }
         }
@@ -189,10 +194,16 @@ struct Audit {
         if walk.place.map({ $0 != (place.lineage, place.chunk) }) ?? true {
             walk = ManifestWalk(place: (place.lineage, place.chunk))
         }
-        if case .data(let fingerprint, _) = entry.base {
-            references[ChunkKey(account: lineage.account, fingerprint: fingerprint), default: 0] += 1
+        if case .data(let fingerprint, let owner) = entry.base {
+            references[ChunkKey(account: lineage.account, owner: owner, fingerprint), default: 0] += 1
         }
         if !entry.patches.isEmpty { patched[place] = entry.patches.count }
+        let run = WrittenPlace(place.lineage, place.version, place.chunk)
+        if written[run]?[place.chunk] == true {
+            written[run]?[place.chunk] = false
+        } else {
+            report.note("\(place) is not in its written map")
+        }
         if entry.base == .inherit, entry.patches.isEmpty { report.note("\(place) says nothing") }
         for patch in entry.patches { count(patch.location) }
         checkReader(of: place, lineage, coveredBy: walk.cover)

@@ -31,7 +31,7 @@ extension Background {
             try steps(finishing: key) { (transaction, cursor) throws(StoreError) in
                 try transaction.trimStep(lineage, &cursor)
             }
-        case .seal: break
+        case .cancelVersion, .seal, .settle, .abandon, .forgetExpected: break
         }
     }
 
@@ -101,8 +101,8 @@ extension WorkItem {
     /// Whose space the item frees; nil for a seal.
     fileprivate var lineage: LineageID? {
         switch self {
-        case .releaseVersion(let lineage, _), .trimHead(let lineage): lineage
-        case .seal: nil
+        case .releaseVersion(let lineage, _), .trimHead(let lineage), .cancelVersion(let lineage, _): lineage
+        case .seal, .settle, .abandon, .forgetExpected: nil
         }
     }
 }

@@ -20,9 +20,9 @@ extension Background {
             cursor.seek(start)
             var chunks: [ChunkKey] = []
             while chunks.count < Self.purgeStep, try cursor.isValid(), var key = KeyReader(cursor.key, .unreferenced),
-                let account = key.take(UInt32.self), let fingerprint = key.takeFingerprint()
+                let chunk = key.takeChunk()
             {
-                chunks.append(ChunkKey(account: AccountNumber(rawValue: account), fingerprint: fingerprint))
+                chunks.append(chunk)
                 start = Array(cursor.key) + [0]
                 cursor.next()
             }
@@ -31,7 +31,7 @@ extension Background {
             defer { shard.leases.endPurge(free) }
             if free.isEmpty { continue }
             try change(entries: free.count) { (transaction) throws(StoreError) in
-                for chunk in free { try transaction.purge(chunk.fingerprint, chunk.account) }
+                for chunk in free { try transaction.purge(chunk) }
             }
         }
     }

@@ -84,9 +84,9 @@ struct ChunkReading {
                 let stop = min(end, range.upperBound)
                 let resolved = try view.resolve(source.lineage, source.version, chunk)
                 var record: ChunkRecord?
-                if case .data(let account, let fingerprint) = resolved.base {
-                    record = try view.chunk(account, fingerprint)
-                    if record == nil { throw damaged(offset, fingerprint, "its chunk is not in the dictionary") }
+                if case .data(let key, _) = resolved.base {
+                    record = try view.chunk(key)
+                    if record == nil { throw damaged(offset, key.fingerprint, "its chunk is not in the dictionary") }
                 }
                 wanted.append(
                     Wanted(
@@ -104,10 +104,8 @@ struct ChunkReading {
     }
 
     private func isKnown(_ want: Wanted, _ known: Set<Fingerprint>) -> Bool {
-        guard want.isWhole, want.chunk.patches.isEmpty, case .data(_, let fingerprint) = want.chunk.base else {
-            return false
-        }
-        return known.contains(fingerprint)
+        guard want.isWhole, want.chunk.patches.isEmpty, case .data(let key, _) = want.chunk.base else { return false }
+        return known.contains(key.fingerprint)
     }
 
     /// All records that are wanted, in the order in which they lie on the disk.
@@ -137,10 +135,10 @@ struct ChunkReading {
             want.record?.location == location || want.chunk.patches.contains { $0.location == location }
         }
         guard let victim else { return StoreError(.damaged, "a record is damaged: \(location)") }
-        guard case .data(_, let fingerprint) = victim.chunk.base else {
+        guard case .data(let key, _) = victim.chunk.base else {
             return damaged(victim.offset, nil, "a part of it is damaged")
         }
-        return damaged(victim.offset, fingerprint, "its record fails its checksum")
+        return damaged(victim.offset, key.fingerprint, "its record fails its checksum")
     }
 
     private func damaged(_ offset: UInt64, _ fingerprint: Fingerprint?, _ what: String) -> StoreError {
@@ -157,7 +155,9 @@ struct ChunkReading {
         _ known: Set<Fingerprint>
     ) throws(StoreError) -> ReadPiece {
         var fingerprint: Fingerprint?
-        if want.isWhole, want.chunk.patches.isEmpty, case .data(_, let named) = want.chunk.base { fingerprint = named }
+        if want.isWhole, want.chunk.patches.isEmpty, case .data(let key, _) = want.chunk.base {
+            fingerprint = key.fingerprint
+        }
         let content: ReadPiece.Content
         if isKnown(want, known) {
             content = .known
@@ -165,7 +165,7 @@ struct ChunkReading {
             switch want.chunk.base {
             case .hole: content = .hole
             case .zeros: content = .zeros
-            case .data(_, let named): content = try stored(want, named, records, acceptsLZ4)
+            case .data(let key, _): content = try stored(want, key.fingerprint, records, acceptsLZ4)
             }
         } else {
             let whole = try patched(want, records)
@@ -210,8 +210,9 @@ struct ChunkReading {
         guard let chunk = want.record, let record = records[chunk.location] else {
             throw damaged(want.offset, fingerprint, "its record was not read")
         }
-        guard case .data(let account, _) = want.chunk.base, case .chunk(let header) = record.header,
-            header.fingerprint == fingerprint, header.account == account.rawValue
+        guard case .data(let key, _) = want.chunk.base, case .chunk(let header) = record.header,
+            header.fingerprint == fingerprint, header.account == key.account.rawValue,
+            header.owner == key.owner.rawValue
         else { throw damaged(want.offset, fingerprint, "its record is of another chunk") }
         return (chunk, record)
     }
@@ -247,9 +248,9 @@ struct ChunkReading {
 
     private func patched(_ want: Wanted, _ records: [RecordLocation: Record]) throws(StoreError) -> Buffer {
         let whole = BufferPool.shared.buffer(capacity: source.chunkSize.bytes)
-        if case .data(_, let fingerprint) = want.chunk.base {
-            let (chunk, record) = try chunkRecord(want, fingerprint, records)
-            try expand(want, fingerprint, chunk, record, into: whole)
+        if case .data(let key, _) = want.chunk.base {
+            let (chunk, record) = try chunkRecord(want, key.fingerprint, records)
+            try expand(want, key.fingerprint, chunk, record, into: whole)
         } else {
             whole.count = source.chunkSize.bytes
             UnsafeMutableRawBufferPointer(rebasing: whole.memory[0..<whole.count]).initializeMemory(

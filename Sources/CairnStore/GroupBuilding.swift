@@ -28,7 +28,7 @@ final class GroupBuilding: @unchecked Sendable {
     func takes(_ call: PendingCall) -> Bool {
         if calls == 0 { return true }
         guard call.reclaims == (purpose == .reclaim) else { return false }
-        let commit = overlay.encoded.count + call.commitBytes
+        let commit = overlay.encoded.count + transaction.writtenBytes + call.commitBytes
         return bytes + call.bytes <= Shard.groupBytes && commit <= Shard.groupCommitBytes
             && group.hasRoom(records: call.records, bytes: call.bytes, commit: commit)
     }
@@ -59,10 +59,10 @@ final class GroupBuilding: @unchecked Sendable {
         return true
     }
 
-    /// Whether the commit record can still be written, with what ``Transaction/finish()`` adds for each segment.
+    /// Whether the commit record can still be written, with what ``Transaction/finish()`` adds for segments and written maps.
     private var commitFits: Bool {
         let segments = transaction.liveDeltas.count * Transaction.segmentChangeBytes
-        return group.hasRoom(records: 0, bytes: 0, commit: overlay.encoded.count + segments)
+        return group.hasRoom(records: 0, bytes: 0, commit: overlay.encoded.count + segments + transaction.writtenBytes)
     }
 
     /// Refused calls and questions leave nothing to write.

@@ -9,6 +9,9 @@ struct LineageRecord: StoredRecord, Hashable {
         let version: DataVersion
         /// The source's size in bytes: beyond it nothing shows through.
         let size: UInt64
+        /// By which snapshot, of which volume, the lineage stands on it: what grants are made for (SPEC D5). Either may be gone.
+        let snapshot: SnapshotID
+        let volume: VolumeID
     }
 
     let account: AccountNumber
@@ -17,6 +20,9 @@ struct LineageRecord: StoredRecord, Hashable {
     let parent: Parent?
     /// Whether the volume is still there: its newest entries are then in use.
     var hasHead: Bool
+    /// Versions of snapshots that were cancelled in progress, in rising order: their entries are shown to these versions alone,
+    /// for the sake of the clones that stand on them (SPEC S4, V5).
+    var cancelled: [DataVersion] = []
 
     func write(to writer: inout ByteWriter) {
         writer.put(account.rawValue)
@@ -27,8 +33,12 @@ struct LineageRecord: StoredRecord, Hashable {
             writer.put(parent.lineage.rawValue)
             writer.put(parent.version.rawValue)
             writer.put(parent.size)
+            writer.put(parent.snapshot.uuid)
+            writer.put(parent.volume.uuid)
         }
         writer.put(UInt8(hasHead ? 1 : 0))
+        writer.put(UInt32(cancelled.count))
+        for version in cancelled { writer.put(version.rawValue) }
     }
 
     init(account: AccountNumber, owner: AccountID, chunkSize: ChunkSize, parent: Parent?) {
@@ -47,34 +57,59 @@ struct LineageRecord: StoredRecord, Hashable {
         var parent: Parent?
         if hasParent == 1 {
             guard let lineage = reader.take(UInt64.self), let version = reader.take(UInt64.self),
-                let size = reader.take(UInt64.self)
+                let size = reader.take(UInt64.self), let snapshot = reader.takeID(), let volume = reader.takeID()
             else { return nil }
-            parent = Parent(lineage: LineageID(lineage), version: DataVersion(version), size: size)
+            parent = Parent(
+                lineage: LineageID(lineage),
+                version: DataVersion(version),
+                size: size,
+                snapshot: SnapshotID(snapshot),
+                volume: VolumeID(volume)
+            )
         }
-        guard let hasHead = reader.take(UInt8.self) else { return nil }
+        guard let hasHead = reader.take(UInt8.self), let count = reader.take(UInt32.self),
+            Int(count) * 8 <= reader.remaining
+        else { return nil }
         self.init(account: AccountNumber(rawValue: account), owner: owner, chunkSize: chunkSize, parent: parent)
         self.hasHead = hasHead == 1
+        for _ in 0..<count {
+            guard let version = reader.take(UInt64.self) else { return nil }
+            cancelled.append(DataVersion(version))
+        }
     }
 }
 
-/// A version of a lineage that must stay readable: a snapshot has it, or clones stand on it, or both.
+/// A version of a lineage that must stay readable: a snapshot has it, clones stand on it, or later snapshots do.
 struct RetainedRecord: StoredRecord, Hashable {
-    var hasSnapshot: Bool
-    var clones: UInt32
+    var hasSnapshot = false
+    var clones: UInt32 = 0
+    /// Of a LOCAL volume, the last that was completed: the next ones start from it (SPEC S3, S4).
+    var isBase = false
+    /// Whether data may still be uploaded to it: what stands on it is in progress as well (SPEC V5).
+    var isIncomplete = false
+    /// When it became complete or was cancelled, in milliseconds since 1970; 0 where it was complete from the start.
+    var settledAt: UInt64 = 0
+
+    /// Whether something needs it.
+    var isHeld: Bool { hasSnapshot || clones > 0 || isBase }
 
     func write(to writer: inout ByteWriter) {
         writer.put(UInt8(hasSnapshot ? 1 : 0))
         writer.put(clones)
+        writer.put(UInt8(isBase ? 1 : 0))
+        writer.put(UInt8(isIncomplete ? 1 : 0))
+        writer.put(settledAt)
     }
 
-    init(hasSnapshot: Bool, clones: UInt32) {
-        self.hasSnapshot = hasSnapshot
-        self.clones = clones
-    }
+    init() {}
 
     init?(_ reader: inout ByteReader) {
-        guard let hasSnapshot = reader.take(UInt8.self), let clones = reader.take(UInt32.self) else { return nil }
-        self.init(hasSnapshot: hasSnapshot == 1, clones: clones)
+        guard let hasSnapshot = reader.take(UInt8.self), let clones = reader.take(UInt32.self),
+            let isBase = reader.take(UInt8.self), let isIncomplete = reader.take(UInt8.self),
+            let settledAt = reader.take(UInt64.self)
+        else { return nil }
+        (self.hasSnapshot, self.clones) = (hasSnapshot == 1, clones)
+        (self.isBase, self.isIncomplete, self.settledAt) = (isBase == 1, isIncomplete == 1, settledAt)
     }
 }
 
@@ -252,6 +287,14 @@ enum WorkItem: StoredRecord, Hashable {
     case trimHead(LineageID)
     /// The snapshot is complete: its patches are to be merged, and its seal computed.
     case seal(SnapshotID)
+    /// A snapshot was cancelled in progress: what its entries covered is the top again, and they are to go.
+    case cancelVersion(LineageID, DataVersion)
+    /// A version was completed or cancelled: snapshots that waited for it are complete.
+    case settle(LineageID, DataVersion)
+    /// A snapshot is being made of a long list of chunks: one that is found after a crash is to be undone.
+    case abandon(SnapshotID)
+    /// What was expected of the snapshot matters no more.
+    case forgetExpected(SnapshotID)
 
     func write(to writer: inout ByteWriter) {
         switch self {
@@ -265,20 +308,44 @@ enum WorkItem: StoredRecord, Hashable {
         case .seal(let snapshot):
             writer.put(UInt8(3))
             writer.put(snapshot.uuid)
+        case .cancelVersion(let lineage, let version):
+            writer.put(UInt8(4))
+            writer.put(lineage.rawValue)
+            writer.put(version.rawValue)
+        case .settle(let lineage, let version):
+            writer.put(UInt8(5))
+            writer.put(lineage.rawValue)
+            writer.put(version.rawValue)
+        case .abandon(let snapshot):
+            writer.put(UInt8(6))
+            writer.put(snapshot.uuid)
+        case .forgetExpected(let snapshot):
+            writer.put(UInt8(7))
+            writer.put(snapshot.uuid)
         }
     }
 
     init?(_ reader: inout ByteReader) {
-        switch reader.take(UInt8.self) {
-        case 1:
+        guard let kind = reader.take(UInt8.self) else { return nil }
+        switch kind {
+        case 1, 4, 5:
             guard let lineage = reader.take(UInt64.self), let version = reader.take(UInt64.self) else { return nil }
-            self = .releaseVersion(LineageID(lineage), DataVersion(version))
+            let place = (LineageID(lineage), DataVersion(version))
+            switch kind {
+            case 1: self = .releaseVersion(place.0, place.1)
+            case 4: self = .cancelVersion(place.0, place.1)
+            default: self = .settle(place.0, place.1)
+            }
         case 2:
             guard let lineage = reader.take(UInt64.self) else { return nil }
             self = .trimHead(LineageID(lineage))
-        case 3:
-            guard let id = reader.takeID() else { return nil }
-            self = .seal(SnapshotID(id))
+        case 3, 6, 7:
+            guard let id = reader.takeID().map({ SnapshotID($0) }) else { return nil }
+            switch kind {
+            case 3: self = .seal(id)
+            case 6: self = .abandon(id)
+            default: self = .forgetExpected(id)
+            }
         default: return nil
         }
     }

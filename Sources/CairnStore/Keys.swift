@@ -14,6 +14,22 @@ struct AccountNumber: Hashable, Sendable {
     let rawValue: UInt32
 }
 
+/// A chunk of the dictionary. An account's own data has itself as owner; where parts were merged over another account's data,
+/// that one is the owner (SPEC V8), and the chunk is kept apart from the account's own: naming one never reaches the other.
+struct ChunkKey: Hashable, Sendable {
+    let account: AccountNumber
+    let owner: AccountNumber
+    let fingerprint: Fingerprint
+
+    init(account: AccountNumber, owner: AccountNumber, _ fingerprint: Fingerprint) {
+        (self.account, self.owner, self.fingerprint) = (account, owner, fingerprint)
+    }
+    /// Of the account's own data.
+    init(own account: AccountNumber, _ fingerprint: Fingerprint) {
+        self.init(account: account, owner: account, fingerprint)
+    }
+}
+
 /// An entry of the manifest that has, or had, parts.
 struct PatchedPlace: Hashable, Sendable {
     let lineage: LineageID
@@ -31,6 +47,7 @@ enum Table: UInt8 {
     case idempotencyAges = 0x4b  // K
     case lineages = 0x6c  // l
     case manifests = 0x6d  // m
+    case outstanding = 0x6f  // o
     case patched = 0x70  // p
     case work = 0x71  // q
     case retained = 0x72  // r
@@ -39,6 +56,9 @@ enum Table: UInt8 {
     case volumeSnapshots = 0x54  // T
     case volumes = 0x76  // v
     case volumeListing = 0x56  // V
+    case written = 0x77  // w
+    case expected = 0x78  // x
+    case children = 0x79  // y
     case unreferenced = 0x7a  // z
     case position = 0x4c  // L
     case counters = 0x4e  // N
@@ -88,12 +108,12 @@ extension Key {
         Key(.manifests).then(lineage.rawValue).then(chunk.rawValue).then(~version.rawValue).bytes
     }
 
-    static func chunk(_ account: AccountNumber, _ fingerprint: Fingerprint) -> [UInt8] {
-        Key(.chunks).then(account.rawValue).then(fingerprint).bytes
+    static func chunk(_ chunk: ChunkKey) -> [UInt8] {
+        Key(.chunks).then(chunk.account.rawValue).then(chunk.owner.rawValue).then(chunk.fingerprint).bytes
     }
 
-    static func unreferenced(_ account: AccountNumber, _ fingerprint: Fingerprint) -> [UInt8] {
-        Key(.unreferenced).then(account.rawValue).then(fingerprint).bytes
+    static func unreferenced(_ chunk: ChunkKey) -> [UInt8] {
+        Key(.unreferenced).then(chunk.account.rawValue).then(chunk.owner.rawValue).then(chunk.fingerprint).bytes
     }
 
     static func dead(_ lineage: LineageID, death: DataVersion, _ chunk: ChunkIndex, birth: DataVersion) -> [UInt8] {
@@ -102,6 +122,22 @@ extension Key {
 
     static func patched(_ lineage: LineageID, _ version: DataVersion, _ chunk: ChunkIndex) -> [UInt8] {
         Key(.patched).then(lineage.rawValue).then(version.rawValue).then(chunk.rawValue).bytes
+    }
+
+    static func written(_ place: WrittenPlace) -> [UInt8] {
+        Key(.written).then(place.lineage.rawValue).then(place.version.rawValue).then(place.group).bytes
+    }
+
+    static func outstanding(_ volume: VolumeID, _ version: DataVersion) -> [UInt8] {
+        Key(.outstanding).then(volume.uuid).then(version.rawValue).bytes
+    }
+
+    static func expected(_ snapshot: SnapshotID, _ chunk: ChunkIndex) -> [UInt8] {
+        Key(.expected).then(snapshot.uuid).then(chunk.rawValue).bytes
+    }
+
+    static func child(of parent: LineageID, _ version: DataVersion, _ child: LineageID) -> [UInt8] {
+        Key(.children).then(parent.rawValue).then(version.rawValue).then(child.rawValue).bytes
     }
 
     static func segment(_ segment: SegmentID) -> [UInt8] { Key(.segments).then(segment.rawValue).bytes }
@@ -140,6 +176,17 @@ struct KeyReader {
 
     mutating func take<T: FixedWidthInteger>(_: T.Type = T.self) -> T? { reader.take(T.self).map(\.bigEndianReading) }
     mutating func takeFingerprint() -> Fingerprint? { reader.takeFingerprint() }
+    /// The rest of a key of the dictionary.
+    mutating func takeChunk() -> ChunkKey? {
+        guard let account = take(UInt32.self), let owner = take(UInt32.self), let fingerprint = takeFingerprint() else {
+            return nil
+        }
+        return ChunkKey(
+            account: AccountNumber(rawValue: account),
+            owner: AccountNumber(rawValue: owner),
+            fingerprint
+        )
+    }
     mutating func takeID() -> UUID128? {
         guard let high = take(UInt64.self), let low = take(UInt64.self) else { return nil }
         return UUID128(high: high, low: low)

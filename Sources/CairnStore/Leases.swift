@@ -2,12 +2,6 @@ import CairnCore
 import Dispatch
 import Synchronization
 
-/// A chunk of an account's dictionary.
-struct ChunkKey: Hashable, Sendable {
-    let account: AccountNumber
-    let fingerprint: Fingerprint
-}
-
 /// Which chunks must not be purged though nothing names them, because a client was told that it need not send them (SPEC A1).
 ///
 /// Kept in memory. A restart forgets them, so for one lease time after it nothing at all is purged: a promise outlives a crash.

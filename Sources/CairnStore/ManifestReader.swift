@@ -106,12 +106,12 @@ public class ManifestReader {
     /// Whether the account has the chunk on this shard, so that it need not be sent.
     public func holdsChunk(account: AccountID, _ fingerprint: Fingerprint) throws(StoreError) -> Bool {
         guard let number = try accountNumber(account) else { return false }
-        return try chunk(number, fingerprint) != nil
+        return try chunk(ChunkKey(own: number, fingerprint)) != nil
     }
 
     /// The version that last wrote the chunk in the volume's own lineage; nil where none did.
-    public func lastWrittenVersion(of chunk: ChunkIndex, in volume: VolumeRecord) throws(StoreError) -> DataVersion? {
-        try entries(volume.lineage, chunk, upTo: volume.dataVersion, all: false).first?.version
+    public func lastWrittenVersion(of chunk: ChunkIndex, in target: WriteTarget) throws(StoreError) -> DataVersion? {
+        try entries(target.lineage, chunk, upTo: target.version, all: false).first?.version
     }
 
     // MARK: Within the store
@@ -123,8 +123,8 @@ public class ManifestReader {
         return AccountNumber(rawValue: number)
     }
 
-    func chunk(_ account: AccountNumber, _ fingerprint: Fingerprint) throws(StoreError) -> ChunkRecord? {
-        guard let bytes = try look(up: Key.chunk(account, fingerprint)) else { return nil }
+    func chunk(_ key: ChunkKey) throws(StoreError) -> ChunkRecord? {
+        guard let bytes = try look(up: Key.chunk(key)) else { return nil }
         return try ChunkRecord.decode(bytes)
     }
 
@@ -149,19 +149,25 @@ public class ManifestReader {
         let entry: ManifestEntry
     }
 
-    /// A chunk's entries of one lineage, newest first, from `version` down to the first that stands alone (or all, or one).
+    /// A chunk's entries of one lineage that `version` shows, newest first, from `version` down to the first that stands alone
+    /// (or only the newest). Those of cancelled snapshots are shown to these alone (SPEC S4).
     func entries(
         _ lineage: LineageID,
         _ chunk: ChunkIndex,
         upTo version: DataVersion,
         all: Bool = true
     ) throws(StoreError) -> [VersionedEntry] {
+        let cancelled = try self.lineage(lineage).cancelled
         let cursor = seeker
         cursor.seek(Key.manifest(lineage, chunk, version))
         let prefix = Key(.manifests).then(lineage.rawValue).then(chunk.rawValue).bytes
         var found: [VersionedEntry] = []
         while try cursor.isValid(), cursor.key.count == prefix.count + 8, cursor.key.starts(with: prefix) {
             let inverted = UInt64(bigEndian: cursor.key.loadUnaligned(fromByteOffset: prefix.count, as: UInt64.self))
+            if !cancelled.isEmpty, ~inverted != version.rawValue, cancelled.contains(DataVersion(~inverted)) {
+                cursor.next()
+                continue
+            }
             let entry = try ManifestEntry.decode(cursor.value)
             found.append(VersionedEntry(version: DataVersion(~inverted), entry: entry))
             if entry.isFull || !all { break }

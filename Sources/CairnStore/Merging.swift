@@ -79,7 +79,7 @@ extension Transaction {
         if !present.isFull { try buryOlder(lineage: place.lineage, lineage, place.chunk, death: place.version) }
         try release(present, lineage.account)
         overlay.delete(Key.patched(place.lineage, place.version, place.chunk))
-        overlay.put(Key.manifest(place.lineage, place.chunk, place.version), ManifestEntry(base).encoded)
+        try putEntry(place.lineage, place.chunk, place.version, ManifestEntry(base))
     }
 }
 

@@ -30,13 +30,33 @@ public struct VolumeRecord: Sendable, Hashable {
     /// Milliseconds since 1970-01-01 UTC.
     public let createdAt: UInt64
     public internal(set) var state: VolumeState
+    /// How often the volume was attached: writes of an earlier attachment are fenced out (SPEC R5).
+    public internal(set) var attachment: UInt64 = 0
 }
 
 public enum SnapshotState: UInt8, Sendable, Hashable {
+    /// In progress: takes data, once it is the earliest outstanding one (SPEC S4).
     case pending = 1
     case complete = 2
+    /// Cancelled because nobody touched it (SPEC S11); holds no data.
     case error = 3
     case deleting = 4
+    /// In progress: all of its own data is in, and it waits for an ancestor that is incomplete (SPEC V5).
+    case waiting = 5
+    /// Not there yet for anybody: its list of chunks is being put in (SPEC S5).
+    case creating = 6
+}
+
+/// How much of a snapshot is whose.
+public struct OwnerBytes: Sendable, Hashable {
+    public let owner: AccountID
+    /// Uncompressed bytes of the chunks that it owns.
+    public let bytes: UInt64
+
+    public init(owner: AccountID, bytes: UInt64) {
+        self.owner = owner
+        self.bytes = bytes
+    }
 }
 
 /// What the manifest says of a snapshot as a whole.
@@ -60,6 +80,17 @@ public struct SnapshotRecord: Sendable, Hashable {
     public internal(set) var completedAt: UInt64
     /// SPEC S6; nil until computed.
     public internal(set) var seal: Fingerprint?
+    /// An earlier one, on whose data this one counted, was cancelled (SPEC S4).
+    public internal(set) var needsRebase = false
+    /// The last upload, report or answer to a prompt; milliseconds since 1970 (SPEC S11).
+    public internal(set) var touchedAt: UInt64
+    /// What the client last answered to a prompt, in percent (SPEC S10).
+    public internal(set) var promptedProgress: UInt8?
+    /// Whether chunks were named that are to come, and how many of them are missing (SPEC S5).
+    public internal(set) var isExpecting = false
+    public internal(set) var missing: UInt64 = 0
+    /// By account; computed with the seal.
+    public internal(set) var owners: [OwnerBytes] = []
 }
 
 /// A call that is carried out once for each idempotency key (SPEC C5).
@@ -148,6 +179,15 @@ extension ByteReader {
         }
         return tags
     }
+    fileprivate mutating func takeOwners() -> [OwnerBytes]? {
+        guard let count = take(UInt32.self), count <= 1 << 16 else { return nil }
+        var owners: [OwnerBytes] = []
+        for _ in 0..<count {
+            guard let owner = takeAccount(), let bytes = take(UInt64.self) else { return nil }
+            owners.append(OwnerBytes(owner: owner, bytes: bytes))
+        }
+        return owners
+    }
     mutating func takeID() -> UUID128? {
         guard let high = take(UInt64.self), let low = take(UInt64.self) else { return nil }
         return UUID128(high: high, low: low)
@@ -172,6 +212,7 @@ extension VolumeRecord: StoredRecord {
         writer.put(tags)
         writer.put(createdAt)
         writer.put(state.rawValue)
+        writer.put(attachment)
     }
 
     init?(_ reader: inout ByteReader) {
@@ -181,7 +222,8 @@ extension VolumeRecord: StoredRecord {
             let version = reader.take(UInt64.self), let initial = reader.takeID(),
             let hasSource = reader.take(UInt8.self),
             let source = reader.takeID(), let affinity = reader.takeLengthAndBytes(), let tags = reader.takeTags(),
-            let created = reader.take(UInt64.self), let state = reader.take(UInt8.self).flatMap(VolumeState.init)
+            let created = reader.take(UInt64.self), let state = reader.take(UInt8.self).flatMap(VolumeState.init),
+            let attachment = reader.take(UInt64.self)
         else { return nil }
         self.init(
             id: VolumeID(id),
@@ -196,7 +238,8 @@ extension VolumeRecord: StoredRecord {
             affinity: affinity,
             tags: tags,
             createdAt: created,
-            state: state
+            state: state,
+            attachment: attachment
         )
     }
 }
@@ -218,6 +261,16 @@ extension SnapshotRecord: StoredRecord {
         writer.put(completedAt)
         writer.put(UInt8(seal == nil ? 0 : 1))
         if let seal { writer.put(seal) }
+        writer.put(UInt8(needsRebase ? 1 : 0))
+        writer.put(touchedAt)
+        writer.put(promptedProgress ?? .max)
+        writer.put(UInt8(isExpecting ? 1 : 0))
+        writer.put(missing)
+        writer.put(UInt32(owners.count))
+        for share in owners {
+            writer.put(share.owner.name)
+            writer.put(share.bytes)
+        }
     }
 
     init?(_ reader: inout ByteReader) {
@@ -230,7 +283,11 @@ extension SnapshotRecord: StoredRecord {
             let hasSeal = reader.take(UInt8.self)
         else { return nil }
         let seal = hasSeal == 1 ? reader.takeFingerprint() : nil
-        guard hasSeal == 0 || seal != nil else { return nil }
+        guard hasSeal == 0 || seal != nil, let needsRebase = reader.take(UInt8.self),
+            let touched = reader.take(UInt64.self), let prompted = reader.take(UInt8.self),
+            let isExpecting = reader.take(UInt8.self), let missing = reader.take(UInt64.self),
+            let owners = reader.takeOwners()
+        else { return nil }
         self.init(
             id: SnapshotID(id),
             volume: VolumeID(volume),
@@ -245,7 +302,13 @@ extension SnapshotRecord: StoredRecord {
             tags: tags,
             createdAt: created,
             completedAt: completed,
-            seal: seal
+            seal: seal,
+            needsRebase: needsRebase == 1,
+            touchedAt: touched,
+            promptedProgress: prompted == .max ? nil : prompted,
+            isExpecting: isExpecting == 1,
+            missing: missing,
+            owners: owners
         )
     }
 }

@@ -5,7 +5,8 @@ import CairnLog
 /// What a chunk of a volume or snapshot holds.
 struct ResolvedChunk {
     enum Base: Equatable {
-        case data(AccountNumber, Fingerprint)
+        /// `depth`: how many parents up it was found; 0 in the own lineage.
+        case data(ChunkKey, depth: Int)
         case zeros
         /// Never written, or discarded.
         case hole
@@ -13,8 +14,13 @@ struct ResolvedChunk {
     let base: Base
     /// Oldest first: later ones win.
     let patches: [Patch]
+    /// The lineages that the parts are of, where there are any: their accounts' data (SPEC D5).
+    var patchLayers: [Layer] = []
 
-    static let hole = ResolvedChunk(base: .hole, patches: [])
+    struct Layer: Hashable {
+        let account: AccountNumber
+        let depth: Int
+    }
 }
 
 /// What ListBlocks tells of a chunk.
@@ -36,23 +42,31 @@ extension ManifestReader {
         var lineage = lineage
         var version = version
         var patches: [Patch] = []
+        var layers: [ResolvedChunk.Layer] = []
+        var depth = 0
         while true {
             let record = try self.lineage(lineage)
+            var base: ResolvedChunk.Base?
             for found in try entries(lineage, chunk, upTo: version) {
-                patches.insert(contentsOf: found.entry.patches, at: 0)
+                if !found.entry.patches.isEmpty {
+                    patches.insert(contentsOf: found.entry.patches, at: 0)
+                    if layers.last?.depth != depth { layers.append(.init(account: record.account, depth: depth)) }
+                }
                 switch found.entry.base {
-                case .data(let fingerprint, _):
-                    return ResolvedChunk(base: .data(record.account, fingerprint), patches: patches)
-                case .zeros: return ResolvedChunk(base: .zeros, patches: patches)
-                case .hole: return ResolvedChunk(base: .hole, patches: patches)
-                case .inherit: continue
+                case .data(let fingerprint, let owner):
+                    base = .data(ChunkKey(account: record.account, owner: owner, fingerprint), depth: depth)
+                case .zeros: base = .zeros
+                case .hole: base = .hole
+                case .inherit: break
                 }
             }
+            if let base { return ResolvedChunk(base: base, patches: patches, patchLayers: layers) }
             guard let parent = record.parent, record.chunkSize.offset(of: chunk) < parent.size else {
-                return ResolvedChunk(base: .hole, patches: patches)
+                return ResolvedChunk(base: .hole, patches: patches, patchLayers: layers)
             }
             lineage = parent.lineage
             version = parent.version
+            depth += 1
         }
     }
 
@@ -96,7 +110,7 @@ extension ManifestReader {
             let state: BlockEntry.State? =
                 if !resolved.patches.isEmpty { .data(nil) } else {
                     switch resolved.base {
-                    case .data(_, let fingerprint): .data(fingerprint)
+                    case .data(let key, _): .data(key.fingerprint)
                     case .zeros: .zeros
                     case .hole: nil
                     }

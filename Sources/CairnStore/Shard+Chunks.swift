@@ -7,7 +7,7 @@ extension Shard {
     public func chunkLength(account: AccountID, _ fingerprint: Fingerprint) throws(StoreError) -> Int? {
         let view = makeView()
         guard let number = try view.accountNumber(account) else { return nil }
-        return try view.chunk(number, fingerprint).map { Int($0.rawLength) }
+        return try view.chunk(ChunkKey(own: number, fingerprint)).map { Int($0.rawLength) }
     }
 
     /// A chunk that the account has here, as it is stored; nil where it has none. Any thread; blocks on the disk.
@@ -15,13 +15,15 @@ extension Shard {
     public func storedChunk(account: AccountID, _ fingerprint: Fingerprint) throws(StoreError) -> ChunkData? {
         for _ in 0..<8 {
             let view = makeView()
-            guard let number = try view.accountNumber(account), let chunk = try view.chunk(number, fingerprint) else {
+            guard let number = try view.accountNumber(account),
+                let chunk = try view.chunk(ChunkKey(own: number, fingerprint))
+            else {
                 return nil
             }
             do throws(LogError) {
                 guard let record = try log.read([chunk.location]).first else { return nil }
                 guard case .chunk(let header) = record.header, header.fingerprint == fingerprint,
-                    header.account == number.rawValue
+                    header.account == number.rawValue, header.owner == number.rawValue
                 else {
                     throw LogError.damaged(.record(chunk.location))
                 }

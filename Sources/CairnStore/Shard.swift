@@ -286,7 +286,7 @@ public final class Shard: @unchecked Sendable {
     public func pin(account: AccountID, _ fingerprints: [Fingerprint]) throws(StoreError) -> [Bool] {
         let view = makeView()
         guard let number = try view.accountNumber(account) else { return fingerprints.map { _ in false } }
-        let chunks = fingerprints.map { ChunkKey(account: number, fingerprint: $0) }
+        let chunks = fingerprints.map { ChunkKey(own: number, $0) }
         // Pinned first, then looked up in a newer view: a chunk that is seen there and is not being purged stays.
         let (leaving, end) = leases.pin(chunks)
         let present = makeView()
@@ -294,7 +294,7 @@ public final class Shard: @unchecked Sendable {
         answers.reserveCapacity(chunks.count)
         var absent: [ChunkKey] = []
         for chunk in chunks {
-            let record = try present.chunk(number, chunk.fingerprint)
+            let record = try present.chunk(chunk)
             if record == nil { absent.append(chunk) }
             answers.append(record != nil && !leaving.contains(chunk))
         }

@@ -21,8 +21,18 @@ extension Transaction {
 
     /// Writes a whole chunk at the volume's present version.
     public func writeChunk(_ chunk: ChunkIndex, of volume: VolumeRecord, _ content: ChunkContent) throws(StoreError) {
-        let lineage = try self.lineage(volume.lineage)
-        let key = Key.manifest(volume.lineage, chunk, volume.dataVersion)
+        try writeChunk(chunk, of: WriteTarget(volume), content)
+    }
+
+    /// Writes a part of one chunk at the volume's present version.
+    public func writePatch(at offset: UInt64, _ bytes: BufferSlice, of volume: VolumeRecord) throws(StoreError) {
+        try writePatch(at: offset, bytes, of: WriteTarget(volume))
+    }
+
+    /// Writes a whole chunk at the target's version.
+    public func writeChunk(_ chunk: ChunkIndex, of target: WriteTarget, _ content: ChunkContent) throws(StoreError) {
+        let lineage = try self.lineage(target.lineage)
+        let key = Key.manifest(target.lineage, chunk, target.version)
         let present = try overlay.get(key).map { bytes throws(StoreError) in try ManifestEntry.decode(bytes) }
         let base: ManifestEntry.Base
         switch content {
@@ -39,39 +49,39 @@ extension Transaction {
         case .zeros, .hole: break
         }
         if present?.isFull != true {
-            try buryOlder(lineage: volume.lineage, lineage, chunk, death: volume.dataVersion)
+            try buryOlder(lineage: target.lineage, lineage, chunk, death: target.version)
         }
         if let present {
             try release(present, lineage.account)
-            if !present.patches.isEmpty { overlay.delete(Key.patched(volume.lineage, volume.dataVersion, chunk)) }
+            if !present.patches.isEmpty { overlay.delete(Key.patched(target.lineage, target.version, chunk)) }
         }
-        if case .hole = content, try !hidesSomething(chunk, volume, lineage) {
+        if case .hole = content, try !hidesSomething(chunk, target, lineage) {
             // Nothing lies below: no entry reads the same and costs nothing (SPEC V7).
-            if present != nil { overlay.delete(key) }
+            if present != nil { try deleteEntry(target.lineage, chunk, target.version) }
         } else {
-            overlay.put(key, ManifestEntry(base).encoded)
+            try putEntry(target.lineage, chunk, target.version, ManifestEntry(base))
         }
     }
 
-    /// Whether a hole at the present version would hide an older entry, or what the parent shows.
-    private func hidesSomething(_ chunk: ChunkIndex, _ volume: VolumeRecord, _ lineage: LineageRecord)
+    /// Whether a hole at the target's version would hide an older entry, or what the parent shows.
+    private func hidesSomething(_ chunk: ChunkIndex, _ target: WriteTarget, _ lineage: LineageRecord)
         throws(StoreError) -> Bool
     {
         if let parent = lineage.parent, lineage.chunkSize.offset(of: chunk) < parent.size { return true }
-        guard volume.dataVersion.rawValue > 0 else { return false }
-        let older = DataVersion(volume.dataVersion.rawValue - 1)
-        return try !entries(volume.lineage, chunk, upTo: older, all: false).isEmpty
+        guard target.version.rawValue > 0 else { return false }
+        let older = DataVersion(target.version.rawValue - 1)
+        return try !entries(target.lineage, chunk, upTo: older, all: false).isEmpty
     }
 
-    /// Writes a part of one chunk at the volume's present version: stored by itself, merged later (DESIGN §5).
+    /// Writes a part of one chunk at the target's version: stored by itself, merged later (DESIGN §5).
     /// - Parameter offset: bytes from the volume's start; offset and count are multiples of 512, within one chunk.
-    public func writePatch(at offset: UInt64, _ bytes: BufferSlice, of volume: VolumeRecord) throws(StoreError) {
-        let chunk = volume.chunkSize.chunk(at: offset)
-        let start = volume.chunkSize.remainder(of: offset)
-        guard bytes.count > 0, start + bytes.count <= volume.chunkSize.bytes else {
+    public func writePatch(at offset: UInt64, _ bytes: BufferSlice, of target: WriteTarget) throws(StoreError) {
+        let chunk = target.chunkSize.chunk(at: offset)
+        let start = target.chunkSize.remainder(of: offset)
+        guard bytes.count > 0, start + bytes.count <= target.chunkSize.bytes else {
             throw StoreError(.invalid, "a part of chunk \(chunk) reaches beyond it")
         }
-        let place = PatchedPlace(lineage: volume.lineage, version: volume.dataVersion, chunk: chunk)
+        let place = PatchedPlace(lineage: target.lineage, version: target.version, chunk: chunk)
         var entry = try entryForParts(place)
         // What the new one covers wholly is of no use any more.
         entry.patches.removeAll { patch in
@@ -81,28 +91,29 @@ extension Transaction {
             return covered
         }
         let header = PatchHeader(
-            lineage: volume.lineage.rawValue,
+            lineage: target.lineage.rawValue,
             chunk: chunk,
-            version: volume.dataVersion,
+            version: target.version,
             start: UInt32(start),
             rawChecksum: CRC32C.extend(0, bytes.bytes)
         )
         let location = group.appendPatch(header, bytes)
         addLive(location)
         entry.patches.append(Patch(start: UInt32(start), location: location))
-        gather(entry, place)
+        try gather(entry, place)
     }
 
     // MARK: References
 
-    func addReference(storing data: ChunkData, _ lineage: LineageRecord) throws(StoreError) {
-        let account = lineage.account
-        let key = Key.chunk(account, data.fingerprint)
-        if let bytes = try overlay.get(key) {
-            return try addReference(try ChunkRecord.decode(bytes), data.fingerprint, account)
-        }
+    /// - Parameter owner: whose data it is; nil: the lineage's account's.
+    func addReference(storing data: ChunkData, _ lineage: LineageRecord, owner: AccountNumber? = nil)
+        throws(StoreError)
+    {
+        let chunk = ChunkKey(account: lineage.account, owner: owner ?? lineage.account, data.fingerprint)
+        if let record = try self.chunk(chunk) { return addReference(record, chunk) }
         let header = ChunkHeader(
-            account: account.rawValue,
+            account: chunk.account.rawValue,
+            owner: chunk.owner.rawValue,
             fingerprint: data.fingerprint,
             codec: data.codec,
             rawLength: data.rawLength,
@@ -118,48 +129,52 @@ extension Transaction {
             chunkSize: lineage.chunkSize,
             references: 1
         )
-        overlay.put(key, record.encoded)
+        overlay.put(Key.chunk(chunk), record.encoded)
     }
 
     private func addReference(_ token: Fingerprint, _ lineage: LineageRecord) throws(StoreError) {
         // In a volume of another chunk size the fingerprint would not be that of the chunk's bytes.
-        guard let record = try chunk(lineage.account, token), record.chunkSize == lineage.chunkSize else {
+        let key = ChunkKey(own: lineage.account, token)
+        guard let record = try chunk(key), record.chunkSize == lineage.chunkSize else {
             throw StoreError(.invalid, "there is no chunk \(token) of \(lineage.chunkSize)")
         }
-        try addReference(record, token, lineage.account)
+        addReference(record, key)
     }
 
-    private func addReference(_ record: ChunkRecord, _ fingerprint: Fingerprint, _ account: AccountNumber)
-        throws(StoreError)
-    {
+    private func addReference(_ record: ChunkRecord, _ chunk: ChunkKey) {
         var record = record
-        if record.references == 0 { overlay.delete(Key.unreferenced(account, fingerprint)) }
+        if record.references == 0 { overlay.delete(Key.unreferenced(chunk)) }
         record.references += 1
-        overlay.put(Key.chunk(account, fingerprint), record.encoded)
+        overlay.put(Key.chunk(chunk), record.encoded)
     }
 
     /// Gives back what an entry held: its chunk's reference, its patches' bytes.
     func release(_ entry: ManifestEntry, _ account: AccountNumber) throws(StoreError) {
         for patch in entry.patches { dropLive(patch.location) }
-        guard case .data(let fingerprint, _) = entry.base else { return }
-        guard var record = try chunk(account, fingerprint), record.references > 0 else {
-            throw StoreError(.damaged, "chunk \(fingerprint) is in a manifest but not in the dictionary")
+        guard case .data(let fingerprint, let owner) = entry.base else { return }
+        try dropReference(ChunkKey(account: account, owner: owner, fingerprint))
+    }
+
+    /// - Throws: `.damaged` where the chunk is not in the dictionary, or nothing named it.
+    func dropReference(_ chunk: ChunkKey) throws(StoreError) {
+        guard var record = try self.chunk(chunk), record.references > 0 else {
+            throw StoreError(.damaged, "chunk \(chunk.fingerprint) is in a manifest but not in the dictionary")
         }
         record.references -= 1
-        overlay.put(Key.chunk(account, fingerprint), record.encoded)
+        overlay.put(Key.chunk(chunk), record.encoded)
         if record.references == 0 {
             // Not removed yet: a lease may hold it (SPEC A1), and the next upload of the same data finds it.
-            overlay.put(Key.unreferenced(account, fingerprint), [])
+            overlay.put(Key.unreferenced(chunk), [])
             noteNewWork()
         }
     }
 
     /// Removes a chunk that nothing names from the dictionary; its record's bytes are then dead.
-    func purge(_ fingerprint: Fingerprint, _ account: AccountNumber) throws(StoreError) {
-        overlay.delete(Key.unreferenced(account, fingerprint))
-        guard let record = try chunk(account, fingerprint), record.references == 0 else { return }
+    func purge(_ chunk: ChunkKey) throws(StoreError) {
+        overlay.delete(Key.unreferenced(chunk))
+        guard let record = try self.chunk(chunk), record.references == 0 else { return }
         dropLive(record.location)
-        overlay.delete(Key.chunk(account, fingerprint))
+        overlay.delete(Key.chunk(chunk))
     }
 
     // MARK: Older entries
@@ -191,6 +206,6 @@ extension Transaction {
     ) throws(StoreError) {
         try release(entry, lineage.account)
         if !entry.patches.isEmpty { overlay.delete(Key.patched(id, version, chunk)) }
-        overlay.delete(Key.manifest(id, chunk, version))
+        try deleteEntry(id, chunk, version)
     }
 }

@@ -17,7 +17,14 @@ extension Transaction {
         let lineage = LineageID(try nextNumber(1))
         var parent: LineageRecord.Parent?
         if let source {
-            parent = LineageRecord.Parent(lineage: source.lineage, version: source.version, size: source.size)
+            parent = LineageRecord.Parent(
+                lineage: source.lineage,
+                version: source.version,
+                size: source.size,
+                snapshot: source.id,
+                volume: source.volume
+            )
+            overlay.put(Key.child(of: source.lineage, source.version, lineage), [])
             try changeRetained(source.lineage, source.version) { $0.clones += 1 }
         }
         put(LineageRecord(account: number, owner: account, chunkSize: chunkSize, parent: parent), lineage)
@@ -88,7 +95,8 @@ extension Transaction {
             tags: tags,
             createdAt: now,
             completedAt: now,
-            seal: nil
+            seal: nil,
+            touchedAt: now
         )
         put(snapshot)
         overlay.put(Key.snapshotListing(account, now, id.uuid), [])
@@ -155,9 +163,9 @@ extension Transaction {
         _ version: DataVersion,
         _ change: (inout RetainedRecord) -> Void
     ) throws(StoreError) {
-        var record = try retained(lineage, version) ?? RetainedRecord(hasSnapshot: false, clones: 0)
+        var record = try retained(lineage, version) ?? RetainedRecord()
         change(&record)
-        if record.hasSnapshot || record.clones > 0 {
+        if record.isHeld {
             overlay.put(Key.retained(lineage, version), record.encoded)
         } else {
             overlay.delete(Key.retained(lineage, version))
@@ -171,6 +179,7 @@ extension Transaction {
         overlay.delete(Key.lineage(id))
         forgetLineage(id)
         if let parent = record.parent {
+            overlay.delete(Key.child(of: parent.lineage, parent.version, id))
             try changeRetained(parent.lineage, parent.version) { $0.clones -= 1 }
         }
     }

@@ -45,6 +45,10 @@ public final class Transaction: ManifestReader {
     /// Entries that this call adds parts to, put into the overlay when something else looks there: a call may bring thousands
     /// of parts of one chunk, and each would repeat all those before it.
     private var gathered: [PatchedPlace: ManifestEntry] = [:]
+    /// The written maps that the group's calls changed, as they are now; put into the overlay when the group is finished: a
+    /// map would else be written again with each of its chunks.
+    private var written: [WrittenPlace: WrittenMap] = [:]
+    private var savedWritten: [WrittenPlace: WrittenMap] = [:]
 
     init(overlay: IndexOverlay, group: LogGroup, shard: ShardIndex) {
         batch = overlay
@@ -68,6 +72,7 @@ public final class Transaction: ManifestReader {
         overlay.setSavepoint()
         savedGroup = group.savepoint
         savedDeltas = liveDeltas
+        savedWritten = written
         savedNewWork = hasNewWork
         savedMergeable = mergeable.count
         isAborted = false
@@ -79,6 +84,7 @@ public final class Transaction: ManifestReader {
         batch.rollback()
         group.rollback(to: savedGroup)
         liveDeltas = savedDeltas
+        written = savedWritten
         hasNewWork = savedNewWork
         mergeable.removeLast(mergeable.count - savedMergeable)
         forgetAll()
@@ -102,7 +108,10 @@ public final class Transaction: ManifestReader {
     }
 
     /// Keeps the entry until ``settle()``.
-    func gather(_ entry: ManifestEntry, _ place: PatchedPlace) { gathered[place] = entry }
+    func gather(_ entry: ManifestEntry, _ place: PatchedPlace) throws(StoreError) {
+        try markWritten(place.lineage, place.chunk, place.version, true)
+        gathered[place] = entry
+    }
 
     /// Puts what was gathered into the overlay, in the order of the keys: the same calls give the same commit.
     override func settle() {
@@ -124,11 +133,42 @@ public final class Transaction: ManifestReader {
 
     func noteNewWork() { hasNewWork = true }
 
+    // MARK: Written maps
+
+    /// Sets a chunk's mark in the map of its version (see ``WrittenMap``).
+    func markWritten(_ lineage: LineageID, _ chunk: ChunkIndex, _ version: DataVersion, _ mark: Bool)
+        throws(StoreError)
+    {
+        let place = WrittenPlace(lineage, version, chunk)
+        var map = try writtenMap(place)
+        guard map[chunk] != mark else { return }
+        map[chunk] = mark
+        written[place] = map
+    }
+
+    private func writtenMap(_ place: WrittenPlace) throws(StoreError) -> WrittenMap {
+        if let map = written[place] { return map }
+        guard let bytes = try batch.get(Key.written(place)) else { return WrittenMap() }
+        return try bytes.withUnsafeBytes { bytes in Result { () throws(StoreError) in try WrittenMap(bytes) } }.get()
+    }
+
+    /// Puts the maps into the overlay: when the group is finished, and before a call looks for them there.
+    func settleWritten() {
+        for (place, map) in written.sorted(by: { $0.key < $1.key }) {
+            if map.isEmpty { batch.delete(Key.written(place)) } else { batch.put(Key.written(place), map.encoded) }
+        }
+        written = [:]
+    }
+
+    /// What ``finish()`` adds to the commit for the maps.
+    var writtenBytes: Int { written.count * (1 + 2 + 25 + 4 + WrittenMap.bytes) }
+
     /// The most bytes that ``finish()`` adds to the commit for one segment: op, key and its length, value and its length.
     static let segmentChangeBytes = 1 + 2 + 5 + 4 + 9
 
-    /// Writes the segments' live bytes: once, before the group is finished.
+    /// Writes the written maps and the segments' live bytes: once, before the group is finished.
     func finish() throws(StoreError) {
+        settleWritten()
         for (segment, delta) in liveDeltas where delta != 0 {
             var record = SegmentRecord()
             if let bytes = try overlay.get(Key.segment(segment)) { record = try SegmentRecord.decode(bytes) }

@@ -101,6 +101,7 @@ import Testing
         let stored: [UInt8] = [0xde, 0xad, 0xbe]
         let chunk = ChunkHeader(
             account: 0x0a0b,
+            owner: 0x0c0d,
             fingerprint: Fingerprint(bytes: (0..<32).map { $0 })!,
             codec: .lz4,
             rawLength: 4096,
@@ -117,7 +118,7 @@ import Testing
             (
                 .chunk(chunk),
                 "01014800" + "03000000" + "00100000" + "44332211" + zeros(4) + "0b00000000000000"
-                    + "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f" + "0b0a0000" + zeros(4)
+                    + "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f" + "0b0a0000" + "0d0c0000"
             ),
             (
                 .patch(patch),

@@ -48,6 +48,7 @@ func pattern(_ count: Int, _ seed: UInt64) -> BufferSlice {
 func chunkHeader(_ bytes: BufferSlice, _ number: UInt64 = 0) -> ChunkHeader {
     ChunkHeader(
         account: 7,
+        owner: 7,
         fingerprint: Fingerprint(bytes: [UInt8](repeating: UInt8(truncatingIfNeeded: number), count: 32))!,
         codec: .raw,
         rawLength: UInt32(bytes.count),

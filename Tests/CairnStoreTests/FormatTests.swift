@@ -46,7 +46,16 @@ import Testing
         var segment = SegmentRecord()
         segment.liveBytes = 0x1234
         try check(segment, "01 3412000000000000")
-        try check(RetainedRecord(hasSnapshot: true, clones: 2), "01 01 02000000")
+        var retained = RetainedRecord()
+        (retained.hasSnapshot, retained.clones) = (true, 2)
+        try check(retained, "01 01 02000000 00 00 0000000000000000")
+        (retained.isBase, retained.isIncomplete, retained.settledAt) = (true, true, 5)
+        try check(retained, "01 01 02000000 01 01 0500000000000000")
+        var map = WrittenMap()
+        map[ChunkIndex(512 + 1)] = true
+        map[ChunkIndex(512 + 511)] = true
+        #expect(Hex.encode(map.encoded) == "02" + String(repeating: "00", count: 62) + "80")
+        #expect(map.chunks(of: 1) == [ChunkIndex(513), ChunkIndex(1023)])
     }
 
     @Test func lineages() throws {
@@ -56,17 +65,28 @@ import Testing
             chunkSize: Self.chunkSize,
             parent: nil
         )
-        try check(lineage, "01 09000000 02000000 6162 00000100 00 01")
+        try check(lineage, "01 09000000 02000000 6162 00000100 00 01 00000000")
         lineage = LineageRecord(
             account: AccountNumber(rawValue: 9),
             owner: Self.account,
             chunkSize: Self.chunkSize,
-            parent: .init(lineage: LineageID(4), version: DataVersion(6), size: 0x100000)
+            parent: .init(
+                lineage: LineageID(4),
+                version: DataVersion(6),
+                size: 0x100000,
+                snapshot: SnapshotID(Self.one),
+                volume: VolumeID(Self.two)
+            )
         )
         lineage.hasHead = false
+        lineage.cancelled = [DataVersion(3), DataVersion(8)]
         try check(
             lineage,
-            "01 09000000 02000000 6162 00000100 01 0400000000000000 0600000000000000 0000100000000000 00"
+            """
+            01 09000000 02000000 6162 00000100 01 0400000000000000 0600000000000000 0000100000000000 \
+            0887060504030201 03000e0d0c0b0a89 1887161514131211 03001e1d1c1b1a99 00 \
+            02000000 0300000000000000 0800000000000000
+            """
         )
     }
 
@@ -87,6 +107,10 @@ import Testing
         try check(WorkItem.releaseVersion(LineageID(4), DataVersion(6)), "01 01 0400000000000000 0600000000000000")
         try check(WorkItem.trimHead(LineageID(4)), "01 02 0400000000000000")
         try check(WorkItem.seal(SnapshotID(Self.one)), "01 03 0887060504030201 03000e0d0c0b0a89")
+        try check(WorkItem.cancelVersion(LineageID(4), DataVersion(6)), "01 04 0400000000000000 0600000000000000")
+        try check(WorkItem.settle(LineageID(4), DataVersion(6)), "01 05 0400000000000000 0600000000000000")
+        try check(WorkItem.abandon(SnapshotID(Self.one)), "01 06 0887060504030201 03000e0d0c0b0a89")
+        try check(WorkItem.forgetExpected(SnapshotID(Self.one)), "01 07 0887060504030201 03000e0d0c0b0a89")
     }
 
     @Test func volumes() throws {
@@ -106,11 +130,13 @@ import Testing
                 affinity: [0xfe],
                 tags: ["k": "v"],
                 createdAt: 0x1_0000,
-                state: .active
+                state: .active,
+                attachment: 4
             ),
             """
             01 \(ids) 02000000 6162 02 0000200000000000 00000100 0400000000000000 0200000000000000 \(others) 00 \
-            0000000000000000 0000000000000000 01000000 fe 01000000 01000000 6b 01000000 76 0000010000000000 01
+            0000000000000000 0000000000000000 01000000 fe 01000000 01000000 6b 01000000 76 0000010000000000 01 \
+            0400000000000000
             """
         )
         try check(
@@ -128,11 +154,18 @@ import Testing
                 tags: [:],
                 createdAt: 1,
                 completedAt: 2,
-                seal: Self.print
+                seal: Self.print,
+                needsRebase: true,
+                touchedAt: 3,
+                promptedProgress: nil,
+                isExpecting: true,
+                missing: 4,
+                owners: [OwnerBytes(owner: Self.account, bytes: 5)]
             ),
             """
             01 \(others) \(ids) 02000000 6162 0400000000000000 0100000000000000 0000200000000000 00000100 02 64 \
-            01000000 64 00000000 0100000000000000 0200000000000000 01 \(Self.printHex)
+            01000000 64 00000000 0100000000000000 0200000000000000 01 \(Self.printHex) \
+            01 0300000000000000 ff 01 0400000000000000 01000000 02000000 6162 0500000000000000
             """
         )
         try check(
@@ -149,8 +182,19 @@ import Testing
         expect(Key.position, "4c")
         expect(Key.counter(3), "4e 03")
         expect(Key.account(Self.account), "61 6162")
-        expect(Key.chunk(account, Self.print), "63 00000009 \(Self.printHex)")
-        expect(Key.unreferenced(account, Self.print), "7a 00000009 \(Self.printHex)")
+        let merged = ChunkKey(account: account, owner: AccountNumber(rawValue: 2), Self.print)
+        expect(Key.chunk(merged), "63 00000009 00000002 \(Self.printHex)")
+        expect(Key.unreferenced(merged), "7a 00000009 00000002 \(Self.printHex)")
+        expect(
+            Key.written(WrittenPlace(lineage, version, ChunkIndex(1024))),
+            "77 0000000000000004 0000000000000006 0000000000000002"
+        )
+        expect(Key.outstanding(VolumeID(Self.one), version), "6f \(one) 0000000000000006")
+        expect(Key.expected(SnapshotID(Self.one), chunk), "78 \(one) 0000000000000007")
+        expect(
+            Key.child(of: lineage, version, LineageID(9)),
+            "79 0000000000000004 0000000000000006 0000000000000009"
+        )
         expect(Key.segment(SegmentID(5)), "67 00000005")
         expect(Key.lineage(lineage), "6c 0000000000000004")
         expect(Key.retained(lineage, version), "72 0000000000000004 0000000000000006")

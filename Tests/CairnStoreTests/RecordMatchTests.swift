@@ -15,8 +15,8 @@ import Testing
         }
         try scratch.change { (transaction) throws(StoreError) in
             let account = try transaction.numberAccount(ScratchStore.account)
-            let wrong = try transaction.chunk(account, second.fingerprint)!
-            transaction.overlay.put(Key.chunk(account, first.fingerprint), wrong.encoded)
+            let wrong = try transaction.chunk(ChunkKey(own: account, second.fingerprint))!
+            transaction.overlay.put(Key.chunk(ChunkKey(own: account, first.fingerprint)), wrong.encoded)
         }
         let error = #expect(throws: StoreError.self) {
             try scratch.shard.read(ReadSource(volume), [0..<64 << 10], acceptsLZ4: false)
