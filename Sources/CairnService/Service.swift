@@ -52,6 +52,11 @@ public final class Service: Sendable {
         return store.shard(ShardIndex(UInt16(index % UInt64(store.shardCount))))
     }
 
+    /// The shard that keeps what belongs to an account as a whole.
+    func homeShard(of account: AccountID) -> Shard {
+        store.shard(ShardIndex(UInt16(Self.spread("home", account, []) % UInt64(store.shardCount))))
+    }
+
     private static func spread(_ purpose: String, _ account: AccountID, _ key: [UInt8]) -> UInt64 {
         let bytes = Array("\(purpose)/\(account)/".utf8) + key
         return bytes.withUnsafeBytes { SHA256.hash($0).words.0 }
