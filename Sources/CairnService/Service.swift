@@ -35,6 +35,12 @@ public final class Service: Sendable {
         workers = Workers(width: options.workers)
     }
 
+    /// Begins what the service does by itself.
+    public func start() {}
+
+    /// Ends it: before the store is closed.
+    public func stop() {}
+
     /// The shard that an ID names; nil for an ID of another store.
     func shard(of id: UUID128) -> Shard? {
         Int(id.shard.rawValue) < store.shardCount ? store.shard(id.shard) : nil
