@@ -87,6 +87,27 @@ extension Audit {
         for problem in problems { report.note(problem) }
     }
 
+    /// A lease is a reference, and stands among the leases' ends.
+    mutating func leases() throws(StoreError) {
+        var problems: [String] = []
+        var leased: [ChunkKey] = []
+        var ends = 0
+        let view = view
+        try walk(.leases) { (key, value) throws(StoreError) in
+            guard let chunk = key.takeChunk() else { return problems.append("a key of the leases does not decode") }
+            let lease = try LeaseRecord.decode(value)
+            leased.append(chunk)
+            if try view.index.get(Key.leaseEnd(lease.expiresAt, chunk)) == nil {
+                problems.append("the lease of chunk \(chunk.fingerprint) never ends")
+            }
+        }
+        try walk(.leaseEnds) { (_, _) throws(StoreError) in ends += 1 }
+        if ends != leased.count { problems.append("\(leased.count) leases; \(ends) are to end") }
+        for chunk in leased { references[chunk, default: 0] += 1 }
+        report.leases = leased.count
+        for problem in problems { report.note(problem) }
+    }
+
     mutating func dictionary() throws(StoreError) {
         var left = references
         var locations: [RecordLocation] = []
@@ -102,7 +123,7 @@ extension Audit {
             locations.append(record.location)
             if record.references != counted {
                 problems.append(
-                    "chunk \(fingerprint) has \(record.references) references; \(counted) manifest entries name it"
+                    "chunk \(fingerprint) has \(record.references) references; \(counted) manifest entries and leases name it"
                 )
             }
             let isListed = try view.index.get(Key.unreferenced(chunk)) != nil
@@ -114,7 +135,7 @@ extension Audit {
             }
         }
         for chunk in left.keys {
-            problems.append("chunk \(chunk.fingerprint) is in a manifest and not in the dictionary")
+            problems.append("chunk \(chunk.fingerprint) is in a manifest or leased and not in the dictionary")
         }
         var listed = 0
         try walk(.unreferenced) { (_, _) throws(StoreError) in listed += 1 }

@@ -12,6 +12,8 @@ public struct AuditReport: Sendable {
     /// Chunks of the dictionary, and how many of them nothing names.
     public internal(set) var chunks = 0
     public internal(set) var unreferencedChunks = 0
+    /// Chunks that are kept by a lease, whether a manifest names them or not.
+    public internal(set) var leases = 0
     /// Bytes of chunk and patch records that are in use.
     public internal(set) var liveBytes: UInt64 = 0
 
@@ -38,6 +40,7 @@ extension Shard {
         try audit.manifests()
         audit.checkWrittenMaps()
         try audit.parts()
+        try audit.leases()
         try audit.dictionary()
         try audit.volumesAndSnapshots()
         // The log goes on: what was in use before the view or after it may be named by it.

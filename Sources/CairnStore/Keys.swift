@@ -43,6 +43,8 @@ enum Table: UInt8 {
     case waiting = 0x62  // b
     case chunks = 0x63  // c
     case dead = 0x64  // d
+    case leases = 0x65  // e
+    case leaseEnds = 0x45  // E
     case segments = 0x67  // g
     case idempotency = 0x6b  // k
     case idempotencyAges = 0x4b  // K

@@ -138,6 +138,11 @@ extension Transaction {
         throws(StoreError)
     {
         let chunk = ChunkKey(account: lineage.account, owner: owner ?? lineage.account, data.fingerprint)
+        try addReference(storing: data, chunk, lineage.chunkSize)
+    }
+
+    /// A reference to a chunk, which is stored unless the dictionary has it.
+    func addReference(storing data: ChunkData, _ chunk: ChunkKey, _ chunkSize: ChunkSize) throws(StoreError) {
         if let record = try self.chunk(chunk) { return addReference(record, chunk) }
         let header = ChunkHeader(
             account: chunk.account.rawValue,
@@ -154,7 +159,7 @@ extension Transaction {
             rawLength: data.rawLength,
             rawChecksum: data.rawChecksum,
             codec: data.codec,
-            chunkSize: lineage.chunkSize,
+            chunkSize: chunkSize,
             references: 1
         )
         overlay.put(Key.chunk(chunk), record.encoded)
@@ -169,7 +174,7 @@ extension Transaction {
         addReference(record, key)
     }
 
-    private func addReference(_ record: ChunkRecord, _ chunk: ChunkKey) {
+    func addReference(_ record: ChunkRecord, _ chunk: ChunkKey) {
         var record = record
         if record.references == 0 { overlay.delete(Key.unreferenced(chunk)) }
         record.references += 1
@@ -186,7 +191,7 @@ extension Transaction {
     /// - Throws: `.damaged` where the chunk is not in the dictionary, or nothing named it.
     func dropReference(_ chunk: ChunkKey) throws(StoreError) {
         guard var record = try self.chunk(chunk), record.references > 0 else {
-            throw StoreError(.damaged, "chunk \(chunk.fingerprint) is in a manifest but not in the dictionary")
+            throw StoreError(.damaged, "chunk \(chunk.fingerprint) is in a manifest or leased, but not in the dictionary")
         }
         record.references -= 1
         overlay.put(Key.chunk(chunk), record.encoded)

@@ -43,6 +43,7 @@ import Testing
             ),
             "01 \(Self.locationHex) 00000100 04030201 01 00000100 0300000000000000"
         )
+        try check(LeaseRecord(expiresAt: 0x0102), "01 0201000000000000")
         var segment = SegmentRecord()
         segment.liveBytes = 0x1234
         try check(segment, "01 3412000000000000")
@@ -184,6 +185,8 @@ import Testing
         expect(Key.account(Self.account), "61 6162")
         let merged = ChunkKey(account: account, owner: AccountNumber(rawValue: 2), Self.print)
         expect(Key.chunk(merged), "63 00000009 00000002 \(Self.printHex)")
+        expect(Key.lease(merged), "65 00000009 00000002 \(Self.printHex)")
+        expect(Key.leaseEnd(0x102, merged), "45 0000000000000102 00000009 00000002 \(Self.printHex)")
         expect(Key.unreferenced(merged), "7a 00000009 00000002 \(Self.printHex)")
         expect(
             Key.written(WrittenPlace(lineage, version, ChunkIndex(1024))),
