@@ -29,11 +29,16 @@ final class Router: CallHandler {
             return
         default: break
         }
-        guard case .account(let account) = identity else {
+        guard let account = identity.account else {
             call.fail(CallError(ServiceError(.permissionDenied, "\(method.name) takes an account's certificate")))
             return
         }
-        let context = CallContext(account: account, deadline: call.deadline, isCancelled: { call.isCancelled })
+        let context = CallContext(
+            account: account,
+            isHost: identity == .host(account),
+            deadline: call.deadline,
+            isCancelled: { call.isCancelled }
+        )
         switch method {
         case .createVolume: serve(call, context, service.createVolume)
         case .deleteVolume: serve(call, context, service.deleteVolume)

@@ -5,13 +5,21 @@ import Dispatch
 public struct CallContext: Sendable {
     /// The account that the caller's certificate names (SPEC C1).
     public let account: AccountID
+    /// Whether the caller is one of the operator's compute hosts, which acts for the account (SPEC C1, D5).
+    public let isHost: Bool
     /// Nanoseconds of `DispatchTime.now().uptimeNanoseconds`; nil: the caller waits for ever.
     public let deadline: UInt64?
     /// Whether the caller has given the call up; cheap, from any thread.
     public let isCancelled: @Sendable () -> Bool
 
-    public init(account: AccountID, deadline: UInt64? = nil, isCancelled: @escaping @Sendable () -> Bool = { false }) {
+    public init(
+        account: AccountID,
+        isHost: Bool = false,
+        deadline: UInt64? = nil,
+        isCancelled: @escaping @Sendable () -> Bool = { false }
+    ) {
         self.account = account
+        self.isHost = isHost
         self.deadline = deadline
         self.isCancelled = isCancelled
     }
