@@ -24,6 +24,7 @@ extension Service {
         _ body: @escaping @Sendable (Transaction) throws(ServiceError) -> Value
     ) {
         shard.submit(
+            for: context.account,
             durability: footprint.durability,
             records: footprint.records,
             bytes: footprint.bytes,
@@ -64,7 +65,7 @@ extension Service {
             answer(result)
         }
         gate.enter(gateKey) {
-            self.workers.run {
+            self.workers.run(for: context.account) {
                 do throws(ServiceError) {
                     // The key may have been used for a call that went to another shard.
                     for other in self.store.shards {
