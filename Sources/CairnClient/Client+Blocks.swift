@@ -4,17 +4,27 @@ internal import CairnWire
 extension Client {
     /// Uploads blocks: all of them, or none (SPEC U2).
     /// - Parameters:
-    ///   - target: a volume or a snapshot in progress; nil: whole chunks are staged for the account (SPEC U7).
-    ///   - dataVersion: nil, or a precondition on what is replaced (SPEC U5).
+    ///   - target: a volume, or the earliest snapshot in progress of a LOCAL one. See ``stage(_:chunkSize:near:lease:)`` for
+    ///     chunks without a place.
+    ///   - dataVersion: nil, or a precondition on what is replaced (SPEC U5); of a snapshot: its version.
+    ///   - attachment: nil, or what ``attachVolume(_:)`` gave: the upload is refused where somebody attached later (SPEC R5).
+    ///   - progress: of a snapshot: how far its upload is with these blocks, 0–100 (SPEC S9).
+    ///   - rebased: of a snapshot: all that changed since the last complete one is in with these blocks (SPEC S4).
     public func upload(
         _ blocks: [BlockUpload],
-        to target: BlockTarget?,
+        to target: BlockTarget,
         dataVersion: DataVersion? = nil,
+        attachment: Attachment? = nil,
+        progress: Int? = nil,
+        rebased: Bool = false,
         durability: Durability = .durable
     ) async throws(ClientError) -> UploadResult {
         var request = Wire.UploadBlockRequest()
-        request.target = target?.wire
+        request.target = target.wire
         request.dataVersion = dataVersion?.rawValue ?? 0
+        request.attachment = attachment?.generation ?? 0
+        request.progress = progress.map { Wire.Progress(percent: UInt32(clamping: $0)) }
+        request.rebased = rebased
         request.durability = durability.wire
         request.blocks = blocks.map(\.wire)
         return try UploadResult(try await caller.call(request, payload: blocks.compactMap(\.payload)).0)
@@ -68,9 +78,54 @@ extension Client {
         }
     }
 
-    /// The server's facts and limits, and who it takes us for.
-    public func serverFacts() async throws(ClientError) -> ServerFacts {
-        ServerFacts(try await caller.call(Wire.GetServerFactsRequest()).0)
+    /// The chunks whose content differs between two snapshots, or a snapshot and a volume, as they are in the newer one, by
+    /// rising offset (SPEC R1). They need not be related; of related ones this takes time in proportion to the change.
+    public func changedBlocks(from older: BlockTarget, to newer: BlockTarget) -> Pages<BlockDescription> {
+        Pages { [caller] (page: [UInt8]) async throws(ClientError) in
+            let request = Wire.ListChangedBlocksRequest(
+                older: older.wire,
+                newer: newer.wire,
+                page: Wire.PageRequest(limit: UInt32(Limits.pageItems), pageToken: page)
+            )
+            let answer = try await caller.call(request).0
+            return (answer.blocks.map { BlockDescription($0) }, answer.nextPageToken)
+        }
+    }
+
+    /// Makes ranges read as zeros, which count as written (SPEC R1, V7).
+    /// - Returns: the write verifier.
+    @discardableResult
+    public func writeZeroes(
+        _ ranges: [BlockRange],
+        of target: BlockTarget,
+        attachment: Attachment? = nil,
+        durability: Durability = .durable
+    ) async throws(ClientError) -> [UInt8] {
+        let request = Wire.WriteZeroesRequest(
+            target: target.wire,
+            ranges: ranges.map(\.wire),
+            attachment: attachment?.generation ?? 0,
+            durability: durability.wire
+        )
+        return try await caller.call(request).0.writeVerifier
+    }
+
+    /// Makes ranges holes: they read as zeros, and hide what older versions or parents hold there (SPEC R1, V7).
+    /// - Returns: the write verifier.
+    @discardableResult
+    public func discard(
+        _ ranges: [BlockRange],
+        of target: BlockTarget,
+        attachment: Attachment? = nil,
+        durability: Durability = .durable
+    ) async throws(ClientError) -> [UInt8] {
+        let request = Wire.DiscardRequest(
+            target: target.wire,
+            ranges: ranges.map(\.wire),
+            attachment: attachment?.generation ?? 0,
+            durability: durability.wire
+        )
+        return try await caller.call(request).0.writeVerifier
     }
 }
 

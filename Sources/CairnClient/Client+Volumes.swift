@@ -3,7 +3,11 @@ internal import CairnWire
 
 extension Client {
     /// Makes a volume (SPEC V1).
-    public func createVolume(_ new: NewVolume) async throws(ClientError) -> CreatedVolume {
+    /// - Parameter key: the same key with the same parameters gives the first answer again (SPEC C5).
+    public func createVolume(
+        _ new: NewVolume,
+        key: IdempotencyKey = IdempotencyKey()
+    ) async throws(ClientError) -> CreatedVolume {
         let request = Wire.CreateVolumeRequest(
             size: new.size ?? 0,
             snapshotID: new.snapshot?.bytes ?? [],
@@ -11,19 +15,25 @@ extension Client {
             kind: new.kind.wire,
             affinity: new.affinity,
             tags: Tags.wire(new.tags),
-            idempotencyKey: Contract.newKey()
+            idempotencyKey: key.bytes
         )
         return try CreatedVolume(try await caller.call(request).0)
     }
 
     /// Deletes a volume; its complete snapshots stay (SPEC V9).
-    /// - Parameter cancellingSnapshots: whether its snapshots in progress are cancelled; otherwise they refuse the call.
-    public func deleteVolume(_ id: VolumeID, cancellingSnapshots: Bool = false) async throws(ClientError) {
+    /// - Parameters:
+    ///   - cancellingSnapshots: whether its snapshots in progress are cancelled; otherwise they refuse the call.
+    ///   - key: the same key with the same parameters gives the first answer again (SPEC C5).
+    public func deleteVolume(
+        _ id: VolumeID,
+        cancellingSnapshots: Bool = false,
+        key: IdempotencyKey = IdempotencyKey()
+    ) async throws(ClientError) {
         _ = try await caller.call(
             Wire.DeleteVolumeRequest(
                 volumeID: id.bytes,
                 cancelSnapshots: cancellingSnapshots,
-                idempotencyKey: Contract.newKey()
+                idempotencyKey: key.bytes
             )
         )
     }
@@ -31,6 +41,26 @@ extension Client {
     public func describeVolume(_ id: VolumeID) async throws(ClientError) -> Volume {
         let answer = try await caller.call(Wire.DescribeVolumeRequest(volumeID: id.bytes)).0
         return try Volume(try Contract.require(answer.volume, "volume", in: "the answer to DescribeVolume"))
+    }
+
+    /// Takes the volume over: writes that carry the attachment that this gives are accepted, those that carry an older one
+    /// are refused with STALE_ATTACHMENT from now on (SPEC R5).
+    public func attachVolume(_ id: VolumeID) async throws(ClientError) -> Attachment {
+        Attachment(generation: try await caller.call(Wire.AttachVolumeRequest(volumeID: id.bytes)).0.generation)
+    }
+
+    /// Sets and removes labels of a volume or snapshot (SPEC R1).
+    /// - Parameters:
+    ///   - set: at most 64 in all; keys 1–256 bytes, values at most 256 bytes.
+    ///   - remove: keys; those that are not there do not matter.
+    /// - Returns: all labels as they are now.
+    public func updateTags(
+        of target: BlockTarget,
+        set: [String: String] = [:],
+        remove: [String] = []
+    ) async throws(ClientError) -> [String: String] {
+        let request = Wire.UpdateTagsRequest(target: target.wire, set: Tags.wire(set), remove: remove.sorted())
+        return Tags.value(try await caller.call(request).0.tags)
     }
 
     /// The account's volumes, oldest first.

@@ -18,6 +18,7 @@ public final class Client: Sendable {
     let caller: any Caller
     private let pool: ConnectionPool?
     public let options: ClientOptions
+    let prompts: ProgressPrompts
 
     /// Makes no connection yet: the first call does.
     /// - Throws: `configuration` where a file of the credentials is missing or no certificate or key.
@@ -37,7 +38,9 @@ public final class Client: Sendable {
         } catch {
             throw ClientError(.configuration, error.text)
         }
-        let pool = ConnectionPool(options: options, open: Links.opener(to: server, tls: tls, options: options))
+        prompts = ProgressPrompts(options.onProgressPrompt)
+        let opener = Links.opener(to: server, tls: tls, options: options, prompts: prompts)
+        let pool = ConnectionPool(options: options, open: opener)
         self.pool = pool
         self.options = options
         caller = pool
@@ -47,6 +50,7 @@ public final class Client: Sendable {
     init(caller: any Caller, options: ClientOptions = ClientOptions()) {
         self.caller = caller
         self.options = options
+        prompts = ProgressPrompts(options.onProgressPrompt)
         pool = nil
     }
 

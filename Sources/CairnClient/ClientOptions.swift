@@ -1,3 +1,5 @@
+public import CairnCore
+
 /// The files that prove who the caller is (SPEC C1), all PEM.
 public struct Credentials: Sendable, Equatable {
     /// The client's certificate, followed by intermediates, if any.
@@ -34,6 +36,11 @@ public struct ClientOptions: Sendable {
     public var pingAfter: Duration = .seconds(10)
     /// Software and version, told to the server for its logs.
     public var agent = "cairn-swift/0.1"
+
+    /// Answers the server when it asks how far the upload of a snapshot is: percent, 0–100 (SPEC S10). It should answer
+    /// within seconds; an answer that comes too late is ignored. A ``Backup`` under way answers for its own snapshot.
+    /// Nil: the server is told that nobody answers.
+    public var onProgressPrompt: (@Sendable (SnapshotID) async -> UInt32)?
 
     public init() {}
 

@@ -114,7 +114,7 @@ struct Audit {
             switch try WorkItem.decode(value) {
             case .releaseVersion(let lineage, _), .trimHead(let lineage), .cancelVersion(let lineage, _):
                 working.insert(lineage)
-            case .seal, .settle, .abandon, .forgetExpected: break
+            case .seal, .settle, .forgetExpected: break
             }
         }
         busy = working
@@ -209,6 +209,15 @@ struct Audit {
         }
         if entry.base == .inherit, entry.patches.isEmpty { report.note("\(place) says nothing") }
         for patch in entry.patches { count(patch.location) }
+        if lineage.cancelled.contains(place.version) {
+            // Shown to clones of its own version alone; covers nothing.
+            if retainedRecords[VersionKey(lineage: place.lineage, version: place.version)] == nil,
+                !busy.contains(place.lineage)
+            {
+                report.note("nothing reads \(place), which was cancelled, and nothing frees it")
+            }
+            return
+        }
         checkReader(of: place, lineage, coveredBy: walk.cover)
         if entry.isFull { walk.cover = place.version }
     }

@@ -40,6 +40,7 @@ struct PatchedPlace: Hashable, Sendable {
 /// The tables of the index: the first byte of every key. FORMAT.md lists them with their values.
 enum Table: UInt8 {
     case accounts = 0x61  // a
+    case waiting = 0x62  // b
     case chunks = 0x63  // c
     case dead = 0x64  // d
     case leases = 0x65  // e
@@ -132,6 +133,10 @@ extension Key {
 
     static func outstanding(_ volume: VolumeID, _ version: DataVersion) -> [UInt8] {
         Key(.outstanding).then(volume.uuid).then(version.rawValue).bytes
+    }
+
+    static func waiting(_ lineage: LineageID, _ version: DataVersion) -> [UInt8] {
+        Key(.waiting).then(lineage.rawValue).then(version.rawValue).bytes
     }
 
     static func expected(_ snapshot: SnapshotID, _ chunk: ChunkIndex) -> [UInt8] {

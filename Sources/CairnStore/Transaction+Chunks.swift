@@ -51,6 +51,7 @@ extension Transaction {
         if present?.isFull != true {
             try buryOlder(lineage: target.lineage, lineage, chunk, death: target.version)
         }
+        if present == nil { try buryUnderLater(chunk, target) }
         if let present {
             try release(present, lineage.account)
             if !present.patches.isEmpty { overlay.delete(Key.patched(target.lineage, target.version, chunk)) }
@@ -61,6 +62,13 @@ extension Transaction {
         } else {
             try putEntry(target.lineage, chunk, target.version, ManifestEntry(base))
         }
+        try checkExpected(chunk, of: target)
+    }
+
+    /// A new entry may come under one that a later snapshot in progress has already (SPEC S5): it is covered from the start.
+    private func buryUnderLater(_ chunk: ChunkIndex, _ target: WriteTarget) throws(StoreError) {
+        guard target.hasLater, let cover = try cover(target.lineage, chunk, above: target.version) else { return }
+        overlay.put(Key.dead(target.lineage, death: cover, chunk, birth: target.version), [])
     }
 
     /// Whether a hole at the target's version would hide an older entry, or what the parent shows.
@@ -83,6 +91,7 @@ extension Transaction {
         }
         let place = PatchedPlace(lineage: target.lineage, version: target.version, chunk: chunk)
         var entry = try entryForParts(place)
+        if entry.patches.isEmpty, entry.base == .inherit { try buryUnderLater(chunk, target) }
         // What the new one covers wholly is of no use any more.
         entry.patches.removeAll { patch in
             let covered =
@@ -100,7 +109,26 @@ extension Transaction {
         let location = group.appendPatch(header, bytes)
         addLive(location)
         entry.patches.append(Patch(start: UInt32(start), location: location))
+        if entry.patches.count.isMultiple(of: 64) { dropHidden(&entry) }
         try gather(entry, place)
+        try checkExpected(chunk, of: target)
+    }
+
+    /// Drops the parts of which later ones together leave nothing to be seen: so there are never many more than sectors.
+    private func dropHidden(_ entry: inout ManifestEntry) {
+        let sector = Int(Limits.sector)
+        var covered = [Bool](repeating: false, count: ChunkSize.maximum.bytes / sector)
+        var kept: [Patch] = []
+        for patch in entry.patches.reversed() {
+            let sectors = Int(patch.start) / sector..<(Int(patch.start) + Int(patch.location.length)) / sector
+            if sectors.allSatisfy({ covered[$0] }) {
+                dropLive(patch.location)
+                continue
+            }
+            for index in sectors { covered[index] = true }
+            kept.append(patch)
+        }
+        entry.patches = kept.reversed()
     }
 
     // MARK: References

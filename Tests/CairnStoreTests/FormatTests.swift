@@ -110,8 +110,7 @@ import Testing
         try check(WorkItem.seal(SnapshotID(Self.one)), "01 03 0887060504030201 03000e0d0c0b0a89")
         try check(WorkItem.cancelVersion(LineageID(4), DataVersion(6)), "01 04 0400000000000000 0600000000000000")
         try check(WorkItem.settle(LineageID(4), DataVersion(6)), "01 05 0400000000000000 0600000000000000")
-        try check(WorkItem.abandon(SnapshotID(Self.one)), "01 06 0887060504030201 03000e0d0c0b0a89")
-        try check(WorkItem.forgetExpected(SnapshotID(Self.one)), "01 07 0887060504030201 03000e0d0c0b0a89")
+        try check(WorkItem.forgetExpected(SnapshotID(Self.one)), "01 06 0887060504030201 03000e0d0c0b0a89")
     }
 
     @Test func volumes() throws {
@@ -132,12 +131,13 @@ import Testing
                 tags: ["k": "v"],
                 createdAt: 0x1_0000,
                 state: .active,
+                base: DataVersion(1),
                 attachment: 4
             ),
             """
             01 \(ids) 02000000 6162 02 0000200000000000 00000100 0400000000000000 0200000000000000 \(others) 00 \
             0000000000000000 0000000000000000 01000000 fe 01000000 01000000 6b 01000000 76 0000010000000000 01 \
-            0400000000000000
+            0100000000000000 0400000000000000
             """
         )
         try check(
@@ -193,6 +193,7 @@ import Testing
             "77 0000000000000004 0000000000000006 0000000000000002"
         )
         expect(Key.outstanding(VolumeID(Self.one), version), "6f \(one) 0000000000000006")
+        expect(Key.waiting(lineage, version), "62 0000000000000004 0000000000000006")
         expect(Key.expected(SnapshotID(Self.one), chunk), "78 \(one) 0000000000000007")
         expect(
             Key.child(of: lineage, version, LineageID(9)),

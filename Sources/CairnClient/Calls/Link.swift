@@ -34,19 +34,26 @@ typealias LinkOpener = @Sendable (_ instance: [UInt8]) async throws(RPCError) ->
 
 enum Links {
     /// Opens connections to a server over mutual TLS.
-    static func opener(to endpoint: Endpoint, tls: TLSContext, options: ClientOptions) -> LinkOpener {
+    static func opener(
+        to endpoint: Endpoint,
+        tls: TLSContext,
+        options: ClientOptions,
+        prompts: ProgressPrompts
+    ) -> LinkOpener {
         var configuration = RPCConfiguration()
         configuration.pingAfter = options.pingAfter
         configuration.pongWithin = options.pingAfter
         configuration.handshakeLimit = min(configuration.handshakeLimit, options.callLimit)
         let agreed = configuration
+        let handler = PromptHandler(prompts)
         return { (instance: [UInt8]) async throws(RPCError) -> any Link in
             let hello = Wire.Hello(protocolVersion: 1, agent: options.agent, instanceID: instance)
             return try await RPCConnection.connect(
                 to: endpoint,
                 tls: tls,
                 hello: hello.encode(),
-                configuration: agreed
+                configuration: agreed,
+                handler: handler
             )
         }
     }

@@ -5,6 +5,12 @@ internal import CairnWire
 extension ImportRun {
     /// All of the piece's tasks are set.
     func prepared(_ piece: ImportPiece) {
+        if case .scan(let scan) = mode {
+            let changed = scan.note(piece)
+            // Zeros were counted when they were found.
+            counter.update { $0.done += changed }
+            return leave(piece)
+        }
         let parts = claims.withLock { table -> Int in
             for (chunk, task) in piece.tasks.enumerated() {
                 guard case .bring(let fingerprint) = task, !table.claim(fingerprint, waiter: piece) else { continue }
@@ -23,7 +29,7 @@ extension ImportRun {
 
     /// Asks which of the chunks the server has, and pins those.
     private func query(_ piece: ImportPiece, _ wanted: [Fingerprint]) {
-        let request = Wire.QueryChunksRequest(tokens: wanted.map(\.bytes), volumeID: volume.bytes)
+        let request = Wire.QueryChunksRequest(tokens: wanted.map(\.bytes), volumeID: destination.volume.bytes)
         send(request) { (answer: Wire.QueryChunksResponse, _) throws(ClientError) in
             let bits = try QueryAnswer.bits(answer, count: wanted.count)
             let present = Set(zip(wanted, bits).filter(\.1).map(\.0))
@@ -75,10 +81,11 @@ extension ImportRun {
         then done: @escaping @Sendable () -> Void
     ) {
         var request = Wire.UploadBlockRequest()
-        request.target = BlockTarget.volume(volume).wire
+        let percent = destination.address(&request, counter.value)
         request.durability = .durable
         request.blocks = draft.blocks
         send(request, payload: draft.payload) { (error: ClientError) -> Bool in
+            self.destination.reported(percent, accepted: false)
             guard let answer = error.answer, answer.reason == .invalidChunkToken, !named.isEmpty else { return false }
             let refused = answer.blockIndex.flatMap { $0 < draft.blocks.count ? draft.blocks[$0].offset : nil }
             let lost = isRepeated ? named : named.filter { piece.chunks[$0.key].lowerBound == refused }
@@ -88,6 +95,7 @@ extension ImportRun {
             return true
         } answered: { (answer: Wire.UploadBlockResponse, _) throws(ClientError) in
             try draft.check(answer)
+            self.destination.reported(percent, accepted: true)
             self.counter.update { progress in
                 progress.deduplicated += draft.named
                 progress.transferred += draft.sent

@@ -11,7 +11,7 @@ internal import Synchronization
 ///                      └► UploadBlock                         (nobody waits)
 ///                           └► release: who waited for these chunks names them by token
 final class ImportRun: Sendable {
-    let volume: VolumeID
+    let destination: UploadDestination
     let layout: PieceLayout
     let counter: TransferCounter
     let caller: any Caller
@@ -22,23 +22,36 @@ final class ImportRun: Sendable {
     private let leaves: Mutex<SealCollector>
     private let memory: Int
     private let runnerCell = Mutex<PieceRunner?>(nil)
+    let mode: Mode
+
+    /// What is done about what the source holds.
+    enum Mode: Sendable {
+        /// All of it goes to the destination.
+        case everything
+        /// Nothing is sent: what would be is noted.
+        case scan(SourceScan)
+        /// What a scan has found, and nothing else, goes to the destination.
+        case changes(SourceChanges)
+    }
 
     init(
         source: ImportSource,
-        volume: VolumeID,
+        destination: UploadDestination,
         layout: PieceLayout,
         counter: TransferCounter,
         caller: any Caller,
-        memory: Int
+        memory: Int,
+        mode: Mode = .everything
     ) {
         self.source = source
-        self.volume = volume
+        self.destination = destination
+        self.mode = mode
         self.layout = layout
         self.counter = counter
         self.caller = caller
         self.memory = memory
         cursor = Mutex(SourceCursor(source, layout: layout))
-        listing = Listing(of: .volume(volume), chunkSize: layout.chunkSize, size: layout.volumeSize, caller: caller)
+        listing = Listing(of: destination.listed, chunkSize: layout.chunkSize, size: layout.volumeSize, caller: caller)
         leaves = Mutex(SealCollector(size: layout.volumeSize, chunkSize: layout.chunkSize))
     }
 
@@ -56,7 +69,7 @@ final class ImportRun: Sendable {
     /// How many bytes the source held.
     var sourceEnd: UInt64 { cursor.withLock { source.size ?? $0.streamEnd ?? 0 } }
 
-    /// After the run: the seal of what is in the volume.
+    /// After the run: the seal of what is in the volume; of a run over changes it has no meaning.
     var seal: Fingerprint { leaves.withLock { $0.seal() } }
 
     // MARK: Feeding
@@ -71,10 +84,19 @@ final class ImportRun: Sendable {
 
     private func feed(from cursor: inout SourceCursor, for runner: PieceRunner) throws(ClientError) -> Feed {
         while true {
+            var end = layout.volumeSize
+            switch mode {
+            case .everything: break
+            case .scan(let scan): if scan.isFull { return .end }
+            case .changes(let changes):
+                guard let next = changes.next(from: cursor.position) else { return .end }
+                cursor.advance(to: next.lowerBound)
+                end = next.upperBound
+            }
             // What a stream gives is gone from it: so the volume must be known first.
             let horizon = cursor.horizon
             guard listing.use(for: runner, { $0.known >= horizon ? true : nil }) != nil else { return .notYet }
-            switch try cursor.look(goOn: { !runner.isEnded }) {
+            switch try cursor.look(before: end, goOn: { !runner.isEnded }) {
             case .end: return .end
             case .data(let range, let stored):
                 guard let placements = take(range, for: runner) else { return .notYet }
@@ -86,8 +108,8 @@ final class ImportRun: Sendable {
                 cursor.advance(to: range.upperBound)
                 let piece = ImportPiece(range, placements: placements, layout: layout, buffer: buffer)
                 return .piece { self.examine(piece) }
-            case .hole(let end):
-                switch hole(cursor.position..<end, for: runner) {
+            case .hole(let holeEnd):
+                switch hole(cursor.position..<holeEnd, for: runner) {
                 case .unknown: return .notYet
                 case .empty(let range):
                     cursor.advance(to: range.upperBound)
@@ -191,6 +213,10 @@ final class ImportRun: Sendable {
     }
 
     private func examined(_ piece: ImportPiece, _ fingerprints: [Fingerprint?]) {
+        if case .changes(let changes) = mode, let offset = changes.surprise(piece, fingerprints) {
+            runner?.fail(SourceChanges.moved(source.name, at: offset))
+            return
+        }
         leaves.withLock { $0.add(fingerprints, at: piece.range) }
         var zero: UInt64 = 0
         var inPlace: UInt64 = 0

@@ -81,8 +81,9 @@ struct SourceCursor {
     /// How far the volume must be known before the next step can be taken.
     var horizon: UInt64 { min(position + UInt64(layout.pieceBytes), layout.volumeSize) }
 
-    /// What lies at the present position. Reads nothing but a stream, which it waits for as long as `goOn` says so.
-    mutating func look(goOn: () -> Bool) throws(ClientError) -> Step {
+    /// What lies at the present position, no further than `limit`, a chunk's start or the volume's end. Reads nothing but a
+    /// stream, which knows no limit, and which it waits for as long as `goOn` says so.
+    mutating func look(before limit: UInt64, goOn: () -> Bool) throws(ClientError) -> Step {
         guard let size = source.size else { return try readStream(goOn: goOn) }
         guard position < layout.volumeSize else { return .end }
         do throws(SystemError) {
@@ -92,10 +93,10 @@ struct SourceCursor {
         } catch {
             throw error.source(source.name)
         }
-        guard position < size, extent.lowerBound < size else { return .hole(to: layout.volumeSize) }
-        let start = layout.chunkStart(extent.lowerBound)
+        guard position < size, extent.lowerBound < size else { return .hole(to: limit) }
+        let start = min(layout.chunkStart(extent.lowerBound), limit)
         if start > position { return .hole(to: start) }
-        let end = min(layout.chunkEnd(extent.upperBound), horizon)
+        let end = min(layout.chunkEnd(extent.upperBound), horizon, limit)
         return .data(position..<end, stored: Int(min(end, size) - position))
     }
 

@@ -68,7 +68,7 @@ public final class Importer: Sendable {
         counter.update { $0.total = target.size }
         let run = ImportRun(
             source: source,
-            volume: volume,
+            destination: UploadDestination(volume: volume),
             layout: layout,
             counter: counter,
             caller: client.caller,

@@ -84,6 +84,14 @@ public struct UploadResult: Sendable, Hashable {
     }
 }
 
+/// Chunks that wait on the server for a place (SPEC U7).
+public struct StagedChunks: Sendable, Hashable {
+    /// In the chunks' order.
+    public let tokens: [Fingerprint]
+    /// Until when they stay, unless the lease is renewed.
+    public let leaseExpiresAt: Timestamp
+}
+
 /// When a write is answered (SPEC U8).
 public enum Durability: Sendable, Hashable {
     /// When it is on stable storage.

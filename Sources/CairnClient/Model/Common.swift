@@ -35,6 +35,30 @@ public struct BlockRange: Sendable, Hashable {
         self.offset = offset
         self.length = length
     }
+
+    var wire: Wire.ByteRange { Wire.ByteRange(offset: offset, length: length) }
+}
+
+/// Names one change, so that a repetition of it is not a second one (SPEC C5): 1–64 bytes.
+public struct IdempotencyKey: Sendable, Hashable {
+    public let bytes: [UInt8]
+
+    /// A new key: 16 random bytes.
+    public init() { bytes = (0..<16).map { _ in .random(in: 0...255) } }
+
+    /// A key of the caller's choice; nil unless it has 1–64 bytes.
+    public init?(_ bytes: some Collection<UInt8>) {
+        guard (1...Limits.idempotencyKeyBytes).contains(bytes.count) else { return nil }
+        self.bytes = Array(bytes)
+    }
+}
+
+/// Who has a volume attached: the generation that AttachVolume gave, which goes with every write (SPEC R5).
+public struct Attachment: Sendable, Hashable, Comparable, CustomStringConvertible {
+    public let generation: UInt64
+    public init(generation: UInt64) { self.generation = generation }
+    public static func < (left: Attachment, right: Attachment) -> Bool { left.generation < right.generation }
+    public var description: String { String(generation) }
 }
 
 enum Tags {
@@ -53,7 +77,4 @@ enum Contract {
         guard let value else { throw ClientError(.protocolViolation, "\(message) without a valid \(field)") }
         return value
     }
-
-    /// A new idempotency key (SPEC C5).
-    static func newKey() -> [UInt8] { (0..<16).map { _ in .random(in: 0...255) } }
 }

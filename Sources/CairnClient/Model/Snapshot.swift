@@ -68,6 +68,15 @@ public struct Snapshot: Sendable, Hashable {
     public let seal: SnapshotSeal?
     /// Opaque: finds the snapshot from any server of the installation (SPEC S7).
     public let token: [UInt8]
+    /// Whether an earlier snapshot, whose data this one was counting on, was cancelled: it completes only when the client
+    /// has declared that what changed since the last complete one is in (SPEC S4).
+    public let needsRebase: Bool
+    /// Percent, 0–100, that the client last answered to a prompt; nil: never (SPEC S10).
+    public let promptedProgress: Int?
+    /// How much of it is whose; empty unless the snapshot is the caller's account's own, complete and sealed (SPEC D5).
+    public let owners: [OwnerShare]
+    /// How many expected chunks are still to come (SPEC S5).
+    public let missing: UInt64
 
     init(_ wire: Wire.SnapshotDescription) throws(ClientError) {
         let message = "a snapshot's description"
@@ -85,6 +94,75 @@ public struct Snapshot: Sendable, Hashable {
         completedAt = wire.completedAtMs == 0 ? nil : Timestamp(milliseconds: wire.completedAtMs)
         seal = try SnapshotSeal(wire.seal)
         token = wire.snapshotToken
+        needsRebase = wire.needsRebase
+        promptedProgress = wire.promptedProgress.map { Int($0.percent) }
+        owners = wire.owners.map { OwnerShare(account: $0.account, bytes: $0.bytes, isExportable: $0.exportable) }
+        missing = wire.missing
+    }
+}
+
+/// How much of a snapshot's data an account owns (SPEC V8, D5).
+public struct OwnerShare: Sendable, Hashable {
+    public let account: String
+    /// Of the snapshot, uncompressed.
+    public let bytes: UInt64
+    /// Whether the caller may download them now: they are its own, or EXPORT was granted.
+    public let isExportable: Bool
+
+    public init(account: String, bytes: UInt64, isExportable: Bool) {
+        self.account = account
+        self.bytes = bytes
+        self.isExportable = isExportable
+    }
+}
+
+/// A chunk and where it goes (SPEC S5).
+public struct ChunkPlacement: Sendable, Hashable {
+    /// Bytes: a multiple of the volume's chunk size.
+    public var offset: UInt64
+    public var token: Fingerprint
+
+    public init(offset: UInt64, token: Fingerprint) {
+        self.offset = offset
+        self.token = token
+    }
+
+    var wire: Wire.ChunkPlacement { Wire.ChunkPlacement(offset: offset, token: token.bytes) }
+
+    init(_ wire: Wire.ChunkPlacement, in message: String) throws(ClientError) {
+        offset = wire.offset
+        token = try Contract.require(Fingerprint(bytes: wire.token), "token", in: message)
+    }
+}
+
+/// What a snapshot is to begin with, and what is to come (SPEC S1, S5).
+public struct NewSnapshot: Sendable, Hashable {
+    /// Chunks that the account has on the server already: the snapshot holds them from the start. At most 2^20; a long
+    /// list goes by pointer, which the library sees to.
+    public var chunks: [ChunkPlacement] = []
+    /// Chunks that will come: completion is refused while one is missing. At most
+    /// ``Client/mostExpectedChunks``.
+    public var expected: [ChunkPlacement] = []
+    /// For people; at most 1,024 bytes.
+    public var note = ""
+    /// At most 64; keys 1–256 bytes, values at most 256 bytes.
+    public var tags: [String: String] = [:]
+    public init() {}
+}
+
+/// Where a snapshot is after a progress report (SPEC S9).
+public struct SnapshotProgressResult: Sendable, Hashable {
+    /// `complete` after 100, unless an incomplete ancestor keeps it waiting (SPEC V5).
+    public let state: SnapshotState
+    /// 0–100.
+    public let percent: Int
+    /// Of a complete snapshot.
+    public let seal: SnapshotSeal?
+
+    init(_ wire: Wire.SnapshotProgressResponse) throws(ClientError) {
+        state = SnapshotState(wire.state)
+        percent = Int(wire.percent)
+        seal = try SnapshotSeal(wire.seal)
     }
 }
 

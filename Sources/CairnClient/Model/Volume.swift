@@ -41,6 +41,8 @@ public struct Volume: Sendable, Hashable {
     public let affinity: [UInt8]
     public let tags: [String: String]
     public let createdAt: Timestamp
+    /// Who attached it last; generation 0: nobody has (SPEC R5).
+    public let attachment: Attachment
 
     init(_ wire: Wire.VolumeDescription) throws(ClientError) {
         let message = "a volume's description"
@@ -56,6 +58,7 @@ public struct Volume: Sendable, Hashable {
         affinity = wire.affinity
         tags = Tags.value(wire.tags)
         createdAt = Timestamp(milliseconds: wire.createdAtMs)
+        attachment = Attachment(generation: wire.attachmentGeneration)
     }
 }
 
