@@ -41,8 +41,10 @@ struct SnapshotCreation: Sendable {
     func run() { next { () throws(ServiceError) in try verify(source) } }
 
     /// Runs a step as a job of its own; what it throws ends the call.
-    private func next(undoing snapshot: SnapshotRecord? = nil, _ body: @escaping @Sendable () throws(ServiceError) -> Void)
-    {
+    private func next(
+        undoing snapshot: SnapshotRecord? = nil,
+        _ body: @escaping @Sendable () throws(ServiceError) -> Void
+    ) {
         service.workers.run {
             do throws(ServiceError) {
                 try context.checkWanted()
@@ -131,7 +133,8 @@ struct SnapshotCreation: Sendable {
     private func bring(_ foreign: ArraySlice<Foreign>, then rest: PlacementSource) throws(ServiceError) {
         var count = 0
         var bytes = 0
-        for chunk in foreign.prefix(Limits.recordsPerCall) where count == 0 || bytes + chunk.length <= Self.bringBytes {
+        for chunk in foreign.prefix(Self.step) {
+            guard count == 0 || bytes + chunk.length <= Self.bringBytes else { break }
             count += 1
             bytes += chunk.length
         }
@@ -242,7 +245,9 @@ struct SnapshotCreation: Sendable {
         let left = rest
         change(Service.Footprint(entries: placements.count), undoing: snapshot) { (transaction) throws(ServiceError) in
             try place(placements, in: try present(snapshot, transaction), transaction)
-        } then: { () throws(ServiceError) in try placeMore(left, in: snapshot) }
+        } then: { () throws(ServiceError) in
+            try placeMore(left, in: snapshot)
+        }
     }
 
     private func expectMore(_ from: ArraySlice<Placement>, of snapshot: SnapshotRecord) {
@@ -252,7 +257,9 @@ struct SnapshotCreation: Sendable {
             return change(Service.Footprint(entries: step.count), undoing: snapshot) {
                 (transaction) throws(ServiceError) in
                 try expect(step, of: try present(snapshot, transaction), transaction)
-            } then: { () throws(ServiceError) in expectMore(left, of: snapshot) }
+            } then: { () throws(ServiceError) in
+                expectMore(left, of: snapshot)
+            }
         }
         let done: Answer<Wire.CreateSnapshotResponse> = { result in
             switch result {

@@ -39,9 +39,13 @@ extension Service {
                 if report.completes, record.state == .complete || record.state == .waiting {
                     return answer(.success(Self.progress(of: record)))
                 }
+                let done: Answer<Wire.SnapshotProgressResponse> = { result in
+                    if case .success = result { self.prompts.reported(id, complete: report.completes) }
+                    answer(result)
+                }
                 self.countInherited(record, report, on: shard, context) { result in
                     if case .failure(let error) = result { return answer(.failure(error)) }
-                    self.change(on: shard, Footprint(), context, answer) { (transaction) throws(ServiceError) in
+                    self.change(on: shard, Footprint(), context, done) { (transaction) throws(ServiceError) in
                         let present = try self.snapshot(id, in: transaction, context)
                         if report.completes, present.state == .complete || present.state == .waiting {
                             return Self.progress(of: present)
