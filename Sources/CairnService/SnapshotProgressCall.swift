@@ -7,6 +7,8 @@ struct ProgressReport: Sendable {
     /// Nil where nothing is said.
     let percent: UInt32?
     let rebased: Bool
+    /// Whether expected chunks came in parts that are still being put together: they cannot be counted yet.
+    var isMerging = false
 
     /// - Throws: INVALID_PROGRESS for what is no percentage.
     init(percent: UInt32?, rebased: Bool) throws(ServiceError) {
@@ -44,7 +46,7 @@ extension Service {
                     answer(result)
                 }
                 self.countInherited(record, report, on: shard, context) { result in
-                    if case .failure(let error) = result { return answer(.failure(error)) }
+                    guard case .success(let report) = result else { return answer(result.map { _ in .init() }) }
                     self.change(on: shard, Footprint(), context, done) { (transaction) throws(ServiceError) in
                         let present = try self.snapshot(id, in: transaction, context)
                         if report.completes, present.state == .complete || present.state == .waiting {
@@ -110,16 +112,19 @@ extension Service {
                 "progress does not go back: \(snapshot.progress) percent were reported before \(percent)"
             )
         }
-        if percent == 100 { return try complete(snapshot, in: transaction, at: now) }
+        if percent == 100 { return try complete(snapshot, report, in: transaction, at: now) }
         return try storeCall { () throws(StoreError) in
             try transaction.setProgress(UInt8(percent), of: snapshot, at: now)
             return try transaction.snapshot(snapshot.id) ?? snapshot
         }
     }
 
-    private func complete(_ reported: SnapshotRecord, in transaction: Transaction, at now: UInt64) throws(ServiceError)
-        -> SnapshotRecord
-    {
+    private func complete(
+        _ reported: SnapshotRecord,
+        _ report: ProgressReport,
+        in transaction: Transaction,
+        at now: UInt64
+    ) throws(ServiceError) -> SnapshotRecord {
         let present = try storeCall { () throws(StoreError) in try transaction.snapshot(reported.id) }
         guard let snapshot = present else { throw ServiceError.noSuchSnapshot }
         guard !snapshot.needsRebase else {
@@ -129,7 +134,10 @@ extension Service {
                     + "complete one, and say so with `rebased`"
             )
         }
-        if snapshot.isExpecting, snapshot.missing > 0 { throw try Self.missing(of: snapshot, in: transaction) }
+        if snapshot.isExpecting, snapshot.missing > 0 {
+            guard !report.isMerging else { throw Self.beingPutTogether }
+            throw try Self.missing(of: snapshot, in: transaction)
+        }
         return try storeCall { () throws(StoreError) in
             let complete = try transaction.complete(snapshot, at: now)
             // It could not be touched before, and its time begins now (SPEC S11).
@@ -158,47 +166,48 @@ extension Service {
             }
             from = page.next
         }
-        // All are there, by parts that the background is putting together, or by inheritance that was not counted.
-        return ServiceError(
-            .unavailable,
-            "what was expected is there, and is still being put together: try again",
-            retryAfter: .seconds(1)
-        )
+        // All are there: by inheritance, since they were counted.
+        return beingPutTogether
     }
+
+    private static let beingPutTogether = ServiceError(
+        .unavailable,
+        "expected chunks that came in parts are still being put together: try again",
+        retryAfter: .seconds(1)
+    )
 
     /// Rows of what is expected that are looked at in one step.
     private static let missingStep = 1024
 
-    /// Before completion: finds what is expected and there by inheritance, a bounded step at a time (SPEC S5).
+    /// Before completion: finds what is expected and there by inheritance, a bounded step at a time (SPEC S5). Gives the report as
+    /// it can be carried out then.
     func countInherited(
         _ snapshot: SnapshotRecord,
         _ report: ProgressReport,
         on shard: Shard,
         from: ChunkIndex = ChunkIndex(0),
         _ context: CallContext,
-        then body: @escaping Answer<Void>
+        then body: @escaping Answer<ProgressReport>
     ) {
         guard report.completes, snapshot.state == .pending, snapshot.isExpecting, snapshot.missing > 0 else {
-            return body(.success(()))
+            return body(.success(report))
         }
-        let step: Answer<ChunkIndex?> = { result in
-            switch result {
-            case .failure(let error): body(.failure(error))
-            case .success(nil): body(.success(()))
-            case .success(let next?):
-                self.workers.run {
-                    self.countInherited(snapshot, report, on: shard, from: next, context, then: body)
-                }
-            }
+        let step: Answer<(next: ChunkIndex?, isMerging: Bool)> = { result in
+            guard case .success(let found) = result else { return body(result.map { _ in report }) }
+            var report = report
+            report.isMerging = report.isMerging || found.isMerging
+            guard let next = found.next else { return body(.success(report)) }
+            let soFar = report
+            self.workers.run { self.countInherited(snapshot, soFar, on: shard, from: next, context, then: body) }
         }
         change(on: shard, Footprint(entries: Self.missingStep), context, step) { (transaction) throws(ServiceError) in
             let present = try self.snapshot(snapshot.id, in: transaction, context)
             // What is below it may still change: then nothing is counted, and the call is refused for that.
             guard present.state == .pending, try Self.checkInProgress(present, in: transaction) == nil else {
-                return nil
+                return (nil, false)
             }
             return try storeCall { () throws(StoreError) in
-                try transaction.countInherited(in: present, from: from, limit: Self.missingStep).next
+                try transaction.countInherited(in: present, from: from, limit: Self.missingStep)
             }
         }
     }

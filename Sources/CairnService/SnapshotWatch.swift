@@ -10,9 +10,6 @@ final class SnapshotWatch: @unchecked Sendable {
     /// After a start clients get so long to come back before anything is cancelled: while the server was away nobody could do
     /// anything. Milliseconds; the idle limit where that is shorter.
     private static let grace: UInt64 = 15 * 60 * 1000
-    /// Snapshots looked at with one view.
-    private static let step = 256
-
     private unowned let service: Service
     private let queue = DispatchQueue(label: "cairn.service.watch", qos: .utility)
     private let timer: any DispatchSourceTimer
@@ -47,8 +44,16 @@ final class SnapshotWatch: @unchecked Sendable {
         let now = UnixTime.milliseconds
         guard now >= idleAt else { return }
         idleAt = now + service.idleRule.grain
-        for shard in service.store.shards { cancelIdle(on: shard, at: now) }
+        service.cancelIdleSnapshots(at: now)
     }
+}
+
+extension Service {
+    /// Snapshots looked at with one view.
+    private static let idleStep = 256
+
+    /// Cancels the snapshots for which nobody has done anything for too long, as seen at `now` (SPEC S11).
+    func cancelIdleSnapshots(at now: UInt64) { for shard in store.shards { cancelIdle(on: shard, at: now) } }
 
     /// Only the earliest outstanding one of a volume: nobody can do anything for the later ones. Their time begins when they
     /// become the earliest.
@@ -57,22 +62,21 @@ final class SnapshotWatch: @unchecked Sendable {
         while true {
             let found: [SnapshotRecord]
             do throws(StoreError) {
-                found = try shard.makeView().earliestOutstanding(after: last, limit: Self.step)
-            } catch { return failed(error) }
-            let rule = service.idleRule
-            for snapshot in found where snapshot.state == .pending && rule.isIdle(snapshot, at: now) {
-                cancel(snapshot, on: shard)
+                found = try shard.makeView().earliestOutstanding(after: last, limit: Self.idleStep)
+            } catch {
+                return logger.error("snapshots in progress cannot be looked at", metadata: ["reason": "\(error)"])
             }
-            guard found.count == Self.step else { return }
+            for snapshot in found where snapshot.state == .pending && idleRule.isIdle(snapshot, at: now) {
+                cancel(snapshot, on: shard, at: now)
+            }
+            guard found.count == Self.idleStep else { return }
             last = found.last?.volume
         }
     }
 
-    private func cancel(_ idle: SnapshotRecord, on shard: Shard) {
-        let rule = service.idleRule
-        let logger = service.logger
+    private func cancel(_ idle: SnapshotRecord, on shard: Shard, at now: UInt64) {
+        let (rule, logger) = (idleRule, logger)
         shard.submit(entries: Limits.snapshotsInProgress, reclaims: true) { (transaction) throws(StoreError) -> Bool in
-            let now = UnixTime.milliseconds
             guard let snapshot = try transaction.snapshot(idle.id), snapshot.state == .pending,
                 rule.isIdle(snapshot, at: now)
             else { return false }
@@ -93,9 +97,5 @@ final class SnapshotWatch: @unchecked Sendable {
                 )
             }
         }
-    }
-
-    private func failed(_ error: StoreError) {
-        service.logger.error("snapshots in progress cannot be looked at", metadata: ["reason": "\(error)"])
     }
 }

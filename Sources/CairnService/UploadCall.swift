@@ -11,7 +11,7 @@ struct WriteCall: Sendable {
     /// SPEC R5; 0: none.
     let attachment: UInt64
     /// Of a snapshot only.
-    let report: ProgressReport
+    var report: ProgressReport
     let durability: CommitDurability
 
     /// - Throws: INVALID_ARGUMENT, INVALID_PROGRESS, C2's errors.
@@ -114,9 +114,11 @@ extension Service {
             return commit(changes, seen, call, on: shard, context, answer)
         }
         countInherited(snapshot, call.report, on: shard, context) { result in
-            if case .failure(let error) = result { return answer(.failure(error)) }
+            guard case .success(let report) = result else { return answer(result.map { _ in .init() }) }
+            var call = call
+            call.report = report
             self.commit(changes, seen, call, on: shard, context) { result in
-                if case .success = result { self.prompts.uploaded(to: snapshot, call.report, context) }
+                if case .success = result { self.prompts.uploaded(to: snapshot, report, context) }
                 answer(result)
             }
         }
