@@ -8,8 +8,11 @@ import Testing
 
 /// Snapshots for which nobody does anything (SPEC S11).
 @Suite struct IdleTests {
-    private func harness(idle milliseconds: UInt64) throws -> ServiceHarness {
-        try ServiceHarness { $1.snapshotIdleMilliseconds = milliseconds }
+    private static let hour: UInt64 = 3_600_000
+
+    private func touched(_ harness: ServiceHarness, _ snapshot: [UInt8]) throws -> UInt64 {
+        let id = try #require(SnapshotID(bytes: snapshot))
+        return try #require(try harness.service.shard(of: id.uuid)?.makeView().snapshot(id)).touchedAt
     }
 
     private func state(_ harness: ServiceHarness, _ snapshot: [UInt8]) throws -> Wire.SnapshotState {
@@ -20,14 +23,18 @@ import Testing
         "S11, S4: an idle snapshot becomes an error, visible, holds no data, and the next one is earliest and needs a rebase"
     )
     func cancelled() throws {
-        let harness = try harness(idle: 1000)
+        let harness = try ServiceHarness()
         let volume = try harness.localVolume()
         let first = try harness.begin(volume).snapshotID
         let bytes = noise(65536, seed: 1)
         try harness.upload(bytes, at: 0, to: first)
         let clone = try harness.createVolume(.init(snapshotID: first)).volumeID
         let second = try harness.begin(volume).snapshotID
+        harness.service.cancelIdleSnapshots(at: UnixTime.milliseconds + 71 * Self.hour)
+        harness.service.cancelIdleSnapshots(at: UnixTime.milliseconds + 73 * Self.hour)
         #expect(try harness.eventually { try state(harness, first) == .error })
+        // The second one's time begins now.
+        harness.service.cancelIdleSnapshots(at: UnixTime.milliseconds + 140 * Self.hour)
         #expect(try harness.snapshotCount(volume) == 3)
         let next = try harness.describe(second)
         #expect(next.state == .inProgress && next.needsRebase)
@@ -53,35 +60,44 @@ import Testing
         #expect(try harness.eventually { try harness.store.shards.allSatisfy { try $0.audit().problems.isEmpty } })
     }
 
-    @Test(
-        "S11: uploads, reports and answers to prompts are touches; a later one's time begins when it becomes earliest"
-    )
+    @Test("S11: uploads and reports are touches; a later one's time begins when it becomes the earliest")
     func touches() throws {
-        let harness = try harness(idle: 1500)
-        let volumes = try (0..<2).map { _ in try harness.localVolume() }
-        let uploaded = try harness.begin(volumes[0]).snapshotID
-        let reported = try harness.begin(volumes[1]).snapshotID
-        let later = try harness.begin(volumes[1]).snapshotID
-        let abandoned = try harness.begin(try harness.localVolume()).snapshotID
-        let end = Date() + 4
-        var count: UInt32 = 0
-        while Date() < end {
-            try harness.upload(noise(512, seed: UInt64(count)), at: 0, to: uploaded)
-            try harness.report(count / 4, reported)
-            count += 1
-            Thread.sleep(forTimeInterval: 0.1)
+        let harness = try ServiceHarness { $1.snapshotIdleMilliseconds = 8 * 20 }
+        harness.service.stop()
+        let volume = try harness.localVolume()
+        let first = try harness.begin(volume).snapshotID
+        let later = try harness.begin(volume).snapshotID
+        let actions: [() throws -> Void] = [
+            { try harness.upload(noise(512, seed: 1), at: 0, to: first) },
+            { try harness.report(1, first) },
+            { try harness.upload(noise(512, seed: 2), at: 0, to: first) { $0.progress = .init(percent: 2) } },
+            {
+                _ = try harness.call(
+                    harness.service.writeZeroes,
+                    .init(target: .init(target: .snapshotID(first)), ranges: [.init(offset: 0, length: 512)])
+                )
+            },
+        ]
+        let laterBefore = try touched(harness, later)
+        for action in actions {
+            let before = try touched(harness, first)
+            Thread.sleep(forTimeInterval: 0.03)
+            try action()
+            #expect(try touched(harness, first) >= before + 30)
         }
-        #expect(try harness.eventually { try state(harness, abandoned) == .error })
-        #expect(try state(harness, uploaded) == .inProgress)
-        #expect(try state(harness, later) == .inProgress)
-        try harness.report(100, reported)
-        #expect(try state(harness, later) == .inProgress)
-        #expect(try harness.eventually { try state(harness, later) == .error })
+        #expect(try touched(harness, later) == laterBefore)
+        try harness.report(100, first)
+        #expect(try touched(harness, later) > laterBefore)
+        let third = try harness.begin(volume).snapshotID
+        let thirdBefore = try touched(harness, third)
+        Thread.sleep(forTimeInterval: 0.03)
+        try harness.delete(later)
+        #expect(try touched(harness, third) > thirdBefore)
     }
 
     @Test("S11: the time goes on over a restart")
     func restart() throws {
-        var harness = try harness(idle: 3_600_000)
+        var harness = try ServiceHarness()
         let snapshot = try harness.begin(try harness.localVolume()).snapshotID
         harness = try ServiceHarness(restarting: harness) { $1.snapshotIdleMilliseconds = 500 }
         #expect(try harness.eventually { try state(harness, snapshot) == .error })
