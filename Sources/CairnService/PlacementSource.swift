@@ -29,19 +29,26 @@ struct PlacementSource {
     /// What was parsed and not given yet: at most one chunk's items.
     private var parsed: [Wire.ChunkPlacement] = []
     private var given = 0
+    /// Bytes of encoded list that were parsed.
+    private var parsedBytes = 0
+    /// The most items, and the most bytes of encoded list: as many items as there may be, and padding as long again.
+    private let itemLimit: Int
+    private let byteLimit: Int
 
     init(
         _ request: Wire.CreateSnapshotRequest,
         store: Store,
         home: Shard,
         account: AccountID,
-        volume: VolumeRecord
+        volume: VolumeRecord,
+        limit: Int = Limits.placementsPerList
     ) throws(ServiceError) {
         guard request.chunks.isEmpty || request.chunkListTokens.isEmpty else {
             throw ServiceError(.invalidArgument, "the chunk list is given inline or by pointer, not both")
         }
         (self.store, self.home, self.account) = (store, home, account)
         (chunkSize, volumeSize) = (volume.chunkSize, volume.size)
+        (itemLimit, byteLimit) = (limit, limit * 96)
         inline = request.chunks
         pointers = try Service.fingerprints(request.chunkListTokens)
     }
@@ -66,8 +73,12 @@ struct PlacementSource {
         }
         let step = parsed.prefix(limit)
         parsed.removeFirst(step.count)
-        guard given + step.count <= Limits.placementsPerList else {
-            throw ServiceError(.invalidArgument, "a chunk list names at most \(Limits.placementsPerList) chunks")
+        guard given + step.count <= itemLimit else {
+            throw ServiceError(
+                .invalidArgument,
+                "a chunk list names at most \(itemLimit) chunks",
+                blockIndex: itemLimit
+            )
         }
         var placements: [Placement] = []
         placements.reserveCapacity(step.count)
@@ -112,6 +123,14 @@ struct PlacementSource {
                 return (data, shape.chunkSize.bytes)
             }
             guard let (data, length) = found else { continue }
+            parsedBytes += length
+            guard parsedBytes <= max(byteLimit, ChunkSize.maximum.bytes) else {
+                throw ServiceError(
+                    .invalidArgument,
+                    "an encoded chunk list has at most \(ByteCount.text(UInt64(byteLimit)))",
+                    blockIndex: index
+                )
+            }
             var items: [Wire.ChunkPlacement] = []
             try data.withRawBytes { (bytes) throws(ServiceError) in
                 try parser.take(bytes) { items.append($0) }
