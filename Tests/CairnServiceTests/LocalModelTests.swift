@@ -45,7 +45,7 @@ struct LocalModelRun {
 
     init(seed: UInt64) throws {
         harness = try ServiceHarness(chunkSize: LocalModel.chunk, shards: 2) { store, _ in
-            store.leaseTime = .milliseconds(5)
+            store.leaseTime = .seconds(3)
         }
         random = Random(state: seed)
         for value in 1...5 as ClosedRange<UInt8> {
@@ -57,7 +57,7 @@ struct LocalModelRun {
     }
 
     mutating func restart() throws {
-        harness = try ServiceHarness(restarting: harness) { store, _ in store.leaseTime = .milliseconds(5) }
+        harness = try ServiceHarness(restarting: harness) { store, _ in store.leaseTime = .seconds(3) }
     }
 
     mutating func step() throws {
