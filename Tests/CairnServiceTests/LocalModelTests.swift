@@ -10,7 +10,7 @@ import Testing
 @Suite struct LocalModelTests {
     @Test(
         "S3, S4, S5, S8, S9, S11, V3, V5, V9: random volumes, snapshots and clones hold what the model says",
-        arguments: 1...6 as ClosedRange<UInt64>
+        arguments: [1, 2, 3, 104, 117, 142] as [UInt64]
     )
     func random(seed: UInt64) throws {
         var run = try LocalModelRun(seed: seed)
