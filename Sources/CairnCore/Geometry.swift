@@ -47,6 +47,12 @@ public enum Limits {
     public static let recordsPerCall = 8192
     /// Tokens in one QueryChunks.
     public static let tokensPerCall = 16384
+    /// Snapshots of one volume that may be in progress at a time: cancelling one marks all later ones (SPEC S4).
+    public static let snapshotsInProgress = 256
+    /// Chunks that one list of CreateSnapshot may name, inline or by pointer (SPEC S5): 64 MiB of list at the most.
+    public static let placementsPerList = 1 << 20
+    /// The longest lease of a staged chunk, in seconds: 30 days (SPEC U7).
+    public static let leaseSeconds: UInt64 = 30 * 86400
     /// Items on one page of a listing.
     public static let pageItems = 1000
     /// Blocks on one page of ListBlocks: its answer fits the message limit.

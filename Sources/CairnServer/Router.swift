@@ -47,6 +47,8 @@ final class Router: CallHandler {
         case .uploadBlock: upload(call, context)
         case .downloadBlock: download(call, context)
         case .queryChunks: serve(call, context, service.queryChunks)
+        case .renewLease: serve(call, context, service.renewLease)
+        case .releaseLease: serve(call, context, service.releaseLease)
         case .flush: serve(call, context, service.flush)
         case .listBlocks: serve(call, context, service.listBlocks)
         default:

@@ -22,10 +22,10 @@ extension Service {
         -> SnapshotRecord
     {
         let record = try storeCall { () throws(StoreError) in try view.snapshot(id) }
-        guard let record, record.account == context.account, record.state != .deleting else {
+        guard let record, record.account == context.account, record.state != .deleting, record.state != .creating else {
             throw ServiceError.noSuchSnapshot
         }
-        return record
+        return try storeCall { () throws(StoreError) in try view.settled(record) }
     }
 
     /// Reads from one consistent view of a shard's index, on the calling thread.

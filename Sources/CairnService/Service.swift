@@ -35,6 +35,12 @@ public final class Service: Sendable {
         workers = Workers(width: options.workers)
     }
 
+    /// Begins what the service does by itself.
+    public func start() {}
+
+    /// Ends it: before the store is closed.
+    public func stop() {}
+
     /// The shard that an ID names; nil for an ID of another store.
     func shard(of id: UUID128) -> Shard? {
         Int(id.shard.rawValue) < store.shardCount ? store.shard(id.shard) : nil
@@ -50,6 +56,11 @@ public final class Service: Sendable {
         case (true, true): index = .random(in: .min ... .max)
         }
         return store.shard(ShardIndex(UInt16(index % UInt64(store.shardCount))))
+    }
+
+    /// The shard that keeps what belongs to an account as a whole.
+    func homeShard(of account: AccountID) -> Shard {
+        store.shard(ShardIndex(UInt16(Self.spread("home", account, []) % UInt64(store.shardCount))))
     }
 
     private static func spread(_ purpose: String, _ account: AccountID, _ key: [UInt8]) -> UInt64 {

@@ -15,6 +15,9 @@ extension Service {
         workers.run {
             do throws(ServiceError) {
                 try context.checkWanted()
+                if request.target?.target == nil {
+                    return try self.stage(request, payload: payload, context, answer: answer)
+                }
                 let id = try Self.uploadTarget(request)
                 guard let shard = self.shard(of: id.uuid) else { throw ServiceError.noSuchVolume }
                 let volume = try self.view(shard) { (view) throws(ServiceError) in
@@ -43,7 +46,7 @@ extension Service {
                 )
                 let changes = try tokens.resolve(try preparation.changes(of: plan))
                 try context.checkWanted()
-                self.commit(changes, of: volume, request, on: shard, context, answer)
+                try self.commit(changes, of: volume, request, on: shard, context, answer)
             } catch { answer(.failure(error)) }
         }
     }
@@ -59,7 +62,15 @@ extension Service {
             return id
         case .snapshotID, .snapshotToken:
             throw ServiceError(.unimplemented, "this server takes no uploads to snapshots yet")
-        case nil: throw ServiceError(.unimplemented, "this server stages no chunks yet")
+        case nil: preconditionFailure("without a target the chunks are staged")
+        }
+    }
+
+    static func durability(_ durability: Wire.Durability) throws(ServiceError) -> CommitDurability {
+        switch durability {
+        case .unspecified, .durable: return .durable
+        case .onFlush: return .onFlush
+        default: throw ServiceError(.invalidArgument, "durability \(durability.rawValue) is unknown")
         }
     }
 
@@ -70,18 +81,9 @@ extension Service {
         on shard: Shard,
         _ context: CallContext,
         _ answer: @escaping Answer<Wire.UploadBlockResponse>
-    ) {
-        let durability: CommitDurability
-        switch request.durability {
-        case .unspecified, .durable: durability = .durable
-        case .onFlush: durability = .onFlush
-        default:
-            return answer(
-                .failure(ServiceError(.invalidArgument, "durability \(request.durability.rawValue) is unknown"))
-            )
-        }
+    ) throws(ServiceError) {
         let footprint = Footprint(
-            durability: durability,
+            durability: try Self.durability(request.durability),
             records: changes.count { $0.recordBytes > 0 },
             bytes: changes.reduce(0) { $0 + $1.recordBytes },
             entries: changes.count

@@ -87,6 +87,27 @@ extension Audit {
         for problem in problems { report.note(problem) }
     }
 
+    /// A lease is a reference, and stands among the leases' ends.
+    mutating func leases() throws(StoreError) {
+        var problems: [String] = []
+        var leased: [ChunkKey] = []
+        var ends = 0
+        let view = view
+        try walk(.leases) { (key, value) throws(StoreError) in
+            guard let chunk = key.takeChunk() else { return problems.append("a key of the leases does not decode") }
+            let lease = try LeaseRecord.decode(value)
+            leased.append(chunk)
+            if try view.index.get(Key.leaseEnd(lease.expiresAt, chunk)) == nil {
+                problems.append("the lease of chunk \(chunk.fingerprint) never ends")
+            }
+        }
+        try walk(.leaseEnds) { (_, _) throws(StoreError) in ends += 1 }
+        if ends != leased.count { problems.append("\(leased.count) leases; \(ends) are to end") }
+        for chunk in leased { references[chunk, default: 0] += 1 }
+        report.leases = leased.count
+        for problem in problems { report.note(problem) }
+    }
+
     mutating func dictionary() throws(StoreError) {
         var left = references
         var locations: [RecordLocation] = []
@@ -102,7 +123,7 @@ extension Audit {
             locations.append(record.location)
             if record.references != counted {
                 problems.append(
-                    "chunk \(fingerprint) has \(record.references) references; \(counted) manifest entries name it"
+                    "chunk \(fingerprint) has \(record.references) references; \(counted) manifest entries and leases name it"
                 )
             }
             let isListed = try view.index.get(Key.unreferenced(chunk)) != nil
@@ -114,7 +135,7 @@ extension Audit {
             }
         }
         for chunk in left.keys {
-            problems.append("chunk \(chunk.fingerprint) is in a manifest and not in the dictionary")
+            problems.append("chunk \(chunk.fingerprint) is in a manifest or leased and not in the dictionary")
         }
         var listed = 0
         try walk(.unreferenced) { (_, _) throws(StoreError) in listed += 1 }
@@ -158,20 +179,45 @@ extension Audit {
             guard let lineage = lineages[volume.lineage], lineage.hasHead else {
                 return problems.append("\(volume.id) has no lineage")
             }
+            if volume.kind == .local, records[VersionKey(lineage: volume.lineage, version: volume.base)]?.isBase != true
+            {
+                problems.append("\(volume.id)'s base is not retained")
+            }
             let listing = Key.volumeListing(lineage.account, volume.createdAt, volume.id.uuid)
             if try view.index.get(listing) == nil { problems.append("\(volume.id) is not listed") }
         }
         var held: Set<VersionKey> = []
+        var waits = 0
         try walk(.snapshots) { (_, value) throws(StoreError) in
             let snapshot = try SnapshotRecord.decode(value)
             snapshots += 1
             let version = VersionKey(lineage: snapshot.lineage, version: snapshot.version)
-            held.insert(version)
-            guard let lineage = lineages[snapshot.lineage], records[version]?.hasSnapshot == true else {
-                return problems.append("\(snapshot.id)'s version is not retained")
+            if snapshot.state != .error {
+                held.insert(version)
+                if records[version]?.hasSnapshot != true { problems.append("\(snapshot.id)'s version is not retained") }
+            }
+            let account = try view.accountNumber(snapshot.account)
+            guard let account else { return problems.append("\(snapshot.id)'s account has no number") }
+            let takesData = snapshot.state == .pending || snapshot.state == .creating
+            if takesData != (records[version]?.isIncomplete == true), snapshot.state != .error {
+                problems.append("\(snapshot.id) is \(snapshot.state), and its version is not")
+            }
+            let outstanding = try view.index.get(Key.outstanding(snapshot.volume, snapshot.version))
+            if takesData != (outstanding == snapshot.id.uuid.stored) {
+                problems.append("\(snapshot.id) is \(snapshot.state), and the list of those in progress differs")
+            }
+            let waiting = try view.index.get(Key.waiting(snapshot.lineage, snapshot.version))
+            if (snapshot.state == .waiting) != (waiting == snapshot.id.uuid.stored) {
+                problems.append("\(snapshot.id) is \(snapshot.state), and the list of those that wait differs")
+            }
+            waits += takesData ? 1 : 0
+            waits += snapshot.state == .waiting ? 1 : 0
+            let missing = try view.expectedRows(of: snapshot.id, from: ChunkIndex(0), limit: .max).rows
+            if snapshot.isExpecting, UInt64(missing.count { !$0.1.isThere }) != snapshot.missing {
+                problems.append("\(snapshot.id) counts \(snapshot.missing) missing chunks")
             }
             let id = snapshot.id.uuid
-            let isListed = try view.index.get(Key.snapshotListing(lineage.account, snapshot.createdAt, id)) != nil
+            let isListed = try view.index.get(Key.snapshotListing(account, snapshot.createdAt, id)) != nil
             let isListedByVolume =
                 try view.index.get(Key.volumeSnapshots(snapshot.volume, snapshot.createdAt, id)) != nil
             if !isListed || !isListedByVolume { problems.append("\(snapshot.id) is not listed") }
@@ -184,6 +230,9 @@ extension Audit {
         for (id, lineage) in lineages where lineage.hasHead && !heads.contains(id) {
             problems.append("lineage \(id) has no volume, and is kept as if it had")
         }
+        try walk(.outstanding) { (_, _) throws(StoreError) in waits -= 1 }
+        try walk(.waiting) { (_, _) throws(StoreError) in waits -= 1 }
+        if waits != 0 { problems.append("the lists of snapshots in progress name others") }
         try walk(.volumeListing) { (_, _) throws(StoreError) in listings.volumes += 1 }
         try walk(.snapshotListing) { (_, _) throws(StoreError) in listings.snapshots += 1 }
         try walk(.volumeSnapshots) { (_, _) throws(StoreError) in listings.ofVolumes += 1 }

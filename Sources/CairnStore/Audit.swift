@@ -12,6 +12,8 @@ public struct AuditReport: Sendable {
     /// Chunks of the dictionary, and how many of them nothing names.
     public internal(set) var chunks = 0
     public internal(set) var unreferencedChunks = 0
+    /// Chunks that are kept by a lease, whether a manifest names them or not.
+    public internal(set) var leases = 0
     /// Bytes of chunk and patch records that are in use.
     public internal(set) var liveBytes: UInt64 = 0
 
@@ -38,6 +40,7 @@ extension Shard {
         try audit.manifests()
         audit.checkWrittenMaps()
         try audit.parts()
+        try audit.leases()
         try audit.dictionary()
         try audit.volumesAndSnapshots()
         // The log goes on: what was in use before the view or after it may be named by it.
@@ -111,7 +114,7 @@ struct Audit {
             switch try WorkItem.decode(value) {
             case .releaseVersion(let lineage, _), .trimHead(let lineage), .cancelVersion(let lineage, _):
                 working.insert(lineage)
-            case .seal, .settle, .abandon, .forgetExpected: break
+            case .seal, .settle, .forgetExpected: break
             }
         }
         busy = working
@@ -206,6 +209,15 @@ struct Audit {
         }
         if entry.base == .inherit, entry.patches.isEmpty { report.note("\(place) says nothing") }
         for patch in entry.patches { count(patch.location) }
+        if lineage.cancelled.contains(place.version) {
+            // Shown to clones of its own version alone; covers nothing.
+            if retainedRecords[VersionKey(lineage: place.lineage, version: place.version)] == nil,
+                !busy.contains(place.lineage)
+            {
+                report.note("nothing reads \(place), which was cancelled, and nothing frees it")
+            }
+            return
+        }
         checkReader(of: place, lineage, coveredBy: walk.cover)
         if entry.isFull { walk.cover = place.version }
     }

@@ -106,7 +106,7 @@ extension Background {
 
     private func merge(_ place: PatchedPlace, _ view: ReadView) throws(StoreError) {
         guard let entry = try view.entries(place.lineage, place.chunk, upTo: place.version, all: false).first,
-            entry.version == place.version, !entry.entry.patches.isEmpty
+            entry.version == place.version, !entry.entry.patches.isEmpty, try view.canMerge(entry.entry, place)
         else { return }
         let lineage = try view.lineage(place.lineage)
         guard let data = try MergedChunk(shard: shard, place: place, lineage: lineage, view: view).load() else {

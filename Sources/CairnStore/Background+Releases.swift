@@ -2,7 +2,8 @@ import CairnCore
 import CairnLog
 import Logging
 
-/// Work that is written down in the index and goes on after a restart: releases, and seals.
+/// Work that is written down in the index and goes on after a restart: releases, what follows from snapshots that are completed
+/// or cancelled, and seals.
 extension Background {
     /// Frees what versions and volumes that are gone held, in the order in which they went: the items of a lineage build on
     /// each other.
@@ -12,11 +13,12 @@ extension Background {
         var stuck: Set<LineageID> = []
         while let (key, item) = try nextWork(from: place) {
             place = key + [0]
-            guard let lineage = item.lineage, !stuck.contains(lineage) else { continue }
+            if case .seal = item { continue }
+            if let lineage = item.lineage, stuck.contains(lineage) { continue }
             do throws(StoreError) { try carryOut(item, key) } catch {
                 guard error.code == .damaged else { throw error }
-                stuck.insert(lineage)
-                shard.logger.error("space cannot be freed", metadata: ["lineage": "\(lineage)", "reason": "\(error)"])
+                if let lineage = item.lineage { stuck.insert(lineage) }
+                shard.logger.error("work cannot be carried out", metadata: ["work": "\(item)", "reason": "\(error)"])
             }
         }
     }
@@ -31,7 +33,21 @@ extension Background {
             try steps(finishing: key) { (transaction, cursor) throws(StoreError) in
                 try transaction.trimStep(lineage, &cursor)
             }
-        case .cancelVersion, .seal, .settle, .abandon, .forgetExpected: break
+        case .cancelVersion(let lineage, let version):
+            try steps(finishing: key) { (transaction, _) throws(StoreError) in
+                try transaction.cancelStep(lineage, version)
+            }
+        case .settle(let lineage, let version):
+            try steps(finishing: key) { (transaction, cursor) throws(StoreError) in
+                try transaction.settleStep(lineage, version, &cursor)
+            }
+            // Parts that waited for what is below them can be merged now.
+            merges.forget()
+        case .forgetExpected(let snapshot):
+            try steps(finishing: key) { (transaction, _) throws(StoreError) in
+                try transaction.forgetExpectedStep(snapshot)
+            }
+        case .seal: break
         }
     }
 
@@ -102,7 +118,7 @@ extension WorkItem {
     fileprivate var lineage: LineageID? {
         switch self {
         case .releaseVersion(let lineage, _), .trimHead(let lineage), .cancelVersion(let lineage, _): lineage
-        case .seal, .settle, .abandon, .forgetExpected: nil
+        case .seal, .settle, .forgetExpected: nil
         }
     }
 }

@@ -75,6 +75,7 @@ final class Background: @unchecked Sendable {
     private func run() {
         dispatchPrecondition(condition: .onQueue(queue))
         attempt("checkpoint") { () throws(StoreError) in if needsCheckpoint { try checkpoint() } }
+        attempt("leases") { () throws(StoreError) in try expireLeases() }
         attempt("release") { () throws(StoreError) in try release() }
         attempt("purge") { () throws(StoreError) in try purge() }
         attempt("reclaim") { () throws(StoreError) in try reclaimSegments() }

@@ -38,7 +38,6 @@ final class GroupBuilding: @unchecked Sendable {
     func add(_ call: PendingCall) -> Bool {
         transaction.begin()
         let ending = call.run(transaction)
-        if !transaction.isAborted { transaction.settle() }
         if transaction.isAborted {
             transaction.rollback()
         } else if !commitFits {

@@ -291,8 +291,6 @@ enum WorkItem: StoredRecord, Hashable {
     case cancelVersion(LineageID, DataVersion)
     /// A version was completed or cancelled: snapshots that waited for it are complete.
     case settle(LineageID, DataVersion)
-    /// A snapshot is being made of a long list of chunks: one that is found after a crash is to be undone.
-    case abandon(SnapshotID)
     /// What was expected of the snapshot matters no more.
     case forgetExpected(SnapshotID)
 
@@ -316,11 +314,8 @@ enum WorkItem: StoredRecord, Hashable {
             writer.put(UInt8(5))
             writer.put(lineage.rawValue)
             writer.put(version.rawValue)
-        case .abandon(let snapshot):
-            writer.put(UInt8(6))
-            writer.put(snapshot.uuid)
         case .forgetExpected(let snapshot):
-            writer.put(UInt8(7))
+            writer.put(UInt8(6))
             writer.put(snapshot.uuid)
         }
     }
@@ -339,13 +334,9 @@ enum WorkItem: StoredRecord, Hashable {
         case 2:
             guard let lineage = reader.take(UInt64.self) else { return nil }
             self = .trimHead(LineageID(lineage))
-        case 3, 6, 7:
+        case 3, 6:
             guard let id = reader.takeID().map({ SnapshotID($0) }) else { return nil }
-            switch kind {
-            case 3: self = .seal(id)
-            case 6: self = .abandon(id)
-            default: self = .forgetExpected(id)
-            }
+            self = kind == 3 ? .seal(id) : .forgetExpected(id)
         default: return nil
         }
     }

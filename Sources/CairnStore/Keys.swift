@@ -40,8 +40,11 @@ struct PatchedPlace: Hashable, Sendable {
 /// The tables of the index: the first byte of every key. FORMAT.md lists them with their values.
 enum Table: UInt8 {
     case accounts = 0x61  // a
+    case waiting = 0x62  // b
     case chunks = 0x63  // c
     case dead = 0x64  // d
+    case leases = 0x65  // e
+    case leaseEnds = 0x45  // E
     case segments = 0x67  // g
     case idempotency = 0x6b  // k
     case idempotencyAges = 0x4b  // K
@@ -130,6 +133,10 @@ extension Key {
 
     static func outstanding(_ volume: VolumeID, _ version: DataVersion) -> [UInt8] {
         Key(.outstanding).then(volume.uuid).then(version.rawValue).bytes
+    }
+
+    static func waiting(_ lineage: LineageID, _ version: DataVersion) -> [UInt8] {
+        Key(.waiting).then(lineage.rawValue).then(version.rawValue).bytes
     }
 
     static func expected(_ snapshot: SnapshotID, _ chunk: ChunkIndex) -> [UInt8] {

@@ -86,7 +86,8 @@ public class ManifestReader {
         }
         var snapshots: [SnapshotRecord] = []
         for id in try listing(prefix, after: start, limit: limit) {
-            if let snapshot = try snapshot(SnapshotID(id)), snapshot.account == account { snapshots.append(snapshot) }
+            guard let snapshot = try snapshot(SnapshotID(id)), snapshot.account == account else { continue }
+            if snapshot.state != .creating { snapshots.append(try settled(snapshot)) }
         }
         return snapshots
     }

@@ -65,7 +65,8 @@ extension Transaction {
         with data: ChunkData?
     ) throws(StoreError) {
         guard try overlay.get(Key.lineage(place.lineage)) != nil,
-            let present = try entry(place.lineage, place.chunk, place.version), present == expected
+            let present = try entry(place.lineage, place.chunk, place.version), present == expected,
+            try canMerge(present, place)
         else { return }
         let lineage = try self.lineage(place.lineage)
         let base: ManifestEntry.Base
@@ -80,6 +81,17 @@ extension Transaction {
         try release(present, lineage.account)
         overlay.delete(Key.patched(place.lineage, place.version, place.chunk))
         try putEntry(place.lineage, place.chunk, place.version, ManifestEntry(base))
+    }
+}
+
+extension ManifestReader {
+    /// Whether what the entry shows is there to stay: nothing comes to an ancestor any more that would show through (SPEC V5),
+    /// and the version was not cancelled, for then it must cover nothing.
+    func canMerge(_ entry: ManifestEntry, _ place: PatchedPlace) throws(StoreError) -> Bool {
+        let lineage = try self.lineage(place.lineage)
+        if lineage.cancelled.contains(place.version) { return false }
+        if entry.isFull { return true }
+        return try isSettled(place.lineage)
     }
 }
 

@@ -30,6 +30,8 @@ public struct VolumeRecord: Sendable, Hashable {
     /// Milliseconds since 1970-01-01 UTC.
     public let createdAt: UInt64
     public internal(set) var state: VolumeState
+    /// Of a LOCAL volume: the version of the last completed snapshot, from which the next ones start (SPEC S3); else 0.
+    public internal(set) var base = DataVersion(0)
     /// How often the volume was attached: writes of an earlier attachment are fenced out (SPEC R5).
     public internal(set) var attachment: UInt64 = 0
 }
@@ -212,6 +214,7 @@ extension VolumeRecord: StoredRecord {
         writer.put(tags)
         writer.put(createdAt)
         writer.put(state.rawValue)
+        writer.put(base.rawValue)
         writer.put(attachment)
     }
 
@@ -223,7 +226,7 @@ extension VolumeRecord: StoredRecord {
             let hasSource = reader.take(UInt8.self),
             let source = reader.takeID(), let affinity = reader.takeLengthAndBytes(), let tags = reader.takeTags(),
             let created = reader.take(UInt64.self), let state = reader.take(UInt8.self).flatMap(VolumeState.init),
-            let attachment = reader.take(UInt64.self)
+            let base = reader.take(UInt64.self), let attachment = reader.take(UInt64.self)
         else { return nil }
         self.init(
             id: VolumeID(id),
@@ -239,6 +242,7 @@ extension VolumeRecord: StoredRecord {
             tags: tags,
             createdAt: created,
             state: state,
+            base: DataVersion(base),
             attachment: attachment
         )
     }

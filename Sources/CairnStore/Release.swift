@@ -14,6 +14,7 @@ extension Transaction {
         -> Bool
     {
         guard try overlay.get(Key.lineage(lineage)) != nil else { return true }
+        guard try removeCancelled(lineage, version) else { return false }
         let record = try self.lineage(lineage)
         let prefix = Key(.dead).then(lineage.rawValue).bytes
         let limit = try nextRetained(lineage, after: version) ?? DataVersion(.max)
@@ -86,7 +87,7 @@ extension Transaction {
     }
 
     /// Deletes keys that begin with `prefix`; true when none is left.
-    private func deleteSome(_ prefix: [UInt8]) throws(StoreError) -> Bool {
+    func deleteSome(_ prefix: [UInt8]) throws(StoreError) -> Bool {
         let cursor = overlay.makeCursor()
         cursor.seek(prefix)
         var keys: [[UInt8]] = []

@@ -117,7 +117,11 @@ public final class Shard: @unchecked Sendable {
             commitBytes: 4096 + entries * 384,
             reclaims: reclaims,
             run: { transaction in
-                let result = Result { () throws(StoreError) in try body(transaction) }
+                let result = Result { () throws(StoreError) in
+                    let value = try body(transaction)
+                    if !transaction.isAborted { try transaction.endCall() }
+                    return value
+                }
                 if case .failure = result { transaction.abort() }
                 return { failure in completion(failure.map { .failure($0) } ?? result) }
             },

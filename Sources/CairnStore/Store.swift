@@ -85,6 +85,12 @@ public final class Store: Sendable {
             for shard in shards { shard.close() }
             throw error
         }
+        do throws(StoreError) {
+            for shard in shards { try shard.undoCreations() }
+        } catch {
+            for shard in shards { shard.close() }
+            throw error
+        }
         for shard in shards { shard.background.start() }
         return Store(id: header.id, shards: shards, lock: lock)
     }

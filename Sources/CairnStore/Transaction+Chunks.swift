@@ -51,6 +51,7 @@ extension Transaction {
         if present?.isFull != true {
             try buryOlder(lineage: target.lineage, lineage, chunk, death: target.version)
         }
+        if present == nil { try buryUnderLater(chunk, target) }
         if let present {
             try release(present, lineage.account)
             if !present.patches.isEmpty { overlay.delete(Key.patched(target.lineage, target.version, chunk)) }
@@ -61,6 +62,13 @@ extension Transaction {
         } else {
             try putEntry(target.lineage, chunk, target.version, ManifestEntry(base))
         }
+        try checkExpected(chunk, of: target)
+    }
+
+    /// A new entry may come under one that a later snapshot in progress has already (SPEC S5): it is covered from the start.
+    private func buryUnderLater(_ chunk: ChunkIndex, _ target: WriteTarget) throws(StoreError) {
+        guard target.hasLater, let cover = try cover(target.lineage, chunk, above: target.version) else { return }
+        overlay.put(Key.dead(target.lineage, death: cover, chunk, birth: target.version), [])
     }
 
     /// Whether a hole at the target's version would hide an older entry, or what the parent shows.
@@ -83,6 +91,7 @@ extension Transaction {
         }
         let place = PatchedPlace(lineage: target.lineage, version: target.version, chunk: chunk)
         var entry = try entryForParts(place)
+        if entry.patches.isEmpty, entry.base == .inherit { try buryUnderLater(chunk, target) }
         // What the new one covers wholly is of no use any more.
         entry.patches.removeAll { patch in
             let covered =
@@ -100,7 +109,26 @@ extension Transaction {
         let location = group.appendPatch(header, bytes)
         addLive(location)
         entry.patches.append(Patch(start: UInt32(start), location: location))
+        if entry.patches.count.isMultiple(of: 64) { dropHidden(&entry) }
         try gather(entry, place)
+        try checkExpected(chunk, of: target)
+    }
+
+    /// Drops the parts of which later ones together leave nothing to be seen: so there are never many more than sectors.
+    private func dropHidden(_ entry: inout ManifestEntry) {
+        let sector = Int(Limits.sector)
+        var covered = [Bool](repeating: false, count: ChunkSize.maximum.bytes / sector)
+        var kept: [Patch] = []
+        for patch in entry.patches.reversed() {
+            let sectors = Int(patch.start) / sector..<(Int(patch.start) + Int(patch.location.length)) / sector
+            if sectors.allSatisfy({ covered[$0] }) {
+                dropLive(patch.location)
+                continue
+            }
+            for index in sectors { covered[index] = true }
+            kept.append(patch)
+        }
+        entry.patches = kept.reversed()
     }
 
     // MARK: References
@@ -110,6 +138,11 @@ extension Transaction {
         throws(StoreError)
     {
         let chunk = ChunkKey(account: lineage.account, owner: owner ?? lineage.account, data.fingerprint)
+        try addReference(storing: data, chunk, lineage.chunkSize)
+    }
+
+    /// A reference to a chunk, which is stored unless the dictionary has it.
+    func addReference(storing data: ChunkData, _ chunk: ChunkKey, _ chunkSize: ChunkSize) throws(StoreError) {
         if let record = try self.chunk(chunk) { return addReference(record, chunk) }
         let header = ChunkHeader(
             account: chunk.account.rawValue,
@@ -126,7 +159,7 @@ extension Transaction {
             rawLength: data.rawLength,
             rawChecksum: data.rawChecksum,
             codec: data.codec,
-            chunkSize: lineage.chunkSize,
+            chunkSize: chunkSize,
             references: 1
         )
         overlay.put(Key.chunk(chunk), record.encoded)
@@ -141,7 +174,7 @@ extension Transaction {
         addReference(record, key)
     }
 
-    private func addReference(_ record: ChunkRecord, _ chunk: ChunkKey) {
+    func addReference(_ record: ChunkRecord, _ chunk: ChunkKey) {
         var record = record
         if record.references == 0 { overlay.delete(Key.unreferenced(chunk)) }
         record.references += 1
@@ -158,7 +191,7 @@ extension Transaction {
     /// - Throws: `.damaged` where the chunk is not in the dictionary, or nothing named it.
     func dropReference(_ chunk: ChunkKey) throws(StoreError) {
         guard var record = try self.chunk(chunk), record.references > 0 else {
-            throw StoreError(.damaged, "chunk \(chunk.fingerprint) is in a manifest but not in the dictionary")
+            throw StoreError(.damaged, "chunk \(chunk.fingerprint) is in a manifest or leased, but not in the dictionary")
         }
         record.references -= 1
         overlay.put(Key.chunk(chunk), record.encoded)

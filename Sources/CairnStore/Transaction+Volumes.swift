@@ -42,75 +42,31 @@ extension Transaction {
             affinity: affinity,
             tags: tags,
             createdAt: now,
-            state: .active
+            state: .active,
+            base: kind == .local ? .initial : DataVersion(0)
         )
         overlay.put(Key.volumeListing(number, now, volume.id.uuid), [])
-        let (advanced, _) = try addSnapshot(
+        let (advanced, initial) = try addSnapshot(
             volume.initialSnapshot,
             of: volume,
             number,
+            try isSettled(lineage) ? .complete : .waiting,
             description: "initial",
             tags: [:],
             at: now
         )
+        if kind == .local { try changeRetained(lineage, initial.version) { $0.isBase = true } }
         return advanced
     }
 
-    /// S1, S2: the volume's present version becomes the snapshot's, and the volume's rises by one.
-    public func createSnapshot(
-        of volume: VolumeRecord,
-        description: String,
-        tags: [String: String]
-    ) throws(StoreError) -> SnapshotRecord {
-        let id = SnapshotID(.random(shard: shard))
-        return try addSnapshot(
-            id,
-            of: volume,
-            try numberAccount(volume.account),
-            description: description,
-            tags: tags,
-            at: UnixTime.milliseconds
-        ).snapshot
-    }
-
-    private func addSnapshot(
-        _ id: SnapshotID,
-        of volume: VolumeRecord,
-        _ account: AccountNumber,
-        description: String,
-        tags: [String: String],
-        at now: UInt64
-    ) throws(StoreError) -> (volume: VolumeRecord, snapshot: SnapshotRecord) {
-        let snapshot = SnapshotRecord(
-            id: id,
-            volume: volume.id,
-            account: volume.account,
-            lineage: volume.lineage,
-            version: volume.dataVersion,
-            size: volume.size,
-            chunkSize: volume.chunkSize,
-            state: .complete,
-            progress: 100,
-            description: description,
-            tags: tags,
-            createdAt: now,
-            completedAt: now,
-            seal: nil,
-            touchedAt: now
-        )
-        put(snapshot)
-        overlay.put(Key.snapshotListing(account, now, id.uuid), [])
-        overlay.put(Key.volumeSnapshots(volume.id, now, id.uuid), [])
-        try changeRetained(volume.lineage, snapshot.version) { $0.hasSnapshot = true }
-        try addWork(.seal(id))
-        var volume = volume
-        volume.dataVersion = volume.dataVersion.next
-        put(volume)
-        return (volume, snapshot)
-    }
-
-    /// V9: the volume goes, its snapshots stay, but for the initial one, which goes unless something was cloned from it.
+    /// V9: the volume goes, its snapshots stay, but for those in progress, and for the initial one, which goes unless something
+    /// was cloned from it. The caller has made sure that those in progress may go.
     public func deleteVolume(_ volume: VolumeRecord) throws(StoreError) {
+        for snapshot in try outstanding(of: volume.id).reversed() { try deleteSnapshot(snapshot) }
+        for snapshot in try waiting(of: volume) where snapshot.id != volume.initialSnapshot {
+            try deleteSnapshot(snapshot)
+        }
+        if volume.kind == .local { try changeRetained(volume.lineage, volume.base) { $0.isBase = false } }
         if let initial = try snapshot(volume.initialSnapshot), initial.state != .deleting,
             try retained(volume.lineage, initial.version)?.clones ?? 0 == 0
         {
@@ -123,15 +79,6 @@ extension Transaction {
         lineage.hasHead = false
         put(lineage, volume.lineage)
         try addWork(.trimHead(volume.lineage))
-    }
-
-    /// S8: what only this snapshot held is freed in the background.
-    public func deleteSnapshot(_ snapshot: SnapshotRecord) throws(StoreError) {
-        let number = try numberAccount(snapshot.account)
-        overlay.delete(Key.snapshot(snapshot.id))
-        overlay.delete(Key.snapshotListing(number, snapshot.createdAt, snapshot.id.uuid))
-        overlay.delete(Key.volumeSnapshots(snapshot.volume, snapshot.createdAt, snapshot.id.uuid))
-        try changeRetained(snapshot.lineage, snapshot.version) { $0.hasSnapshot = false }
     }
 
     /// R1: grows only; the caller has checked the new size.
@@ -150,12 +97,6 @@ extension Transaction {
     }
 
     // MARK: Retained versions
-
-    func retained(_ lineage: LineageID, _ version: DataVersion) throws(StoreError) -> RetainedRecord? {
-        try overlay.get(Key.retained(lineage, version)).map { bytes throws(StoreError) in
-            try RetainedRecord.decode(bytes)
-        }
-    }
 
     /// Changes who holds a version; nobody any more: it is released in the background.
     func changeRetained(

@@ -49,6 +49,8 @@ public final class Transaction: ManifestReader {
     /// map would else be written again with each of its chunks.
     private var written: [WrittenPlace: WrittenMap] = [:]
     private var savedWritten: [WrittenPlace: WrittenMap] = [:]
+    /// By how many the missing chunks of a snapshot changed with this call (see ``Expectations``).
+    private var missingDeltas: [SnapshotID: Int64] = [:]
 
     init(overlay: IndexOverlay, group: LogGroup, shard: ShardIndex) {
         batch = overlay
@@ -62,6 +64,12 @@ public final class Transaction: ManifestReader {
     var overlay: IndexOverlay {
         settle()
         return batch
+    }
+
+    /// What the call left to be put into the overlay.
+    func endCall() throws(StoreError) {
+        try settleMissing()
+        settle()
     }
 
     /// Gives up: what this call changed is undone; what its closure returns is still answered.
@@ -85,6 +93,7 @@ public final class Transaction: ManifestReader {
         group.rollback(to: savedGroup)
         liveDeltas = savedDeltas
         written = savedWritten
+        missingDeltas = [:]
         hasNewWork = savedNewWork
         mergeable.removeLast(mergeable.count - savedMergeable)
         forgetAll()
@@ -98,7 +107,8 @@ public final class Transaction: ManifestReader {
         let bytes = try batch.get(Key.manifest(place.lineage, place.chunk, place.version))
         let entry =
             try bytes.map { bytes throws(StoreError) in try ManifestEntry.decode(bytes) } ?? ManifestEntry(.inherit)
-        guard entry.patches.count < Transaction.maximumPatches else {
+        // Where they cannot be merged yet, each keeps a sector of its own at the least.
+        if entry.patches.count >= Transaction.maximumPatches, try isSettled(place.lineage) {
             throw StoreError(
                 .full,
                 "chunk \(place.chunk) has too many partial writes that wait to be merged: try again"
@@ -124,14 +134,41 @@ public final class Transaction: ManifestReader {
             let count = entry.patches.count
             batch.put(Key.manifest(place.lineage, place.chunk, place.version), entry.encoded)
             batch.put(Key.patched(place.lineage, place.version, place.chunk), [UInt8(min(count, 255))])
-            if count >= Int(Transaction.mergePatches) {
-                mergeable.append(place)
-                noteNewWork()
-            }
+            if count >= Int(Transaction.mergePatches) { mergeSoon(place) }
         }
     }
 
     func noteNewWork() { hasNewWork = true }
+
+    /// Has an entry's parts merged at the next occasion.
+    func mergeSoon(_ place: PatchedPlace) {
+        mergeable.append(place)
+        noteNewWork()
+    }
+
+    // MARK: Expected chunks
+
+    /// Of a snapshot, one more or fewer of the expected chunks is missing.
+    func countMissing(_ snapshot: SnapshotID, _ delta: Int64) { missingDeltas[snapshot, default: 0] += delta }
+
+    /// Before the record is read, and at the end of a call.
+    func settleMissing() throws(StoreError) {
+        let deltas = missingDeltas
+        missingDeltas = [:]
+        for (id, delta) in deltas.sorted(by: { $0.key.uuid < $1.key.uuid }) where delta != 0 {
+            guard var record = try super.snapshot(id) else { continue }
+            guard let missing = UInt64(exactly: Int64(record.missing) + delta) else {
+                throw StoreError(.damaged, "\(id) counts too few missing chunks")
+            }
+            record.missing = missing
+            put(record)
+        }
+    }
+
+    public override func snapshot(_ id: SnapshotID) throws(StoreError) -> SnapshotRecord? {
+        if !missingDeltas.isEmpty { try settleMissing() }
+        return try super.snapshot(id)
+    }
 
     // MARK: Written maps
 

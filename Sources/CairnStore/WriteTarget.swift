@@ -11,6 +11,10 @@ public struct WriteTarget: Sendable, Hashable {
     public let account: AccountID
     /// Nil for a volume.
     public let snapshot: SnapshotID?
+    /// Whether later snapshots are in progress, which may have entries above those that are written now (SPEC S5).
+    var hasLater = false
+    /// Whether chunks were named that are to come (SPEC S5).
+    var isExpecting = false
 
     public init(_ volume: VolumeRecord) {
         (self.volume, lineage, version) = (volume.id, volume.lineage, volume.dataVersion)

@@ -3,6 +3,7 @@ import CairnCrypto
 import CairnStore
 import CairnWire
 import Foundation
+import Synchronization
 
 @testable import CairnService
 
@@ -12,22 +13,72 @@ final class ServiceHarness: Sendable {
     let store: Store
     let service: Service
 
-    init(chunkSize: Int = 65536, shards: Int = 2) throws {
+    init(
+        chunkSize: Int = 65536,
+        shards: Int = 2,
+        _ configure: (inout StoreOptions, inout ServiceOptions) -> Void = { _, _ in }
+    ) throws {
         folder = NSTemporaryDirectory() + "cairn-service-" + UUID().uuidString
         var creation = StoreCreation()
         creation.shardCount = shards
         creation.segmentBytes = 32 << 20
         try Store.create(at: folder, creation)
-        store = try Store.open(at: folder)
+        (store, service) = try Self.open(folder, chunkSize, configure)
+    }
+
+    /// What a restart finds: the other one is closed, and its folder is copied, for RocksDB stays in it while anything of the
+    /// other one lives.
+    init(
+        restarting other: ServiceHarness,
+        _ configure: (inout StoreOptions, inout ServiceOptions) -> Void = { _, _ in }
+    ) throws {
+        other.close()
+        folder = NSTemporaryDirectory() + "cairn-service-" + UUID().uuidString
+        try FileManager.default.copyItem(atPath: other.folder, toPath: folder)
+        (store, service) = try Self.open(folder, other.service.options.defaultChunkSize.bytes, configure)
+    }
+
+    private static func open(
+        _ folder: String,
+        _ chunkSize: Int,
+        _ configure: (inout StoreOptions, inout ServiceOptions) -> Void
+    ) throws -> (Store, Service) {
+        var storeOptions = StoreOptions()
         var options = ServiceOptions()
         options.defaultChunkSize = ChunkSize(bytes: chunkSize)!
         options.defaultVolumeSize = 4 << 20
-        service = Service(store: store, options: options)
+        configure(&storeOptions, &options)
+        let store = try Store.open(at: folder, storeOptions)
+        let service = Service(store: store, options: options)
+        service.start()
+        return (store, service)
+    }
+
+    private let isClosed = Mutex(false)
+
+    private func close() {
+        let isFirst = isClosed.withLock { isClosed in
+            defer { isClosed = true }
+            return !isClosed
+        }
+        guard isFirst else { return }
+        service.stop()
+        store.close()
     }
 
     deinit {
-        store.close()
+        close()
         try? FileManager.default.removeItem(atPath: folder)
+    }
+
+    /// Waits until `condition` holds; false when it does not within the limit, which is against hanging only.
+    func eventually(_ seconds: Double = 20, _ condition: () throws -> Bool) rethrows -> Bool {
+        let end = Date() + seconds
+        while Date() < end {
+            if try condition() { return true }
+            Thread.sleep(forTimeInterval: 0.02)
+        }
+        return try condition()
     }
 
     static let alice = CallContext(account: AccountID("alice")!)

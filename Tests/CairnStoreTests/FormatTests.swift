@@ -43,6 +43,7 @@ import Testing
             ),
             "01 \(Self.locationHex) 00000100 04030201 01 00000100 0300000000000000"
         )
+        try check(LeaseRecord(expiresAt: 0x0102), "01 0201000000000000")
         var segment = SegmentRecord()
         segment.liveBytes = 0x1234
         try check(segment, "01 3412000000000000")
@@ -109,8 +110,7 @@ import Testing
         try check(WorkItem.seal(SnapshotID(Self.one)), "01 03 0887060504030201 03000e0d0c0b0a89")
         try check(WorkItem.cancelVersion(LineageID(4), DataVersion(6)), "01 04 0400000000000000 0600000000000000")
         try check(WorkItem.settle(LineageID(4), DataVersion(6)), "01 05 0400000000000000 0600000000000000")
-        try check(WorkItem.abandon(SnapshotID(Self.one)), "01 06 0887060504030201 03000e0d0c0b0a89")
-        try check(WorkItem.forgetExpected(SnapshotID(Self.one)), "01 07 0887060504030201 03000e0d0c0b0a89")
+        try check(WorkItem.forgetExpected(SnapshotID(Self.one)), "01 06 0887060504030201 03000e0d0c0b0a89")
     }
 
     @Test func volumes() throws {
@@ -131,12 +131,13 @@ import Testing
                 tags: ["k": "v"],
                 createdAt: 0x1_0000,
                 state: .active,
+                base: DataVersion(1),
                 attachment: 4
             ),
             """
             01 \(ids) 02000000 6162 02 0000200000000000 00000100 0400000000000000 0200000000000000 \(others) 00 \
             0000000000000000 0000000000000000 01000000 fe 01000000 01000000 6b 01000000 76 0000010000000000 01 \
-            0400000000000000
+            0100000000000000 0400000000000000
             """
         )
         try check(
@@ -184,12 +185,15 @@ import Testing
         expect(Key.account(Self.account), "61 6162")
         let merged = ChunkKey(account: account, owner: AccountNumber(rawValue: 2), Self.print)
         expect(Key.chunk(merged), "63 00000009 00000002 \(Self.printHex)")
+        expect(Key.lease(merged), "65 00000009 00000002 \(Self.printHex)")
+        expect(Key.leaseEnd(0x102, merged), "45 0000000000000102 00000009 00000002 \(Self.printHex)")
         expect(Key.unreferenced(merged), "7a 00000009 00000002 \(Self.printHex)")
         expect(
             Key.written(WrittenPlace(lineage, version, ChunkIndex(1024))),
             "77 0000000000000004 0000000000000006 0000000000000002"
         )
         expect(Key.outstanding(VolumeID(Self.one), version), "6f \(one) 0000000000000006")
+        expect(Key.waiting(lineage, version), "62 0000000000000004 0000000000000006")
         expect(Key.expected(SnapshotID(Self.one), chunk), "78 \(one) 0000000000000007")
         expect(
             Key.child(of: lineage, version, LineageID(9)),

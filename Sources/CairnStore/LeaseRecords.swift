@@ -1,0 +1,49 @@
+import CairnCore
+
+/// How long an account's claim on a chunk lasts (SPEC U7): as good as a manifest entry that names it, until then.
+struct LeaseRecord: StoredRecord, Hashable {
+    /// Milliseconds since 1970-01-01 UTC.
+    let expiresAt: UInt64
+
+    init(expiresAt: UInt64) { self.expiresAt = expiresAt }
+
+    func write(to writer: inout ByteWriter) { writer.put(expiresAt) }
+
+    init?(_ reader: inout ByteReader) {
+        guard let expiresAt = reader.take(UInt64.self) else { return nil }
+        self.init(expiresAt: expiresAt)
+    }
+}
+
+extension Key {
+    static func lease(_ chunk: ChunkKey) -> [UInt8] {
+        Key(.leases).then(chunk.account.rawValue).then(chunk.owner.rawValue).then(chunk.fingerprint).bytes
+    }
+
+    /// Leases in the order in which they end.
+    static func leaseEnd(_ expiresAt: UInt64, _ chunk: ChunkKey) -> [UInt8] {
+        Key(.leaseEnds).then(expiresAt).then(chunk.account.rawValue).then(chunk.owner.rawValue)
+            .then(chunk.fingerprint).bytes
+    }
+}
+
+extension ManifestReader {
+    func lease(_ chunk: ChunkKey) throws(StoreError) -> LeaseRecord? {
+        guard let bytes = try index.get(Key.lease(chunk)) else { return nil }
+        return try LeaseRecord.decode(bytes)
+    }
+
+    /// Leases that end no later than `time`, the oldest first.
+    func leases(endingBy time: UInt64, limit: Int) throws(StoreError) -> [(expiresAt: UInt64, chunk: ChunkKey)] {
+        let cursor = seeker
+        cursor.seek(Key(.leaseEnds).bytes)
+        var found: [(UInt64, ChunkKey)] = []
+        while found.count < limit, try cursor.isValid(), var key = KeyReader(cursor.key, .leaseEnds),
+            let end = key.take(UInt64.self), end <= time, let chunk = key.takeChunk()
+        {
+            found.append((end, chunk))
+            cursor.next()
+        }
+        return found
+    }
+}

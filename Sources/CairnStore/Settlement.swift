@@ -1,0 +1,114 @@
+public import CairnCore
+
+/// What stands on a snapshot in progress is in progress as well (SPEC V5): it follows from the chain of parents, at once, and is
+/// written down in the background.
+extension ManifestReader {
+    /// Whether nothing more can show through from below: no version that the lineage stands on takes data any more.
+    public func isSettled(_ lineage: LineageID) throws(StoreError) -> Bool {
+        var parent = try self.lineage(lineage).parent
+        while let next = parent {
+            if try retained(next.lineage, next.version)?.isIncomplete == true { return false }
+            parent = try self.lineage(next.lineage).parent
+        }
+        return true
+    }
+
+    /// The snapshot as it is in truth: one that waited for an ancestor is complete as soon as that one takes no data any more.
+    public func settled(_ snapshot: SnapshotRecord) throws(StoreError) -> SnapshotRecord {
+        guard snapshot.state == .waiting, try isSettled(snapshot.lineage) else { return snapshot }
+        var complete = snapshot
+        complete.state = .complete
+        complete.completedAt = max(snapshot.createdAt, try settledAt(snapshot))
+        return complete
+    }
+
+    /// When the last version that the snapshot stands on, or its own, took no data any more; milliseconds since 1970.
+    private func settledAt(_ snapshot: SnapshotRecord) throws(StoreError) -> UInt64 {
+        var last = try retained(snapshot.lineage, snapshot.version)?.settledAt ?? 0
+        var parent = try self.lineage(snapshot.lineage).parent
+        while let next = parent {
+            last = max(last, try retained(next.lineage, next.version)?.settledAt ?? 0)
+            parent = try self.lineage(next.lineage).parent
+        }
+        return last
+    }
+
+    func retained(_ lineage: LineageID, _ version: DataVersion) throws(StoreError) -> RetainedRecord? {
+        try index.get(Key.retained(lineage, version)).map { bytes throws(StoreError) in
+            try RetainedRecord.decode(bytes)
+        }
+    }
+
+    /// The snapshots of a LOCAL volume that are to be completed yet, in the order in which they were created: the first is the
+    /// one that takes data (SPEC S4).
+    public func outstanding(of volume: VolumeID) throws(StoreError) -> [SnapshotRecord] {
+        let prefix = Key(.outstanding).then(volume.uuid).bytes
+        var snapshots: [SnapshotRecord] = []
+        for id in try snapshotIDs(under: prefix) { if let snapshot = try snapshot(id) { snapshots.append(snapshot) } }
+        return snapshots
+    }
+
+    /// The snapshots of a volume that wait for an incomplete ancestor, in the order in which they were created.
+    public func waiting(of volume: VolumeRecord) throws(StoreError) -> [SnapshotRecord] {
+        if try isSettled(volume.lineage) { return [] }
+        var snapshots: [SnapshotRecord] = []
+        for id in try snapshotIDs(under: Key(.waiting).then(volume.lineage.rawValue).bytes) {
+            if let snapshot = try snapshot(id) { snapshots.append(snapshot) }
+        }
+        return snapshots
+    }
+
+    /// The snapshots that the values of the keys with a prefix name.
+    func snapshotIDs(under prefix: [UInt8], limit: Int = .max) throws(StoreError) -> [SnapshotID] {
+        let cursor = seeker
+        cursor.seek(prefix)
+        var ids: [SnapshotID] = []
+        while ids.count < limit, try cursor.isValid(), cursor.key.starts(with: prefix) {
+            var value = ByteReader(cursor.value)
+            guard let id = value.takeID() else { throw StoreError(.damaged, "a list of snapshots in the index") }
+            ids.append(SnapshotID(id))
+            cursor.next()
+        }
+        return ids
+    }
+}
+
+extension Transaction {
+    /// Chunks of work that one transaction does.
+    private static let settleStep = 64
+
+    /// A step of writing down that nothing comes to a version any more: the snapshots of the lineages on it that waited for that
+    /// alone are complete, and so on with what stands on these. True when there is nothing left to do.
+    func settleStep(_ lineage: LineageID, _ version: DataVersion, _ cursorKey: inout [UInt8]?) throws(StoreError)
+        -> Bool
+    {
+        let prefix = Key(.children).then(lineage.rawValue).then(version.rawValue).bytes
+        let cursor = overlay.makeCursor()
+        cursor.seek(cursorKey ?? prefix)
+        guard try cursor.isValid(), cursor.key.starts(with: prefix), var key = KeyReader(cursor.key, .children),
+            key.take(UInt64.self) != nil, key.take(UInt64.self) != nil, let child = key.take(UInt64.self)
+        else { return true }
+        let place = Array(cursor.key)
+        let settled = try complete(waitingOn: LineageID(child), limit: Self.settleStep)
+        // The child's own list gets shorter with each step: it is done when it is empty.
+        cursorKey = settled < Self.settleStep ? place + [0] : place
+        return false
+    }
+
+    /// Completes snapshots of a lineage that wait; how many.
+    private func complete(waitingOn lineage: LineageID, limit: Int) throws(StoreError) -> Int {
+        guard try isSettled(lineage) else { return 0 }
+        let ids = try snapshotIDs(under: Key(.waiting).then(lineage.rawValue).bytes, limit: limit)
+        for id in ids {
+            guard let snapshot = try snapshot(id) else { throw StoreError(.damaged, "\(id) waits and is missing") }
+            let complete = try settled(snapshot)
+            put(complete)
+            overlay.delete(Key.waiting(lineage, snapshot.version))
+            try addWork(.seal(id))
+            if try retained(lineage, snapshot.version)?.clones ?? 0 > 0 {
+                try addWork(.settle(lineage, snapshot.version))
+            }
+        }
+        return ids.count
+    }
+}
