@@ -96,6 +96,7 @@ private final class VolatileServer: Caller {
             case .uploadBlock: try upload(try .decode(call.message), payload, &state).encode()
             case .writeZeroes: try zero(try .decode(call.message), &state).encode()
             case .flush: flush(&state).encode()
+            case .describeVolume: describe(state).encode()
             default: throw CallError(.unknownMethod)
             }
         }
@@ -131,6 +132,14 @@ private final class VolatileServer: Caller {
             state.volatile.append((range, [UInt8](repeating: 0, count: range.count)))
         }
         return Wire.WriteZeroesResponse(writeVerifier: [state.verifier])
+    }
+
+    private func describe(_ state: State) -> Wire.DescribeVolumeResponse {
+        var description = Wire.VolumeDescription()
+        description.volumeID = volume.bytes
+        description.size = UInt64(state.durable.count)
+        description.chunkSize = 4096
+        return Wire.DescribeVolumeResponse(volume: description)
     }
 
     private func flush(_ state: inout State) -> Wire.FlushResponse {

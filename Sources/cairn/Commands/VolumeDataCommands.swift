@@ -51,6 +51,9 @@ extension VolumeCommands {
         @Argument(help: "How long it is.")
         var length: ByteSize
 
+        /// Chunks that are cleared by one call: half of what a call may touch.
+        private static let callChunks = Limits.recordsPerCall / 2
+
         @Flag(help: "Write zeros instead: they count as data that was written.")
         var zeros = false
 
@@ -58,10 +61,18 @@ extension VolumeCommands {
 
         func run(with client: Client) async throws(ClientError) {
             let range = BlockRange(offset: offset.bytes, length: length.bytes)
-            if zeros {
-                try await client.writeZeroes([range], of: .volume(volume))
-            } else {
-                try await client.discard([range], of: .volume(volume))
+            let step = UInt64(Discard.callChunks) * UInt64(try await client.describeVolume(volume).chunkSize.bytes)
+            let (end, overflow) = range.offset.addingReportingOverflow(range.length)
+            guard !overflow, end <= Limits.volumeSizeMaximum else {
+                throw ClientError(.invalidRequest, "the range is beyond any volume's end")
+            }
+            for start in stride(from: range.offset, to: end, by: UInt64.Stride(step)) {
+                let part = BlockRange(offset: start, length: min(step, end - start))
+                if zeros {
+                    try await client.writeZeroes([part], of: .volume(volume))
+                } else {
+                    try await client.discard([part], of: .volume(volume))
+                }
             }
             let report = ClearedReport(volumeId: "\(volume)", offset: range.offset, length: range.length)
             let text = "\(volume)  (\(ByteCount.text(range.length)) \(zeros ? "zeroed" : "discarded"))"
