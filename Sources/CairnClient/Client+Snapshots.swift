@@ -55,6 +55,8 @@ extension Client {
         _ = try await caller.call(Wire.DeleteSnapshotRequest(snapshotID: id.bytes, idempotencyKey: key.bytes))
     }
 
+    /// A snapshot as it is now.
+    /// - Throws: INVALID_SNAPSHOT_ID where there is none that the caller may see (SPEC C2); so do all calls that name one.
     public func describeSnapshot(_ id: SnapshotID) async throws(ClientError) -> Snapshot {
         try await describe(.snapshotID(id.bytes))
     }

@@ -142,6 +142,41 @@ struct BackupTests {
         #expect(error?.code == .source && Self.last(server).state == .inProgress)
     }
 
+    @Test("S5: a disk that is written to between the scan and the upload is told, and the snapshot is cancelled")
+    func movedUnder() async throws {
+        let folder = TemporaryFolder()
+        var random = Seeded(28)
+        let disk = try folder.sparse("disk", size: 1 << 20, [0: random.bytes(1 << 20)])
+        let server = FakeServer.local(size: 1 << 20)
+        let late = random.bytes(100)
+        let meddler = Meddler(server) {
+            guard let file = try? OpenFile.open(disk, OpenFile.readWrite) else { return }
+            late.withUnsafeBytes { try? file.write(at: 700_000, $0) }
+        }
+        let backup = Backup(
+            client: Client(caller: meddler),
+            source: try ImportSource.open(disk),
+            volume: server.volume
+        )
+        let error = await #expect(throws: ClientError.self) { try await limited { try await backup.run() } }
+        #expect(error?.code == .source && error?.text.contains("offset 696320") == true)
+        #expect(Self.last(server).isDeleted)
+        // In use, and said so: each chunk as it is when it is read.
+        let live = Backup(
+            client: Client(caller: meddler),
+            source: try ImportSource.open(disk),
+            volume: server.volume,
+            options: {
+                var options = BackupOptions()
+                options.isFrozen = false
+                return options
+            }()
+        )
+        let summary = try await limited { try await live.run() }
+        #expect(summary.expected == 0 && summary.seal != nil)
+        #expect(try Self.content(server, summary.snapshot) == contents(disk))
+    }
+
     @Test("S6: a seal that is another than what was read is told")
     func wrongSeal() async throws {
         let folder = TemporaryFolder()
@@ -188,6 +223,24 @@ struct BackupTests {
         prompts.noLongerAnswer(for: mine)
         #expect(await prompts.answer(for: mine)?() == 42)
         #expect(ProgressPrompts(nil).answer(for: mine) == nil)
+    }
+}
+
+/// Passes all calls on; before a snapshot is made it does what it likes.
+private final class Meddler: Caller {
+    private let server: FakeServer
+    private let body: @Sendable () -> Void
+    init(_ server: FakeServer, _ body: @escaping @Sendable () -> Void) {
+        self.server = server
+        self.body = body
+    }
+
+    func start(
+        _ call: OutgoingCall,
+        completion: @escaping @Sendable (Result<Answer, ClientError>) -> Void
+    ) -> any Cancellable {
+        if call.method == UInt32(Wire.Method.createSnapshot.rawValue) { body() }
+        return server.start(call, completion: completion)
     }
 }
 

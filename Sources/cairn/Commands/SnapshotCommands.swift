@@ -63,10 +63,13 @@ extension SnapshotCommands {
         @Option(help: ArgumentHelp("Only snapshots with this label; may be repeated.", valueName: "key=value"))
         var tag: [TagArgument] = []
 
+        @Option(help: "Only those in this state: in_progress, complete, error or deleting.")
+        var state: SnapshotState?
+
         @OptionGroup var connection: ConnectionOptions
 
         func run(with client: Client) async throws(ClientError) {
-            let snapshots = try await client.snapshots(of: volume, tags: tag.dictionary).all()
+            let snapshots = try await client.snapshots(of: volume, tags: tag.dictionary, state: state).all()
             if connection.json { return Output.print(Output.json(snapshots.map { SnapshotReport($0) })) }
             Output.print(
                 Output.table(

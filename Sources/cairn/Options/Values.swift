@@ -85,6 +85,16 @@ struct ResourceArgument: ExpressibleByArgument, Equatable {
 
 extension Permission: ExpressibleByArgument {}
 
+extension SnapshotState: ExpressibleByArgument {
+    /// What a listing can be asked for.
+    public static var allValueStrings: [String] { allCases.filter { $0 != .unknown }.map(\.rawValue) }
+
+    public init?(argument: String) {
+        guard let state = SnapshotState(rawValue: argument), state != .unknown else { return nil }
+        self = state
+    }
+}
+
 /// An account's limit: a count, or `none`.
 struct CountLimit: ExpressibleByArgument, Equatable {
     let value: UInt64
