@@ -135,7 +135,12 @@ struct BackupCommand: ServiceCommand {
 
     private func text(_ summary: BackupSummary, _ volume: VolumeID) -> String {
         let progress = summary.progress
-        let seal = summary.seal.map { "\($0) (matched)" } ?? "waits for an earlier snapshot to be complete"
+        let check =
+            switch summary.sealCheck {
+            case .matched: "matches the snapshot's"
+            case .waiting: "the snapshot waits for an earlier one to be complete"
+            case .withheld: "the snapshot's is withheld: see `cairn snapshot show --owners`"
+            }
         return Output.facts([
             ("snapshot", "\(summary.snapshot)"), ("volume", "\(volume), version \(summary.dataVersion)"),
             ("went on", summary.resumed ? "yes; \(summary.missingAtStart) expected chunks were missing" : nil),
@@ -144,7 +149,7 @@ struct BackupCommand: ServiceCommand {
             ("deduplicated", ByteCount.text(progress.deduplicated)),
             ("transferred", "\(ByteCount.text(progress.transferred)), \(ByteCount.text(progress.wire)) sent"),
             ("time", "\(Output.duration(summary.duration)), \(Output.rate(summary.volumeSize, in: summary.duration))"),
-            ("seal", seal),
+            ("seal", "\(summary.seal) (\(check))"),
         ])
     }
 }
@@ -168,10 +173,10 @@ struct BackupReport: Encodable {
     let sentBytes: UInt64
     let chunkSize: Int
     let seconds: Double
-    /// Absent while the snapshot waits for an earlier one.
-    let seal: String?
-    /// "matched"; absent while the snapshot waits for an earlier one.
-    let sealCheck: String?
+    /// Of what was read.
+    let seal: String
+    /// "matched", "waiting" for an earlier snapshot, or "withheld".
+    let sealCheck: String
 
     init(_ summary: BackupSummary, _ volume: VolumeID) {
         snapshotId = "\(summary.snapshot)"
@@ -191,7 +196,7 @@ struct BackupReport: Encodable {
         sentBytes = summary.progress.wire
         chunkSize = summary.chunkSize.bytes
         seconds = summary.duration / .seconds(1)
-        seal = summary.seal.map { "\($0)" }
-        sealCheck = summary.seal.map { _ in "matched" }
+        seal = "\(summary.seal)"
+        sealCheck = summary.sealCheck.rawValue
     }
 }

@@ -117,7 +117,7 @@ extension SnapshotCommands {
                     ("tags", shown.tags.isEmpty ? nil : Reports.tags(shown.tags)),
                     ("created", Output.date(shown.createdAt.milliseconds)),
                     ("completed", shown.completedAt.map { Output.date($0.milliseconds) }),
-                    ("seal", Reports.seal(shown.seal)),
+                    ("seal", shown.isSealWithheld ? "withheld: see --owners" : Reports.seal(shown.seal)),
                     ("needs rebase", shown.needsRebase ? "yes: an earlier snapshot was cancelled" : nil),
                     ("still expected", shown.missing > 0 ? "\(shown.missing) chunks" : nil),
                     ("client's answer", shown.promptedProgress.map { "\($0) %" }),
