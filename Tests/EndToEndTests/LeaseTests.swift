@@ -5,7 +5,7 @@ import Testing
 
 /// SPEC U7 and R1: chunks without a place, and their leases.
 @Suite(.serialized, .server(shards: 3, "lease-seconds=1"))
-struct StagingTests {
+struct LeaseTests {
     private let server = ServerProcess.shared
     private let chunk = 65536
     private static let day: UInt64 = 24 * 3600 * 1000
