@@ -11,11 +11,13 @@ final class Router: CallHandler {
     private let service: Service
     private let facts: ServerFacts
     private let identity: PeerIdentity
+    private let promptLine: ConnectionPromptLine
 
-    init(service: Service, facts: ServerFacts, identity: PeerIdentity) {
+    init(service: Service, facts: ServerFacts, identity: PeerIdentity, connection: RPCConnection) {
         self.service = service
         self.facts = facts
         self.identity = identity
+        promptLine = ConnectionPromptLine(connection)
     }
 
     func handle(_ call: IncomingCall) {
@@ -33,7 +35,12 @@ final class Router: CallHandler {
             call.fail(CallError(ServiceError(.permissionDenied, "\(method.name) takes an account's certificate")))
             return
         }
-        let context = CallContext(account: account, deadline: call.deadline, isCancelled: { call.isCancelled })
+        let context = CallContext(
+            account: account,
+            deadline: call.deadline,
+            promptLine: promptLine,
+            isCancelled: { call.isCancelled }
+        )
         switch method {
         case .createVolume: serve(call, context, service.createVolume)
         case .deleteVolume: serve(call, context, service.deleteVolume)
@@ -44,9 +51,13 @@ final class Router: CallHandler {
         case .deleteSnapshot: serve(call, context, service.deleteSnapshot)
         case .describeSnapshot: serve(call, context, service.describeSnapshot)
         case .listSnapshots: serve(call, context, service.listSnapshots)
+        case .snapshotProgress: serve(call, context, service.snapshotProgress)
+        case .missingBlocks: serve(call, context, service.missingBlocks)
         case .uploadBlock: upload(call, context)
         case .downloadBlock: download(call, context)
         case .queryChunks: serve(call, context, service.queryChunks)
+        case .writeZeroes: serve(call, context, service.writeZeroes)
+        case .discard: serve(call, context, service.discard)
         case .renewLease: serve(call, context, service.renewLease)
         case .releaseLease: serve(call, context, service.releaseLease)
         case .flush: serve(call, context, service.flush)
