@@ -101,8 +101,8 @@ struct PlacementSource {
 
     /// Parses one chunk of the encoded list.
     private mutating func parse(_ token: Fingerprint, _ index: Int) throws(ServiceError) {
-        // Zeros are padding.
-        if ZeroChunk.isZero(token) { return }
+        // Nowhere stored; padding, or the inside of a field that is skipped.
+        if let size = ZeroChunk.size(of: token) { return try takeZeros(size.bytes) }
         let shards = [home] + store.shards.filter { $0.index != home.index }
         for shard in shards {
             let found = try storeCall { () throws(StoreError) -> (ChunkData, Int)? in
@@ -112,23 +112,26 @@ struct PlacementSource {
                 return (data, shape.chunkSize.bytes)
             }
             guard let (data, length) = found else { continue }
-            var items: [Wire.ChunkPlacement] = []
-            try data.withRawBytes { (bytes) throws(ServiceError) in
-                try parser.take(bytes) { items.append($0) }
-            }
+            try data.withRawBytes { (bytes) throws(ServiceError) in try take(bytes) }
             // What the chunk's fingerprint is over ends in zeros where the chunk is shorter.
-            let padding = [UInt8](repeating: 0, count: length - Int(data.rawLength))
-            try withBytes(of: padding) { (bytes) throws(ServiceError) in
-                try parser.take(bytes) { items.append($0) }
-            }
-            parsed = items
-            return
+            return try takeZeros(length - Int(data.rawLength))
         }
         throw ServiceError(
             .invalidChunkToken,
             "this account has no chunk \(token), which should hold a part of the chunk list",
             blockIndex: index
         )
+    }
+
+    private mutating func take(_ bytes: UnsafeRawBufferPointer) throws(ServiceError) {
+        var items: [Wire.ChunkPlacement] = []
+        try parser.take(bytes) { items.append($0) }
+        parsed += items
+    }
+
+    private mutating func takeZeros(_ count: Int) throws(ServiceError) {
+        let zeros = [UInt8](repeating: 0, count: count)
+        try withBytes(of: zeros) { (bytes) throws(ServiceError) in try take(bytes) }
     }
 }
 
