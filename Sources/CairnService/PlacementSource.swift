@@ -29,19 +29,26 @@ struct PlacementSource {
     /// What was parsed and not given yet: at most one chunk's items.
     private var parsed: [Wire.ChunkPlacement] = []
     private var given = 0
+    /// Bytes of encoded list that were parsed.
+    private var parsedBytes = 0
+    /// The most items, and the most bytes of encoded list: as many items as there may be, and padding as long again.
+    private let itemLimit: Int
+    private let byteLimit: Int
 
     init(
         _ request: Wire.CreateSnapshotRequest,
         store: Store,
         home: Shard,
         account: AccountID,
-        volume: VolumeRecord
+        volume: VolumeRecord,
+        limit: Int = Limits.placementsPerList
     ) throws(ServiceError) {
         guard request.chunks.isEmpty || request.chunkListTokens.isEmpty else {
             throw ServiceError(.invalidArgument, "the chunk list is given inline or by pointer, not both")
         }
         (self.store, self.home, self.account) = (store, home, account)
         (chunkSize, volumeSize) = (volume.chunkSize, volume.size)
+        (itemLimit, byteLimit) = (limit, limit * 96)
         inline = request.chunks
         pointers = try Service.fingerprints(request.chunkListTokens)
     }
@@ -66,8 +73,12 @@ struct PlacementSource {
         }
         let step = parsed.prefix(limit)
         parsed.removeFirst(step.count)
-        guard given + step.count <= Limits.placementsPerList else {
-            throw ServiceError(.invalidArgument, "a chunk list names at most \(Limits.placementsPerList) chunks")
+        guard given + step.count <= itemLimit else {
+            throw ServiceError(
+                .invalidArgument,
+                "a chunk list names at most \(itemLimit) chunks",
+                blockIndex: itemLimit
+            )
         }
         var placements: [Placement] = []
         placements.reserveCapacity(step.count)
@@ -102,7 +113,10 @@ struct PlacementSource {
     /// Parses one chunk of the encoded list.
     private mutating func parse(_ token: Fingerprint, _ index: Int) throws(ServiceError) {
         // Nowhere stored; padding, or the inside of a field that is skipped.
-        if let size = ZeroChunk.size(of: token) { return try takeZeros(size.bytes) }
+        if let size = ZeroChunk.size(of: token) {
+            try count(size.bytes, index)
+            return try takeZeros(size.bytes)
+        }
         let shards = [home] + store.shards.filter { $0.index != home.index }
         for shard in shards {
             let found = try storeCall { () throws(StoreError) -> (ChunkData, Int)? in
@@ -112,6 +126,7 @@ struct PlacementSource {
                 return (data, shape.chunkSize.bytes)
             }
             guard let (data, length) = found else { continue }
+            try count(length, index)
             try data.withRawBytes { (bytes) throws(ServiceError) in try take(bytes) }
             // What the chunk's fingerprint is over ends in zeros where the chunk is shorter.
             return try takeZeros(length - Int(data.rawLength))
@@ -121,6 +136,18 @@ struct PlacementSource {
             "this account has no chunk \(token), which should hold a part of the chunk list",
             blockIndex: index
         )
+    }
+
+    /// Keeps to the limit of what is read for a list.
+    private mutating func count(_ bytes: Int, _ index: Int) throws(ServiceError) {
+        parsedBytes += bytes
+        guard parsedBytes <= max(byteLimit, ChunkSize.maximum.bytes) else {
+            throw ServiceError(
+                .invalidArgument,
+                "an encoded chunk list has at most \(ByteCount.text(UInt64(byteLimit)))",
+                blockIndex: index
+            )
+        }
     }
 
     private mutating func take(_ bytes: UnsafeRawBufferPointer) throws(ServiceError) {

@@ -23,20 +23,22 @@ public enum PromptOutcome: Sendable, Hashable {
     case gone
 }
 
+/// What came of the server's questions since it started (SPEC S10).
+public struct PromptCounts: Sendable, Hashable {
+    public internal(set) var asked = 0
+    public internal(set) var answered = 0
+    /// No answer within the limit, or one that could not be understood.
+    public internal(set) var unanswered = 0
+    public internal(set) var unsupported = 0
+}
+
 /// Asks clients how far their snapshots are, and records what they say (SPEC S10). What they do not say harms nothing.
 ///
 /// Which connection last uploaded to a snapshot is kept in memory: after a restart the next upload tells it.
 final class Prompts: Sendable {
-    /// How often what happened: for the metrics.
-    struct Counts: Sendable, Hashable {
-        var asked = 0
-        var answered = 0
-        var unanswered = 0
-        var unsupported = 0
-    }
     private struct State {
         var schedule: PromptSchedule<any PromptLine>
-        var counts = Counts()
+        var counts = PromptCounts()
     }
 
     /// How long a client has to answer.
@@ -51,7 +53,7 @@ final class Prompts: Sendable {
         state = Mutex(State(schedule: PromptSchedule(interval: interval)))
     }
 
-    var counts: Counts { state.withLock { $0.counts } }
+    var counts: PromptCounts { state.withLock { $0.counts } }
     private static var now: UInt64 { DispatchTime.now().uptimeNanoseconds }
 
     func uploaded(to snapshot: SnapshotRecord, _ report: ProgressReport, _ context: CallContext) {
@@ -121,6 +123,8 @@ final class Prompts: Sendable {
 }
 
 extension Service {
+    public var promptCounts: PromptCounts { prompts.counts }
+
     /// Whether the snapshot is the one of its volume that takes data.
     fileprivate func takesData(_ id: SnapshotID) -> Bool {
         guard let shard = shard(of: id.uuid) else { return false }

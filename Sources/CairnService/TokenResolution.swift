@@ -22,9 +22,12 @@ struct TokenResolution {
         for (index, change) in changes.enumerated() {
             guard case .token(let chunk, let token, let block) = change else { continue }
             let room = Int(min(UInt64(chunkSize.bytes), volumeSize - chunkSize.offset(of: chunk)))
-            let length = try storeCall { () throws(StoreError) in try home.chunkLength(account: account, token) }
-            if length == chunkSize.bytes, room == chunkSize.bytes { continue }
-            guard let data = try find(token, isHome: length != nil) else { continue }
+            let shape = try storeCall { () throws(StoreError) in
+                try home.chunkShapes(account: account, [token]).first ?? nil
+            }
+            // Not longer than the room that it is for, and its fingerprint is over as much as here: the usual case.
+            if let shape, shape.chunkSize == chunkSize, shape.length <= room { continue }
+            guard let data = try find(token, isHome: shape != nil) else { continue }
             guard try fits(data, room) else {
                 throw ServiceError(
                     .invalidChunkToken,
@@ -32,7 +35,7 @@ struct TokenResolution {
                     blockIndex: block
                 )
             }
-            if length != nil { continue }
+            if shape != nil { continue }
             copied += data.bytes.count
             guard copied <= Limits.payloadBytes else {
                 throw ServiceError(.invalidChunkToken, "chunk \(token) is not on the volume's shard", blockIndex: block)

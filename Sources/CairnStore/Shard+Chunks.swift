@@ -24,13 +24,6 @@ extension Shard {
         return shapes
     }
 
-    /// The uncompressed length of a chunk that the account has here; nil where it has none. One lookup.
-    public func chunkLength(account: AccountID, _ fingerprint: Fingerprint) throws(StoreError) -> Int? {
-        let view = makeView()
-        guard let number = try view.accountNumber(account) else { return nil }
-        return try view.chunk(ChunkKey(own: number, fingerprint)).map { Int($0.rawLength) }
-    }
-
     /// A chunk that the account has here, as it is stored; nil where it has none. Any thread; blocks on the disk.
     /// - Throws: `.damaged` where its record fails its checksum, `.io`.
     public func storedChunk(account: AccountID, _ fingerprint: Fingerprint) throws(StoreError) -> ChunkData? {

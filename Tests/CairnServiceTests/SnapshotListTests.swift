@@ -255,4 +255,43 @@ import Testing
         #expect(isComplete)
         #expect(try harness.read(.snapshotID(snapshot), 0, 65536) == bytes)
     }
+
+    @Test("S5: a list's items and bytes are bounded, however often its pointers repeat")
+    func bounded() throws {
+        let harness = try ServiceHarness()
+        let token = try stage(harness, [noise(65536, seed: 95)])[0]
+        let id = try #require(VolumeID(bytes: try harness.localVolume()))
+        let shard = try #require(harness.service.shard(of: id.uuid))
+        let volume = try #require(try shard.makeView().volume(id))
+        let pointer = try pointers(harness, items([token, token, token]), chunkSize: 4096)
+        func count(_ request: Wire.CreateSnapshotRequest) throws -> Int {
+            var source = try PlacementSource(
+                request,
+                store: harness.store,
+                home: shard,
+                account: ServiceHarness.alice.account,
+                volume: volume,
+                limit: 10
+            )
+            var count = 0
+            while true {
+                let step = try source.next(4)
+                if step.isEmpty { return count }
+                #expect(step.count <= 4 && step.map(\.index) == Array(count..<count + step.count))
+                count += step.count
+            }
+        }
+        func repeated(_ times: Int) -> Wire.CreateSnapshotRequest {
+            .init(chunkListTokens: (0..<times).flatMap { _ in pointer })
+        }
+        #expect(try count(repeated(3)) == 9)
+        let many = refusal { try count(repeated(4)) }
+        #expect(many?.code == .invalidArgument && many?.blockIndex == 10)
+        #expect(refusal { try count(.init(chunks: items([[UInt8]](repeating: token, count: 11)))) }?.blockIndex == 10)
+        // Padding alone: 4 MiB of it, and a chunk more.
+        let skipped = [UInt8](repeating: 0, count: 65536 - 5)
+        let blank = try stage(harness, [[0x7a, 0xfb, 0xff, 0x83, 0x00] + skipped])
+        let long = refusal { try count(.init(chunkListTokens: (0..<65).flatMap { _ in blank })) }
+        #expect(long?.code == .invalidArgument && long?.blockIndex == 64)
+    }
 }
