@@ -112,8 +112,11 @@ struct PlacementSource {
 
     /// Parses one chunk of the encoded list.
     private mutating func parse(_ token: Fingerprint, _ index: Int) throws(ServiceError) {
-        // Zeros are padding.
-        if ZeroChunk.isZero(token) { return }
+        // Nowhere stored; padding, or the inside of a field that is skipped.
+        if let size = ZeroChunk.size(of: token) {
+            try count(size.bytes, index)
+            return try takeZeros(size.bytes)
+        }
         let shards = [home] + store.shards.filter { $0.index != home.index }
         for shard in shards {
             let found = try storeCall { () throws(StoreError) -> (ChunkData, Int)? in
@@ -123,31 +126,39 @@ struct PlacementSource {
                 return (data, shape.chunkSize.bytes)
             }
             guard let (data, length) = found else { continue }
-            parsedBytes += length
-            guard parsedBytes <= max(byteLimit, ChunkSize.maximum.bytes) else {
-                throw ServiceError(
-                    .invalidArgument,
-                    "an encoded chunk list has at most \(ByteCount.text(UInt64(byteLimit)))",
-                    blockIndex: index
-                )
-            }
-            var items: [Wire.ChunkPlacement] = []
-            try data.withRawBytes { (bytes) throws(ServiceError) in
-                try parser.take(bytes) { items.append($0) }
-            }
+            try count(length, index)
+            try data.withRawBytes { (bytes) throws(ServiceError) in try take(bytes) }
             // What the chunk's fingerprint is over ends in zeros where the chunk is shorter.
-            let padding = [UInt8](repeating: 0, count: length - Int(data.rawLength))
-            try withBytes(of: padding) { (bytes) throws(ServiceError) in
-                try parser.take(bytes) { items.append($0) }
-            }
-            parsed = items
-            return
+            return try takeZeros(length - Int(data.rawLength))
         }
         throw ServiceError(
             .invalidChunkToken,
             "this account has no chunk \(token), which should hold a part of the chunk list",
             blockIndex: index
         )
+    }
+
+    /// Keeps to the limit of what is read for a list.
+    private mutating func count(_ bytes: Int, _ index: Int) throws(ServiceError) {
+        parsedBytes += bytes
+        guard parsedBytes <= max(byteLimit, ChunkSize.maximum.bytes) else {
+            throw ServiceError(
+                .invalidArgument,
+                "an encoded chunk list has at most \(ByteCount.text(UInt64(byteLimit)))",
+                blockIndex: index
+            )
+        }
+    }
+
+    private mutating func take(_ bytes: UnsafeRawBufferPointer) throws(ServiceError) {
+        var items: [Wire.ChunkPlacement] = []
+        try parser.take(bytes) { items.append($0) }
+        parsed += items
+    }
+
+    private mutating func takeZeros(_ count: Int) throws(ServiceError) {
+        let zeros = [UInt8](repeating: 0, count: count)
+        try withBytes(of: zeros) { (bytes) throws(ServiceError) in try take(bytes) }
     }
 }
 

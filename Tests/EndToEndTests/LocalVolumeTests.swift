@@ -22,11 +22,10 @@ struct LocalVolumeTests {
                 )
                 try await caller.upload(
                     to: part == 0 ? .snapshotToken(snapshot.snapshotToken) : .snapshotID(snapshot.snapshotID),
-                    [.plain(UInt64(offset), bytes)]
-                ) {
-                    $0.dataVersion = snapshot.dataVersion
-                    $0.progress = .init(percent: UInt32(part * 40))
-                }
+                    [.plain(UInt64(offset), bytes)],
+                    dataVersion: snapshot.dataVersion,
+                    progress: UInt32(part * 40)
+                )
                 disk.replaceSubrange(offset..<offset + bytes.count, with: bytes)
             }
             #expect(try await caller.report(100, snapshot.snapshotID).state == .complete)
@@ -57,10 +56,7 @@ struct LocalVolumeTests {
         #expect(try await caller.describeSnapshot(second).needsRebase)
         #expect(try await caller.download(snapshot: second, 0..<65536).allSatisfy { $0 == 0 })
         #expect(try await failure { try await caller.report(100, second) }.reason == .needsRebase)
-        try await caller.upload(to: .snapshotID(second), [.plain(65536, bytes)]) {
-            $0.rebased = true
-            $0.progress = .init(percent: 100)
-        }
+        try await caller.upload(to: .snapshotID(second), [.plain(65536, bytes)], progress: 100, rebased: true)
         #expect(try await caller.describeSnapshot(second).state == .complete)
         let late = try await failure { try await caller.upload(to: .snapshotID(second), [.plain(0, bytes)]) }
         #expect(late.reason == .snapshotAlreadyComplete)
@@ -101,8 +97,9 @@ struct LocalVolumeTests {
         #expect(early.reason == .failedPrecondition && early.text.contains("offset 196608"))
         try await other.upload(
             to: .snapshotID(made.snapshotID),
-            missing.map { .plain($0.offset, chunks[Int($0.offset / 65536)]) }
-        ) { $0.progress = .init(percent: 100) }
+            missing.map { .plain($0.offset, chunks[Int($0.offset / 65536)]) },
+            progress: 100
+        )
         #expect(try await caller.download(snapshot: made.snapshotID, 0..<8 * 65536) == Array(chunks.joined()))
         let count = try await caller.call(Wire.ListSnapshotsRequest(volumeID: volume)).message.snapshots.count
         let unknown = try await failure {
@@ -158,9 +155,7 @@ struct LocalVolumeTests {
             $0.expected = [.init(offset: 65536, token: Content.token(rest))]
         }.snapshotID
         let later = try await caller.begin(volume).snapshotID
-        try await caller.upload(to: .snapshotID(snapshot), [.plain(512, uploaded)]) {
-            $0.progress = .init(percent: 60)
-        }
+        try await caller.upload(to: .snapshotID(snapshot), [.plain(512, uploaded)], progress: 60)
         try await server.crash()
         try await server.start()
         caller = try await server.connect(account)

@@ -15,7 +15,7 @@ struct StagingTests {
         let account = freshAccount()
         var caller = try await server.connect(account)
         let chunks = (0..<4).map { Content.noise(UInt64($0), 65536) }
-        let answer = try await caller.stage(chunks) { $0.leaseSeconds = 3600 }
+        let answer = try await caller.stage(chunks, leaseSeconds: 3600)
         let tokens = answer.chunks.map(\.token)
         #expect(tokens == chunks.map { Content.token($0) } && answer.leaseExpiresAtMs > 0)
         try await server.crash()
@@ -40,9 +40,8 @@ struct StagingTests {
     func leases() async throws {
         let server = try await ServerProcess.started(shards: 2, settings: ["lease-seconds=1"])
         let caller = try await server.connect(freshAccount())
-        let tokens = try await caller.stage((10..<13).map { Content.noise(UInt64($0), 65536) }) {
-            $0.leaseSeconds = 4
-        }.chunks.map(\.token)
+        let chunks = (10..<13).map { Content.noise(UInt64($0), 65536) }
+        let tokens = try await caller.stage(chunks, leaseSeconds: 4).chunks.map(\.token)
         let renewed = try await caller.call(
             Wire.RenewLeaseRequest(tokens: Array(tokens[1...]), leaseSeconds: 3600)
         ).message.leaseExpiresAtMs

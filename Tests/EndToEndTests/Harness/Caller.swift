@@ -14,7 +14,7 @@ final class Caller: Sendable {
     deinit { connection.close() }
 
     /// A whole answer, for comparing bytes.
-    struct RawAnswer: Equatable, Sendable {
+    struct RawAnswer: Hashable, Sendable {
         let status: UInt32
         let message: [UInt8]
         let payload: [UInt8]

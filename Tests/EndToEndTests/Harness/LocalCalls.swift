@@ -20,28 +20,6 @@ extension Caller {
     }
 
     @discardableResult
-    func upload(
-        to target: Wire.Target.Target?,
-        _ uploads: [Upload],
-        _ change: (inout Wire.UploadBlockRequest) -> Void = { _ in }
-    ) async throws -> Wire.UploadBlockResponse {
-        var request = Wire.UploadBlockRequest(target: target.map { .init(target: $0) })
-        request.blocks = uploads.map(\.block)
-        change(&request)
-        return try await call(request, payload: uploads.flatMap(\.bytes)).message
-    }
-
-    /// Stages whole chunks; gives their tokens.
-    func stage(_ chunks: [[UInt8]], _ change: (inout Wire.UploadBlockRequest) -> Void = { _ in }) async throws
-        -> Wire.UploadBlockResponse
-    {
-        try await upload(to: nil, chunks.enumerated().map { .plain(UInt64($0) * 65536, $1) }) {
-            $0.chunkSize = 65536
-            change(&$0)
-        }
-    }
-
-    @discardableResult
     func report(_ percent: UInt32, _ snapshot: [UInt8], rebased: Bool = false) async throws
         -> Wire.SnapshotProgressResponse
     {
