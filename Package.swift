@@ -50,6 +50,11 @@ let targets: [Target] = [
         name: "cairn-poll-bench",
         dependencies: ["CairnRPC", "CairnTransport", "CairnCrypto", "CairnCore", "CairnWire"]
     ),
+    // Not a product: tools/growth builds and runs it.
+    .executableTarget(
+        name: "cairn-growth",
+        dependencies: ["CairnClient", "CairnCore", "CairnTransport", argumentParser]
+    ),
     .executableTarget(name: "cairnd", dependencies: ["CairnServer", argumentParser, logging]),
     .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", argumentParser]),
     .testTarget(name: "CairnCoreTests", dependencies: ["CairnCore"]),

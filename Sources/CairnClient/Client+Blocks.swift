@@ -92,7 +92,7 @@ extension Client {
         }
     }
 
-    /// Makes ranges read as zeros, which count as written (SPEC R1, V7).
+    /// Makes ranges read as zeros, which count as written (SPEC R1, V7): all of them, or none. One call may touch 8,192 chunks.
     /// - Returns: the write verifier.
     @discardableResult
     public func writeZeroes(
@@ -110,7 +110,8 @@ extension Client {
         return try await caller.call(request).0.writeVerifier
     }
 
-    /// Makes ranges holes: they read as zeros, and hide what older versions or parents hold there (SPEC R1, V7).
+    /// Makes ranges holes: they read as zeros, and hide what older versions or parents hold there (SPEC R1, V7): all of them, or
+    /// none. One call may touch 8,192 chunks.
     /// - Returns: the write verifier.
     @discardableResult
     public func discard(

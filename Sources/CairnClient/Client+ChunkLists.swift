@@ -80,8 +80,8 @@ enum ChunkListCoding {
     static func padding(for count: Int, _ unit: Int) -> [UInt8] {
         var room = (unit - count % unit) % unit
         guard room > 0 else { return [] }
-        // A tag and a length take two bytes at least.
-        if room == 1 { room += unit }
+        // A tag and a length take two bytes at least, and a field that is skipped has some bytes.
+        if room < 3 { room += unit }
         guard room >= 5 else { return [paddingTag, UInt8(room - 2)] + [UInt8](repeating: 0, count: room - 2) }
         // The length in four bytes of seven bits, whether it needs them or not: chunks have at most 4 MiB.
         let length = room - 5

@@ -55,6 +55,8 @@ extension Client {
         _ = try await caller.call(Wire.DeleteSnapshotRequest(snapshotID: id.bytes, idempotencyKey: key.bytes))
     }
 
+    /// A snapshot as it is now.
+    /// - Throws: INVALID_SNAPSHOT_ID where there is none that the caller may see (SPEC C2); so do all calls that name one.
     public func describeSnapshot(_ id: SnapshotID) async throws(ClientError) -> Snapshot {
         try await describe(.snapshotID(id.bytes))
     }
@@ -71,14 +73,19 @@ extension Client {
 
     /// The snapshot's seal, asked for until the server has computed it (SPEC S6).
     /// - Parameter limit: how long to wait.
-    /// - Throws: `timedOut` when it is still pending then.
+    /// - Throws: `timedOut` when it is still pending then; `invalidRequest` where the snapshot is complete and its seal is
+    ///   withheld: it holds data of accounts that do not grant EXPORT (SPEC D5).
     public func seal(of id: SnapshotID, within limit: Duration = .seconds(60)) async throws(ClientError) -> Fingerprint
     {
         let clock = ContinuousClock()
         let end = clock.now + limit
         var wait = Duration.milliseconds(50)
         while true {
-            if case .value(let seal) = try await describeSnapshot(id).seal { return seal }
+            let snapshot = try await describeSnapshot(id)
+            if case .value(let seal) = snapshot.seal { return seal }
+            if snapshot.isSealWithheld {
+                throw ClientError(.invalidRequest, "the seal of \(id) is withheld: it holds data of other accounts")
+            }
             guard clock.now + wait < end else { throw ClientError(.timedOut, "the seal of \(id) is still pending") }
             do { try await Task.sleep(for: wait) } catch { throw .cancelled }
             wait = min(wait * 2, .seconds(1))

@@ -12,4 +12,9 @@ public enum ZeroChunk {
 
     /// Whether it is the one of any size.
     public static func isZero(_ fingerprint: Fingerprint) -> Bool { fingerprints.contains(fingerprint) }
+
+    /// The size of the chunk of zeros that has this fingerprint; nil: it is no such chunk's.
+    public static func size(of fingerprint: Fingerprint) -> ChunkSize? {
+        fingerprints.firstIndex(of: fingerprint).flatMap { ChunkSize(bytes: ChunkSize.minimum.bytes << $0) }
+    }
 }

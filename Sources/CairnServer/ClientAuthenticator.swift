@@ -61,7 +61,12 @@ final class ClientAuthenticator: Authenticator {
         let admission = Admission.accept(
             context: Peer(identity: identity),
             hello: facts.hello().encode(),
-            handler: Router(service: service, facts: facts, identity: identity)
+            handler: Router(
+                service: service,
+                facts: facts,
+                identity: identity,
+                connection: applicant.connection
+            )
         )
         follow(applicant.connection, Instance(identity: identity, id: hello.instanceID)) { decide(admission) }
     }

@@ -31,6 +31,10 @@ public struct Configuration: Sendable, Equatable {
     public var checksumOptional = false
     /// Seconds for which QueryChunks' promises hold (SPEC A1: 900 or more).
     public var leaseSeconds = 900
+    /// Seconds after which a client is asked how far its snapshot is, if it does not say so itself; 0: never (SPEC S10).
+    public var promptSeconds = 60
+    /// Seconds after which a snapshot in progress is cancelled that nobody does anything for (SPEC S11): 72 hours.
+    public var snapshotIdleSeconds = 72 * 3600
     /// Bytes of log behind which the index may lag: bounds recovery.
     public var checkpointBytes: UInt64 = 256 << 20
     /// The most bytes that the store may take on disk; 0: all that there is.
@@ -91,6 +95,8 @@ extension Configuration {
             }
         case "checksum-optional": checksumOptional = try Self.flag(key, value)
         case "lease-seconds": leaseSeconds = try Self.count(key, value, 1...(30 * 86400))
+        case "prompt-seconds": promptSeconds = try Self.count(key, value, 0...86400)
+        case "snapshot-idle-seconds": snapshotIdleSeconds = try Self.count(key, value, 1...(365 * 86400))
         case "checkpoint-bytes": checkpointBytes = try Self.size(key, value, (1 << 20)...(1 << 40))
         case "capacity": capacity = try Self.size(key, value, 0...(1 << 60))
         case "drain-seconds": drainSeconds = try Self.count(key, value, 0...3600)

@@ -11,11 +11,13 @@ final class Router: CallHandler {
     private let service: Service
     private let facts: ServerFacts
     private let identity: PeerIdentity
+    private let promptLine: ConnectionPromptLine
 
-    init(service: Service, facts: ServerFacts, identity: PeerIdentity) {
+    init(service: Service, facts: ServerFacts, identity: PeerIdentity, connection: RPCConnection) {
         self.service = service
         self.facts = facts
         self.identity = identity
+        promptLine = ConnectionPromptLine(connection)
     }
 
     func handle(_ call: IncomingCall) {
@@ -37,6 +39,7 @@ final class Router: CallHandler {
             account: account,
             isHost: identity == .host(account),
             deadline: call.deadline,
+            promptLine: promptLine,
             isCancelled: { call.isCancelled }
         )
         switch method {
@@ -49,9 +52,13 @@ final class Router: CallHandler {
         case .deleteSnapshot: serve(call, context, service.deleteSnapshot)
         case .describeSnapshot: serve(call, context, service.describeSnapshot)
         case .listSnapshots: serve(call, context, service.listSnapshots)
+        case .snapshotProgress: serve(call, context, service.snapshotProgress)
+        case .missingBlocks: serve(call, context, service.missingBlocks)
         case .uploadBlock: upload(call, context)
         case .downloadBlock: download(call, context)
         case .queryChunks: serve(call, context, service.queryChunks)
+        case .writeZeroes: serve(call, context, service.writeZeroes)
+        case .discard: serve(call, context, service.discard)
         case .renewLease: serve(call, context, service.renewLease)
         case .releaseLease: serve(call, context, service.releaseLease)
         case .flush: serve(call, context, service.flush)

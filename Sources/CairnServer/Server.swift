@@ -91,6 +91,9 @@ public final class Server: Sendable {
         options.defaultChunkSize = ChunkSize(bytes: configuration.defaultChunkSize)!
         options.checksumOptional = configuration.checksumOptional
         options.leaseMilliseconds = UInt64(configuration.leaseSeconds) * 1000
+        options.promptMilliseconds = UInt64(configuration.promptSeconds) * 1000
+        options.snapshotIdleMilliseconds = UInt64(configuration.snapshotIdleSeconds) * 1000
+        options.logger = logger
         if configuration.workers > 0 { options.workers = configuration.workers }
         service = Service(store: store, options: options)
         let facts = ServerFacts(configuration: configuration, storeID: store.id.bytes, shardCount: store.shardCount)
@@ -110,6 +113,7 @@ public final class Server: Sendable {
         } catch {
             throw ServerError(.unavailable, "cannot listen on \(configuration.listen): \(error)")
         }
+        service.start()
         certificates.start { [network = self.network] in
             do throws(ServerError) {
                 network.replaceTLS(try Server.loadTLS(configuration))
@@ -149,6 +153,7 @@ public final class Server: Sendable {
         certificates.stop()
         logger.info("draining", metadata: ["connections": "\(network.connectionCount)"])
         await network.drain(limit: .seconds(configuration.drainSeconds))
+        service.stop()
         store.close()
         logger.info("stopped")
     }

@@ -11,17 +11,21 @@ public struct CallContext: Sendable {
     public let deadline: UInt64?
     /// Whether the caller has given the call up; cheap, from any thread.
     public let isCancelled: @Sendable () -> Bool
+    /// The way back to the caller, where there is one (SPEC S10).
+    public let promptLine: (any PromptLine)?
 
     public init(
         account: AccountID,
         isHost: Bool = false,
         deadline: UInt64? = nil,
+        promptLine: (any PromptLine)? = nil,
         isCancelled: @escaping @Sendable () -> Bool = { false }
     ) {
         self.account = account
         self.isHost = isHost
         self.deadline = deadline
         self.isCancelled = isCancelled
+        self.promptLine = promptLine
     }
 
     /// Throws where nobody waits for the answer any more: asked before work that costs (hashing, the disk).

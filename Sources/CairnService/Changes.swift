@@ -56,9 +56,48 @@ extension Service {
         _ answer: @escaping Answer<Response>,
         _ body: @escaping @Sendable (Transaction) throws(ServiceError) -> Response
     ) {
+        once(kind, key: key, parameters: parameters, context, answer) { receipt, answer in
+            self.change(on: shard, Footprint(reclaims: reclaims), context, answer) {
+                (transaction) throws(ServiceError) in
+                let response = try body(transaction)
+                try receipt?.keep(response, in: transaction)
+                return response
+            }
+        }
+    }
+
+    /// What a call's last transaction leaves under the call's key.
+    struct Receipt: Sendable {
+        let kind: IdempotentCall
+        let account: AccountID
+        let key: [UInt8]
+        let parameters: Fingerprint
+
+        func keep(_ response: some WireMessage, in transaction: Transaction) throws(ServiceError) {
+            let record = IdempotencyRecord(
+                call: kind,
+                parameters: parameters,
+                answer: response.encode(),
+                createdAt: UnixTime.milliseconds
+            )
+            try storeCall { () throws(StoreError) in
+                try transaction.putIdempotencyRecord(record, account: account, key: key)
+            }
+        }
+    }
+
+    /// Runs `body` once only for each key, and gives its answer again to the same call (SPEC C5). `body` makes one or more changes,
+    /// keeps the receipt (nil without a key) in the last of them, and then answers; one at a time for each key. Called on any thread.
+    func once<Request: WireMessage, Response: WireMessage>(
+        _ kind: IdempotentCall,
+        key: [UInt8],
+        parameters: Request,
+        _ context: CallContext,
+        _ answer: @escaping Answer<Response>,
+        _ body: @escaping @Sendable (Receipt?, @escaping Answer<Response>) -> Void
+    ) {
         do throws(ServiceError) { try TagRules.check(idempotencyKey: key) } catch { return answer(.failure(error)) }
-        guard !key.isEmpty else { return change(on: shard, Footprint(reclaims: reclaims), context, answer, body) }
-        let digest = parameters.encode().withUnsafeBytes { SHA256.hash($0) }
+        guard !key.isEmpty else { return body(nil, answer) }
         let gateKey = IdempotencyGate.Key(account: context.account, bytes: key)
         let leaving: Answer<Response> = { result in
             self.gate.leave(gateKey)
@@ -66,6 +105,7 @@ extension Service {
         }
         gate.enter(gateKey) {
             self.workers.run(for: context.account) {
+                let digest = parameters.encode().withUnsafeBytes { SHA256.hash($0) }
                 do throws(ServiceError) {
                     // The key may have been used for a call that went to another shard.
                     for other in self.store.shards {
@@ -77,20 +117,7 @@ extension Service {
                         if let record { return leaving(.success(try Self.replay(record, kind, digest))) }
                     }
                 } catch { return leaving(.failure(error)) }
-                self.change(on: shard, Footprint(reclaims: reclaims), context, leaving) {
-                    (transaction) throws(ServiceError) in
-                    let response = try body(transaction)
-                    let record = IdempotencyRecord(
-                        call: kind,
-                        parameters: digest,
-                        answer: response.encode(),
-                        createdAt: UnixTime.milliseconds
-                    )
-                    try storeCall { () throws(StoreError) in
-                        try transaction.putIdempotencyRecord(record, account: context.account, key: key)
-                    }
-                    return response
-                }
+                body(Receipt(kind: kind, account: context.account, key: key, parameters: digest), leaving)
             }
         }
     }

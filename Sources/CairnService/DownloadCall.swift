@@ -56,6 +56,7 @@ extension Service {
                 throw ServiceError.noSuchVolume
             }
             let volume = try view(shard) { (view) throws(ServiceError) in try self.volume(id, in: view, context) }
+            try Self.checkRemote(volume)
             guard version == 0 || version == volume.dataVersion.rawValue else {
                 throw ServiceError(
                     .invalidDataVersion,
@@ -78,6 +79,7 @@ extension Service {
     ) throws(ServiceError) -> (shard: Shard, source: ReadSource, name: String) {
         guard let shard = shard(of: id.uuid) else { throw ServiceError.noSuchSnapshot }
         let snapshot = try view(shard) { (view) throws(ServiceError) in try self.snapshot(id, in: view, context) }
+        if snapshot.state == .error { throw Self.cancelled(snapshot) }
         guard version == 0 || version == snapshot.version.rawValue else {
             throw ServiceError(
                 .invalidDataVersion,

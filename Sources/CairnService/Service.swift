@@ -3,6 +3,8 @@ import CairnCrypto
 import CairnStore
 import CairnWire
 import Foundation
+public import Logging
+import Synchronization
 
 /// How a service behaves where the caller says nothing.
 public struct ServiceOptions: Sendable {
@@ -12,6 +14,11 @@ public struct ServiceOptions: Sendable {
     public var checksumOptional = false
     /// How long QueryChunks promises hold, in milliseconds: what the store was opened with.
     public var leaseMilliseconds: UInt64 = 900_000
+    /// How often a client is asked how far its snapshot is, if it does not say so itself, in milliseconds; 0: never (SPEC S10).
+    public var promptMilliseconds: UInt64 = 60_000
+    /// After how long a snapshot in progress is cancelled that nobody does anything for, in milliseconds (SPEC S11).
+    public var snapshotIdleMilliseconds: UInt64 = 72 * 3600 * 1000
+    public var logger = Logger(label: "cairn.service")
     /// Threads that hash, compress and read.
     public var workers = 1 + max(1, ProcessorCount.value)
 
@@ -28,18 +35,31 @@ public final class Service: Sendable {
     let options: ServiceOptions
     let workers: Workers
     let gate = IdempotencyGate()
+    let prompts: Prompts
+    let idleRule: IdleRule
+    private let watch = Mutex<SnapshotWatch?>(nil)
+
+    var logger: Logger { options.logger }
 
     public init(store: Store, options: ServiceOptions) {
         self.store = store
         self.options = options
         workers = Workers(width: options.workers)
+        prompts = Prompts(intervalNanoseconds: options.promptMilliseconds * 1_000_000)
+        idleRule = IdleRule(limitMilliseconds: options.snapshotIdleMilliseconds)
     }
 
-    /// Begins what the service does by itself.
-    public func start() {}
+    /// Begins what the service does by itself, as time goes by.
+    public func start() { watch.withLock { $0 = $0 ?? SnapshotWatch(self) } }
 
-    /// Ends it: before the store is closed.
-    public func stop() {}
+    /// Ends it: before the store is closed, and before the service is let go of.
+    public func stop() {
+        let watch = watch.withLock { watch in
+            defer { watch = nil }
+            return watch
+        }
+        watch?.stop()
+    }
 
     /// The shard that an ID names; nil for an ID of another store.
     func shard(of id: UUID128) -> Shard? {

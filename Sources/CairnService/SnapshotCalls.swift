@@ -2,9 +2,9 @@ import CairnCore
 import CairnStore
 import CairnWire
 
-/// CreateSnapshot, DeleteSnapshot, DescribeSnapshot, ListSnapshots (SPEC section 3) of REMOTE volumes.
+/// CreateSnapshot, DeleteSnapshot, DescribeSnapshot, ListSnapshots (SPEC section 3).
 extension Service {
-    /// S1, S2: complete when it answers.
+    /// S1–S3, S5: of a REMOTE volume complete when it answers (but V5), of a LOCAL one in progress.
     public func createSnapshot(
         _ request: Wire.CreateSnapshotRequest,
         _ context: CallContext,
@@ -12,12 +12,6 @@ extension Service {
     ) {
         let tags: [String: String]
         do throws(ServiceError) {
-            guard request.chunks.isEmpty, request.chunkListTokens.isEmpty, request.expected.isEmpty else {
-                throw ServiceError(
-                    .wrongVolumeKind,
-                    "chunks and expected chunks belong to a snapshot of a LOCAL volume"
-                )
-            }
             try TagRules.check(description: request.description)
             tags = try TagRules.check(request.tags)
         } catch { return answer(.failure(error)) }
@@ -26,19 +20,83 @@ extension Service {
         }
         var parameters = request
         parameters.idempotencyKey = []
-        idempotent(.createSnapshot, key: request.idempotencyKey, parameters: parameters, on: shard, context, answer) {
-            (transaction) throws(ServiceError) in
+        once(.createSnapshot, key: request.idempotencyKey, parameters: parameters, context, answer) { receipt, answer in
+            self.workers.run(for: context.account) {
+                do throws(ServiceError) {
+                    try context.checkWanted()
+                    let volume = try self.view(shard) { (view) throws(ServiceError) in
+                        try self.volume(id, in: view, context)
+                    }
+                    if volume.kind == .local {
+                        try self.creation(of: volume, request, tags, receipt, on: shard, context, answer).run()
+                    } else {
+                        try self.createRemoteSnapshot(of: id, request, tags, receipt, on: shard, context, answer)
+                    }
+                } catch { answer(.failure(error)) }
+            }
+        }
+    }
+
+    private func createRemoteSnapshot(
+        of id: VolumeID,
+        _ request: Wire.CreateSnapshotRequest,
+        _ tags: [String: String],
+        _ receipt: Receipt?,
+        on shard: Shard,
+        _ context: CallContext,
+        _ answer: @escaping Answer<Wire.CreateSnapshotResponse>
+    ) throws(ServiceError) {
+        guard request.chunks.isEmpty, request.chunkListTokens.isEmpty, request.expected.isEmpty else {
+            throw ServiceError(.wrongVolumeKind, "chunks and expected chunks belong to a snapshot of a LOCAL volume")
+        }
+        change(on: shard, Footprint(), context, answer) { (transaction) throws(ServiceError) in
             let volume = try self.volume(id, in: transaction, context)
             let snapshot = try storeCall { () throws(StoreError) in
                 try transaction.createSnapshot(of: volume, description: request.description, tags: tags)
             }
-            var response = Wire.CreateSnapshotResponse()
-            response.snapshotID = snapshot.id.bytes
-            response.dataVersion = snapshot.version.rawValue
-            response.snapshotToken = SnapshotToken(snapshot).bytes
-            response.state = .complete
+            let response = Self.created(snapshot)
+            try receipt?.keep(response, in: transaction)
             return response
         }
+    }
+
+    /// Runs on a worker.
+    private func creation(
+        of volume: VolumeRecord,
+        _ request: Wire.CreateSnapshotRequest,
+        _ tags: [String: String],
+        _ receipt: Receipt?,
+        on shard: Shard,
+        _ context: CallContext,
+        _ answer: @escaping Answer<Wire.CreateSnapshotResponse>
+    ) throws(ServiceError) -> SnapshotCreation {
+        var expected: [Placement] = []
+        for (index, item) in request.expected.enumerated() {
+            expected.append(try PlacementSource.check(item, index, volume.chunkSize, volume.size))
+        }
+        return SnapshotCreation(
+            service: self,
+            shard: shard,
+            volume: volume.id,
+            chunkSize: volume.chunkSize,
+            volumeSize: volume.size,
+            source: try PlacementSource(request, store: store, home: shard, account: context.account, volume: volume),
+            expected: expected,
+            description: request.description,
+            tags: tags,
+            receipt: receipt,
+            context: context,
+            answer: answer
+        )
+    }
+
+    static func created(_ snapshot: SnapshotRecord) -> Wire.CreateSnapshotResponse {
+        var response = Wire.CreateSnapshotResponse()
+        response.snapshotID = snapshot.id.bytes
+        response.dataVersion = snapshot.version.rawValue
+        response.snapshotToken = SnapshotToken(snapshot).bytes
+        response.state = state(of: snapshot)
+        return response
     }
 
     /// S8.
@@ -63,8 +121,19 @@ extension Service {
         ) {
             (transaction) throws(ServiceError) in
             let snapshot = try self.snapshot(id, in: transaction, context)
-            try storeCall { () throws(StoreError) in try transaction.deleteSnapshot(snapshot) }
+            try self.remove(snapshot, in: transaction)
             return Wire.DeleteSnapshotResponse()
+        }
+    }
+
+    /// The next one of its volume, if it was the earliest in progress, takes data from now on.
+    private func remove(_ snapshot: SnapshotRecord, in transaction: Transaction) throws(ServiceError) {
+        try storeCall { () throws(StoreError) in
+            try transaction.deleteSnapshot(snapshot)
+            guard snapshot.state == .pending else { return }
+            if let next = try transaction.earliestOutstanding(of: snapshot.volume), next.version > snapshot.version {
+                try transaction.touch(next, at: UnixTime.milliseconds)
+            }
         }
     }
 
@@ -76,9 +145,7 @@ extension Service {
         onWorker(context, answer) { () throws(ServiceError) in
             let id: SnapshotID
             switch request.target {
-            case .snapshotID(let bytes):
-                guard let named = SnapshotID(bytes: bytes) else { throw ServiceError.noSuchSnapshot }
-                id = named
+            case .snapshotID(let bytes): id = try Self.snapshotID(bytes)
             case .snapshotToken(let bytes): id = try SnapshotToken.id(bytes)
             case nil: throw ServiceError(.invalidArgument, "neither snapshot_id nor snapshot_token is given")
             }
@@ -133,17 +200,21 @@ extension Service {
         }
     }
 
+    static func state(of snapshot: SnapshotRecord) -> Wire.SnapshotState {
+        switch snapshot.state {
+        case .pending, .waiting, .creating: .inProgress
+        case .complete: .complete
+        case .error: .error
+        case .deleting: .deleting
+        }
+    }
+
     static func describe(_ snapshot: SnapshotRecord) -> Wire.SnapshotDescription {
         var description = Wire.SnapshotDescription()
         description.snapshotID = snapshot.id.bytes
         description.volumeID = snapshot.volume.bytes
         description.account = snapshot.account.name
-        switch snapshot.state {
-        case .pending, .waiting, .creating: description.state = .inProgress
-        case .complete: description.state = .complete
-        case .error: description.state = .error
-        case .deleting: description.state = .deleting
-        }
+        description.state = state(of: snapshot)
         description.dataVersion = snapshot.version.rawValue
         description.size = snapshot.size
         description.chunkSize = UInt32(snapshot.chunkSize.bytes)
@@ -156,6 +227,9 @@ extension Service {
         if snapshot.state == .complete {
             description.seal = Wire.Seal(pending: snapshot.seal == nil, value: snapshot.seal?.bytes ?? [])
         }
+        description.needsRebase = snapshot.needsRebase
+        description.promptedProgress = snapshot.promptedProgress.map { Wire.Progress(percent: UInt32($0)) }
+        description.missing = snapshot.missing
         return description
     }
 }

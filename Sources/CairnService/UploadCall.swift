@@ -3,9 +3,50 @@ import CairnCrypto
 import CairnStore
 import CairnWire
 
+/// What UploadBlock, WriteZeroes and Discard have in common: where they write, and on which conditions.
+struct WriteCall: Sendable {
+    let named: Named
+    /// SPEC U5; 0: none.
+    var dataVersion: UInt64 = 0
+    /// SPEC R5; 0: none.
+    let attachment: UInt64
+    /// Of a snapshot only.
+    var report: ProgressReport
+    let durability: CommitDurability
+
+    /// - Throws: INVALID_ARGUMENT, INVALID_PROGRESS, C2's errors.
+    init(
+        _ target: Wire.Target?,
+        dataVersion: UInt64 = 0,
+        attachment: UInt64,
+        progress: Wire.Progress? = nil,
+        rebased: Bool = false,
+        durability: Wire.Durability
+    ) throws(ServiceError) {
+        named = try Named(target)
+        report = try ProgressReport(percent: progress?.percent, rebased: rebased)
+        (self.dataVersion, self.attachment) = (dataVersion, attachment)
+        // A report is a promise that is told to others: not before it is on the disk.
+        self.durability = progress == nil ? try Service.durability(durability) : .durable
+        switch named {
+        case .volume:
+            guard progress == nil, !rebased else {
+                throw ServiceError(.invalidArgument, "progress and rebased belong to a snapshot in progress")
+            }
+            guard attachment == 0 else {
+                throw ServiceError(.unimplemented, "this server attaches no volumes yet")
+            }
+        case .snapshot:
+            guard attachment == 0 else {
+                throw ServiceError(.invalidArgument, "an attachment belongs to a volume, not to a snapshot")
+            }
+        }
+    }
+}
+
 /// UploadBlock and Flush (SPEC section 4).
 extension Service {
-    /// U1–U6, U8, U9 on a volume.
+    /// U1–U9.
     public func uploadBlock(
         _ request: Wire.UploadBlockRequest,
         payload: BufferSlice?,
@@ -15,54 +56,71 @@ extension Service {
         workers.run(for: context.account, bytes: payload?.count ?? 0) {
             do throws(ServiceError) {
                 try context.checkWanted()
-                if request.target?.target == nil {
+                guard request.target?.target != nil else {
                     return try self.stage(request, payload: payload, context, answer: answer)
                 }
-                let id = try Self.uploadTarget(request)
-                guard let shard = self.shard(of: id.uuid) else { throw ServiceError.noSuchVolume }
-                let volume = try self.view(shard) { (view) throws(ServiceError) in
-                    try self.volume(id, in: view, context)
+                let call = try WriteCall(
+                    request.target,
+                    dataVersion: request.dataVersion,
+                    attachment: request.attachment,
+                    progress: request.progress,
+                    rebased: request.rebased,
+                    durability: request.durability
+                )
+                try self.write(call, payload, context, answer) { (target) throws(ServiceError) in
+                    try UploadPlan(
+                        request.blocks,
+                        payloadCount: payload?.count ?? 0,
+                        volumeSize: target.size,
+                        chunkSize: target.chunkSize,
+                        checksumOptional: self.options.checksumOptional
+                    )
                 }
-                let plan = try UploadPlan(
-                    request.blocks,
-                    payloadCount: payload?.count ?? 0,
-                    volumeSize: volume.size,
-                    chunkSize: volume.chunkSize,
-                    checksumOptional: self.options.checksumOptional
-                )
-                let hint = shard.makeView()
-                let preparation = UploadPreparation(
-                    chunkSize: volume.chunkSize,
-                    volumeSize: volume.size,
-                    payload: payload,
-                    holds: { (try? hint.holdsChunk(account: context.account, $0)) ?? false }
-                )
-                let tokens = TokenResolution(
-                    store: self.store,
-                    home: shard,
-                    account: context.account,
-                    chunkSize: volume.chunkSize,
-                    volumeSize: volume.size
-                )
-                let changes = try tokens.resolve(try preparation.changes(of: plan))
-                try context.checkWanted()
-                try self.commit(changes, of: volume, request, on: shard, context, answer)
             } catch { answer(.failure(error)) }
         }
     }
 
-    private static func uploadTarget(_ request: Wire.UploadBlockRequest) throws(ServiceError) -> VolumeID {
-        guard request.progress == nil, !request.rebased else {
-            throw ServiceError(.invalidArgument, "progress belongs to a snapshot in progress")
+    /// Plans, prepares and commits a write. Runs on a worker.
+    func write(
+        _ call: WriteCall,
+        _ payload: BufferSlice?,
+        _ context: CallContext,
+        _ answer: @escaping Answer<Wire.UploadBlockResponse>,
+        plan: (WriteTarget) throws(ServiceError) -> UploadPlan
+    ) throws(ServiceError) {
+        let shard = try shard(of: call.named)
+        let seen = try view(shard) { (view) throws(ServiceError) in
+            try self.destination(call.named, dataVersion: call.dataVersion, in: view, context)
         }
-        guard request.attachment == 0 else { throw ServiceError(.unimplemented, "this server attaches no volumes yet") }
-        switch request.target?.target {
-        case .volumeID(let bytes):
-            guard let id = VolumeID(bytes: bytes) else { throw ServiceError.noSuchVolume }
-            return id
-        case .snapshotID, .snapshotToken:
-            throw ServiceError(.unimplemented, "this server takes no uploads to snapshots yet")
-        case nil: preconditionFailure("without a target the chunks are staged")
+        let target = seen.target
+        let plan = try plan(target)
+        let hint = shard.makeView()
+        let preparation = UploadPreparation(
+            chunkSize: target.chunkSize,
+            volumeSize: target.size,
+            payload: payload,
+            holds: { (try? hint.holdsChunk(account: context.account, $0)) ?? false }
+        )
+        let tokens = TokenResolution(
+            store: store,
+            home: shard,
+            account: context.account,
+            chunkSize: target.chunkSize,
+            volumeSize: target.size
+        )
+        let changes = try tokens.resolve(try preparation.changes(of: plan))
+        try context.checkWanted()
+        guard let snapshot = seen.snapshot else {
+            return commit(changes, seen, call, on: shard, context, answer)
+        }
+        countInherited(snapshot, call.report, on: shard, context) { result in
+            guard case .success(let report) = result else { return answer(result.map { _ in .init() }) }
+            var call = call
+            call.report = report
+            self.commit(changes, seen, call, on: shard, context) { result in
+                if case .success = result { self.prompts.uploaded(to: snapshot, report, context) }
+                answer(result)
+            }
         }
     }
 
@@ -76,49 +134,54 @@ extension Service {
 
     private func commit(
         _ changes: [Change],
-        of prepared: VolumeRecord,
-        _ request: Wire.UploadBlockRequest,
+        _ prepared: Destination,
+        _ call: WriteCall,
         on shard: Shard,
         _ context: CallContext,
         _ answer: @escaping Answer<Wire.UploadBlockResponse>
-    ) throws(ServiceError) {
+    ) {
         let footprint = Footprint(
-            durability: try Self.durability(request.durability),
+            durability: call.durability,
             records: changes.count { $0.recordBytes > 0 },
             bytes: changes.reduce(0) { $0 + $1.recordBytes },
-            entries: changes.count
+            entries: changes.count + 8
         )
         change(on: shard, footprint, context, answer) { (transaction) throws(ServiceError) in
-            let volume = try self.volume(prepared.id, in: transaction, context)
-            guard volume.size == prepared.size || changes.allSatisfy({ !$0.dependsOnSize }) else {
+            let present = try self.destination(call.named, dataVersion: call.dataVersion, in: transaction, context)
+            guard present.target.size == prepared.target.size || changes.allSatisfy({ !$0.dependsOnSize }) else {
                 // Its last chunk is another one now: what was hashed as a whole chunk is only a part.
                 throw ServiceError(.unavailable, "the volume was resized meanwhile: try again")
             }
-            return try Self.apply(changes, to: volume, request, in: transaction, verifier: shard.verifier)
+            let response = try Self.apply(changes, to: present, call, in: transaction, verifier: shard.verifier)
+            if let snapshot = present.snapshot {
+                _ = try self.apply(call.report, to: snapshot, in: transaction)
+            }
+            return response
         }
     }
 
     private static func apply(
         _ changes: [Change],
-        to volume: VolumeRecord,
-        _ request: Wire.UploadBlockRequest,
+        to destination: Destination,
+        _ call: WriteCall,
         in transaction: Transaction,
         verifier: UInt64
     ) throws(ServiceError) -> Wire.UploadBlockResponse {
+        let target = destination.target
         var response = Wire.UploadBlockResponse()
-        response.dataVersion = volume.dataVersion.rawValue
+        response.dataVersion = target.version.rawValue
         response.writeVerifier = withUnsafeBytes(of: verifier.bigEndian, Array.init)
-        if request.dataVersion > volume.dataVersion.rawValue {
+        if call.dataVersion > target.version.rawValue {
             throw ServiceError(
                 .invalidDataVersion,
-                "data_version \(request.dataVersion) is later than the volume's \(volume.dataVersion)"
+                "data_version \(call.dataVersion) is later than the volume's \(target.version)"
             )
         }
         // A token names what was here before the call: looked up before anything of the call is written.
         for change in changes {
             guard case .token(_, let token, let block) = change else { continue }
             let known = try storeCall { () throws(StoreError) in
-                try transaction.holdsChunk(account: volume.account, token)
+                try transaction.holdsChunk(account: target.account, token)
             }
             guard known else {
                 throw ServiceError(.invalidChunkToken, "this account has no chunk \(token)", blockIndex: block)
@@ -126,11 +189,13 @@ extension Service {
         }
         // So is what a later version wrote: the call's own writes carry the present one, and must not supersede each other.
         let superseded = try storeCall { () throws(StoreError) in
-            try laterWritten(changes, than: request.dataVersion, volume, in: transaction)
+            // A snapshot's version is the only one that is written there.
+            destination.snapshot == nil
+                ? try laterWritten(changes, than: call.dataVersion, target, in: transaction) : []
         }
-        response.superseded = superseded.sorted().map(volume.chunkSize.offset)
-        for change in changes where !superseded.contains(change.chunk(volume.chunkSize)) {
-            if let written = try storeCall({ () throws(StoreError) in try write(change, to: volume, in: transaction) })
+        response.superseded = superseded.sorted().map(target.chunkSize.offset)
+        for change in changes where !superseded.contains(change.chunk(target.chunkSize)) {
+            if let written = try storeCall({ () throws(StoreError) in try write(change, to: target, in: transaction) })
             {
                 response.chunks.append(written)
             }
@@ -142,13 +207,13 @@ extension Service {
     private static func laterWritten(
         _ changes: [Change],
         than version: UInt64,
-        _ volume: VolumeRecord,
+        _ target: WriteTarget,
         in transaction: Transaction
     ) throws(StoreError) -> Set<ChunkIndex> {
         guard version != 0 else { return [] }
         var later: Set<ChunkIndex> = []
-        for chunk in Set(changes.map { $0.chunk(volume.chunkSize) }) {
-            let written = try transaction.lastWrittenVersion(of: chunk, in: WriteTarget(volume))
+        for chunk in Set(changes.map { $0.chunk(target.chunkSize) }) {
+            let written = try transaction.lastWrittenVersion(of: chunk, in: target)
             if let written, written.rawValue > version { later.insert(chunk) }
         }
         return later
@@ -157,26 +222,26 @@ extension Service {
     /// Gives the token where a whole chunk of data was written (SPEC U6).
     private static func write(
         _ change: Change,
-        to volume: VolumeRecord,
+        to target: WriteTarget,
         in transaction: Transaction
     ) throws(StoreError) -> Wire.WrittenChunk? {
         switch change {
         case .data(let chunk, let data):
-            try transaction.writeChunk(chunk, of: volume, .data(data))
-            return Wire.WrittenChunk(offset: volume.chunkSize.offset(of: chunk), token: data.fingerprint.bytes)
+            try transaction.writeChunk(chunk, of: target, .data(data))
+            return Wire.WrittenChunk(offset: target.chunkSize.offset(of: chunk), token: data.fingerprint.bytes)
         case .token(let chunk, let token, _):
-            try transaction.writeChunk(chunk, of: volume, .token(token))
-            return Wire.WrittenChunk(offset: volume.chunkSize.offset(of: chunk), token: token.bytes)
+            try transaction.writeChunk(chunk, of: target, .token(token))
+            return Wire.WrittenChunk(offset: target.chunkSize.offset(of: chunk), token: token.bytes)
         case .zeros(let chunk, let token):
-            try transaction.writeChunk(chunk, of: volume, .zeros)
+            try transaction.writeChunk(chunk, of: target, .zeros)
             if token {
                 return Wire.WrittenChunk(
-                    offset: volume.chunkSize.offset(of: chunk),
-                    token: ZeroChunk.fingerprint(volume.chunkSize).bytes
+                    offset: target.chunkSize.offset(of: chunk),
+                    token: ZeroChunk.fingerprint(target.chunkSize).bytes
                 )
             }
-        case .hole(let chunk): try transaction.writeChunk(chunk, of: volume, .hole)
-        case .patch(let offset, let bytes): try transaction.writePatch(at: offset, bytes, of: volume)
+        case .hole(let chunk): try transaction.writeChunk(chunk, of: target, .hole)
+        case .patch(let offset, let bytes): try transaction.writePatch(at: offset, bytes, of: target)
         }
         return nil
     }
@@ -192,7 +257,10 @@ extension Service {
                 guard let id = VolumeID(bytes: request.volumeID), let shard = self.shard(of: id.uuid) else {
                     throw ServiceError.noSuchVolume
                 }
-                _ = try self.view(shard) { (view) throws(ServiceError) in try self.volume(id, in: view, context) }
+                let volume = try self.view(shard) { (view) throws(ServiceError) in
+                    try self.volume(id, in: view, context)
+                }
+                try Self.checkRemote(volume)
                 shard.flush { result in
                     answer(
                         result.mapError { ServiceError($0) }.map { _ in

@@ -45,7 +45,7 @@ extension Service {
         let kind: VolumeKind
         switch request.kind {
         case .unspecified, .remote: kind = .remote
-        case .local: throw ServiceError(.unimplemented, "this server keeps no LOCAL volumes yet")
+        case .local: kind = .local
         default: throw ServiceError(.invalidArgument, "volume kind \(request.kind.rawValue) is unknown")
         }
         if request.size != 0 { try Self.check(size: request.size) }
@@ -100,6 +100,7 @@ extension Service {
         var source: SnapshotRecord?
         if let id = creation.source {
             let found = try self.snapshot(id, in: transaction, context)
+            if found.state == .error { throw Self.cancelled(found) }
             source = found
             size = creation.size == 0 ? found.size : creation.size
             guard size >= found.size else {
@@ -153,9 +154,23 @@ extension Service {
         ) {
             (transaction) throws(ServiceError) in
             let volume = try self.volume(id, in: transaction, context)
+            if !request.cancelSnapshots { try Self.checkNoneInProgress(of: volume, in: transaction) }
             try storeCall { () throws(StoreError) in try transaction.deleteVolume(volume) }
             return Wire.DeleteVolumeResponse()
         }
+    }
+
+    /// SPEC V9.
+    private static func checkNoneInProgress(of volume: VolumeRecord, in reader: ManifestReader) throws(ServiceError) {
+        let inProgress = try storeCall { () throws(StoreError) in
+            let waiting = try reader.waiting(of: volume).filter { $0.id != volume.initialSnapshot }
+            return try reader.outstanding(of: volume.id) + waiting
+        }
+        guard let first = inProgress.first else { return }
+        throw ServiceError(
+            .failedPrecondition,
+            "\(inProgress.count) snapshots of the volume are in progress, the first \(first.id): cancel_snapshots cancels them"
+        )
     }
 
     public func describeVolume(

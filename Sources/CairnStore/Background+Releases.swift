@@ -84,6 +84,7 @@ extension Background {
         var place = Key(.work).bytes
         while !isStopped, let (key, item) = try nextWork(from: place) {
             place = key + [0]
+            tidyIfWoken()
             if case .seal(let id) = item { try seal(id, work: key) }
         }
     }
@@ -93,23 +94,36 @@ extension Background {
         if let snapshot = try shard.makeView().snapshot(id), snapshot.state == .complete, snapshot.seal == nil {
             try mergePatches(of: snapshot)
             do throws(StoreError) {
-                seal = try SealWalk(shard: shard, snapshot: snapshot).seal { self.isStopped }
+                seal = try SealWalk(shard: shard, snapshot: snapshot).seal { () throws(StoreError) in
+                    self.tidyIfWoken()
+                    if self.isStopped { return true }
+                    return try !self.isComplete(id)
+                }
                 // Stopped on the way: the next start begins it again.
-                if seal == nil { return }
+                if seal == nil, isStopped { return }
             } catch {
                 // A snapshot with damaged data has no seal; scrub and reads name the damage.
                 guard error.code == .damaged else { throw error }
-                shard.logger.error(
-                    "a snapshot cannot be sealed",
-                    metadata: ["snapshot": "\(id)", "reason": "\(error)"]
-                )
+                if try isComplete(id) {
+                    shard.logger.error(
+                        "a snapshot cannot be sealed",
+                        metadata: ["snapshot": "\(id)", "reason": "\(error)"]
+                    )
+                }
             }
         }
+        // Deleted on the way: what it held may be gone already.
         let result = seal
         try change(entries: 4) { (transaction) throws(StoreError) in
             if let result { try transaction.setSeal(result, of: id) }
             transaction.overlay.delete(key)
         }
+    }
+}
+
+extension Background {
+    private func isComplete(_ id: SnapshotID) throws(StoreError) -> Bool {
+        try shard.makeView().snapshot(id)?.state == .complete
     }
 }
 

@@ -5,8 +5,8 @@ import Dispatch
 import Logging
 import Synchronization
 
-/// What a shard does on its own: frees what nobody reads, merges parts of chunks, seals snapshots, keeps the index durable and
-/// gives segments back. One thing after the other, each change a transaction of its own, so that it can stop at any point.
+/// What a shard does on its own: frees what nobody reads, merges parts of chunks, seals snapshots, keeps the index durable,
+/// empties segments that hold little, and gives them back. One thing after the other, each change a transaction of its own, so that it can stop at any point.
 // Safety: its own queue does all the work; the flags are synchronized.
 final class Background: @unchecked Sendable {
     unowned let shard: Shard
@@ -14,12 +14,18 @@ final class Background: @unchecked Sendable {
     private struct Flags {
         var isScheduled = false
         var isStopped = false
+        /// Something was to be done since the last round began.
+        var isWoken = false
     }
     private let flags = Mutex(Flags())
     private let timer: any DispatchSourceTimer
     let merges = MergeList()
     /// What the index holds durably at the least; the background's queue alone uses it.
     var durable: LogPosition?
+    /// Segments that compaction could not empty, for what they hold is damaged; until the next start.
+    var stubborn: Set<SegmentID> = []
+    /// When the last round began; the background's queue alone uses it.
+    private var lastRound = ContinuousClock.now
 
     /// How often it looks for what only time makes possible: leases that have ended.
     private static let interval = DispatchTimeInterval.seconds(1)
@@ -60,7 +66,7 @@ final class Background: @unchecked Sendable {
 
     private func schedule() {
         let isFirst = flags.withLock { flags in
-            defer { flags.isScheduled = true }
+            defer { (flags.isScheduled, flags.isWoken) = (true, true) }
             return !flags.isScheduled
         }
         if isFirst {
@@ -71,16 +77,30 @@ final class Background: @unchecked Sendable {
         }
     }
 
-    /// Each kind of work for itself: what one cannot do now keeps no other from being done. What frees space goes first.
+    /// What frees space goes first, and seals last: they may take hours.
     private func run() {
+        tidy()
+        attempt("seal") { () throws(StoreError) in try sealSnapshots() }
+    }
+
+    /// Within work that lasts: what cannot wait for its end.
+    func tidyIfWoken() {
+        let isDue = flags.withLock { $0.isWoken } || lastRound.duration(to: .now) > .seconds(1)
+        if isDue { tidy() }
+    }
+
+    /// Each kind of work for itself: what one cannot do now keeps no other from being done.
+    private func tidy() {
         dispatchPrecondition(condition: .onQueue(queue))
+        flags.withLock { $0.isWoken = false }
+        lastRound = .now
         attempt("checkpoint") { () throws(StoreError) in if needsCheckpoint { try checkpoint() } }
         attempt("leases") { () throws(StoreError) in try expireLeases() }
         attempt("release") { () throws(StoreError) in try release() }
         attempt("purge") { () throws(StoreError) in try purge() }
         attempt("reclaim") { () throws(StoreError) in try reclaimSegments() }
+        attempt("compact") { () throws(StoreError) in try compact() }
         attempt("merge") { () throws(StoreError) in try mergeListed() }
-        attempt("seal") { () throws(StoreError) in try sealSnapshots() }
     }
 
     private func attempt(_ work: String, _ body: () throws(StoreError) -> Void) {

@@ -103,13 +103,13 @@ struct SealWalk {
     private static let step = 4096
 
     /// Nil when told to stop.
-    func seal(stopping isStopped: () -> Bool) throws(StoreError) -> Fingerprint? {
+    func seal(stopping isStopped: () throws(StoreError) -> Bool) throws(StoreError) -> Fingerprint? {
         var seal = SealBuilder(size: snapshot.size, chunkSize: snapshot.chunkSize)
         let end = ChunkIndex(snapshot.chunkSize.count(for: snapshot.size))
         var position = ChunkIndex(0)
         var sealed: UInt64 = 0
         while true {
-            if isStopped() { return nil }
+            if try isStopped() { return nil }
             // A view for each step: one that lasts long keeps RocksDB from dropping what was overwritten.
             let (entries, next) = try shard.makeView().blocks(
                 of: snapshot.lineage,

@@ -1,13 +1,27 @@
 public import CairnCore
 import CairnLog
 
+/// What a chunk is, without its bytes.
+public struct ChunkShape: Sendable, Hashable {
+    /// Uncompressed bytes.
+    public let length: Int
+    /// What its fingerprint is padded to.
+    public let chunkSize: ChunkSize
+}
+
 /// Chunks by their fingerprints, apart from the volumes that hold them.
 extension Shard {
-    /// The uncompressed length of a chunk that the account has here; nil where it has none. One lookup.
-    public func chunkLength(account: AccountID, _ fingerprint: Fingerprint) throws(StoreError) -> Int? {
+    /// What the chunks are that the account has here; nil where it has none. A lookup each.
+    public func chunkShapes(account: AccountID, _ fingerprints: [Fingerprint]) throws(StoreError) -> [ChunkShape?] {
         let view = makeView()
-        guard let number = try view.accountNumber(account) else { return nil }
-        return try view.chunk(ChunkKey(own: number, fingerprint)).map { Int($0.rawLength) }
+        guard let number = try view.accountNumber(account) else { return fingerprints.map { _ in nil } }
+        var shapes: [ChunkShape?] = []
+        shapes.reserveCapacity(fingerprints.count)
+        for fingerprint in fingerprints {
+            let record = try view.chunk(ChunkKey(own: number, fingerprint))
+            shapes.append(record.map { ChunkShape(length: Int($0.rawLength), chunkSize: $0.chunkSize) })
+        }
+        return shapes
     }
 
     /// A chunk that the account has here, as it is stored; nil where it has none. Any thread; blocks on the disk.

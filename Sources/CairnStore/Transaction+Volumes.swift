@@ -91,7 +91,7 @@ extension Transaction {
 
     /// Records what was computed of a complete snapshot, if it is still there.
     func setSeal(_ seal: Fingerprint, of id: SnapshotID) throws(StoreError) {
-        guard var snapshot = try snapshot(id) else { return }
+        guard var snapshot = try snapshot(id), snapshot.state == .complete else { return }
         snapshot.seal = seal
         put(snapshot)
     }

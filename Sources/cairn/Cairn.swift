@@ -24,8 +24,9 @@ struct Cairn: AsyncParsableCommand {
             """,
         version: "cairn 0.1",
         subcommands: [
-            VolumeCommands.self, SnapshotCommands.self, ImportCommand.self, ExportCommand.self, StatusCommand.self,
-            PKI.self,
+            VolumeCommands.self, SnapshotCommands.self, ImportCommand.self, ExportCommand.self, BackupCommand.self,
+            RestoreCommand.self, DiffCommand.self, UsageCommand.self, GrantCommands.self, AccountCommands.self,
+            StatusCommand.self, PKI.self,
         ]
     )
 }

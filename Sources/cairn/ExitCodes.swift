@@ -11,9 +11,9 @@ enum ExitCodes {
           44   there is no such volume or snapshot
           64   wrong usage
           65   damaged data: a checksum, a token or a seal does not match
-          66   the source cannot be read
+          66   the source cannot be read, or changed while it was read
           69   the server cannot be reached, or cannot serve now
-          73   the target exists or cannot be made
+          73   the target exists, or cannot be made or opened
           74   the target cannot be written
           75   the server asks to try again later
           76   the server broke the protocol

@@ -34,6 +34,23 @@ final class FakeServer: Caller {
         var seal: Fingerprint?
         var inFlight = 0
         var mostInFlight = 0
+        /// Tokens that downloads named as known, and blocks that were answered so.
+        var namedKnown = 0
+        var answeredKnown = 0
+        var kind = Wire.VolumeKind.remote
+        /// Of a LOCAL volume: its snapshots, in creation order.
+        var local: [LocalSnapshot] = []
+        var lastVersion: UInt64 = 1
+
+        /// What a target holds: of snapshots that the fake does not know, the volume's.
+        subscript(target: Wire.Target?) -> [UInt64: Chunk] {
+            get { place(target).map { local[$0].chunks } ?? chunks }
+            set { if let place = place(target) { local[place].chunks = newValue } else { chunks = newValue } }
+        }
+        private func place(_ target: Wire.Target?) -> Int? {
+            guard case .snapshotID(let id) = target?.target else { return nil }
+            return local.firstIndex { $0.id.bytes == id }
+        }
     }
     let chunkSize: ChunkSize
     let state: Mutex<State>
@@ -104,7 +121,8 @@ final class FakeServer: Caller {
         case .describeVolume:
             return (Wire.DescribeVolumeResponse(volume: state.withLock { describe($0) }).encode(), [])
         case .describeSnapshot:
-            return (Wire.DescribeSnapshotResponse(snapshot: state.withLock { describeSnapshot($0) }).encode(), [])
+            let request = try Wire.DescribeSnapshotRequest.decode(message)
+            return (Wire.DescribeSnapshotResponse(snapshot: try describeSnapshot(request)).encode(), [])
         case .listBlocks:
             return (try list(try Wire.ListBlocksRequest.decode(message)).encode(), [])
         case .queryChunks:
@@ -114,7 +132,7 @@ final class FakeServer: Caller {
         case .downloadBlock:
             let (answer, bytes) = try download(try Wire.DownloadBlockRequest.decode(message))
             return (answer.encode(), bytes)
-        default: throw CallError(.unknownMethod)
+        default: return (try handleSnapshotCall(method, message), [])
         }
     }
 
@@ -124,10 +142,12 @@ final class FakeServer: Caller {
         description.size = state.size
         description.chunkSize = UInt32(chunkSize.bytes)
         description.state = .available
+        description.kind = state.kind
+        description.dataVersion = state.lastVersion + 1
         return description
     }
 
-    private func describeSnapshot(_ state: State) -> Wire.SnapshotDescription {
+    func describeRemoteSnapshot(_ state: State) -> Wire.SnapshotDescription {
         var description = Wire.SnapshotDescription()
         description.snapshotID = snapshot.bytes
         description.volumeID = volume.bytes
@@ -138,7 +158,7 @@ final class FakeServer: Caller {
         return description
     }
 
-    private func length(of chunk: UInt64, _ size: UInt64) -> Int {
+    func length(of chunk: UInt64, _ size: UInt64) -> Int {
         Int(min(UInt64(chunkSize.bytes), size - chunkSize.offset(of: ChunkIndex(chunk))))
     }
 
@@ -146,13 +166,14 @@ final class FakeServer: Caller {
         let after = request.page?.pageToken ?? []
         return state.withLock { state in
             let from = after.isEmpty ? 0 : UInt64(String(decoding: after, as: UTF8.self))!
-            let chunks = state.chunks.keys.filter { $0 >= from }.sorted().prefix(state.pageItems)
+            let held = state[request.target]
+            let chunks = held.keys.filter { $0 >= from }.sorted().prefix(state.pageItems)
             var answer = Wire.ListBlocksResponse()
             for chunk in chunks {
                 var block = Wire.BlockDescription()
                 block.offset = chunkSize.offset(of: ChunkIndex(chunk))
                 block.length = UInt32(length(of: chunk, state.size))
-                switch state.chunks[chunk]! {
+                switch held[chunk]! {
                 case .zeros: block.state = .zeros
                 case .patched: block.state = .data
                 case .data(let fingerprint):
@@ -188,6 +209,7 @@ final class FakeServer: Caller {
             state.uploads += 1
             if let failure = state.failures[state.uploads] { throw failure }
             guard request.blocks.count <= 64 else { throw CallError(.invalidArgument, "too many blocks") }
+            try checkSnapshot(request, state)
             var next = state
             var at = 0
             var answer = Wire.UploadBlockResponse()
@@ -198,10 +220,11 @@ final class FakeServer: Caller {
                     throw CallError(.invalidArgument, "order or range", blockIndex: index)
                 }
                 end = block.offset + UInt64(block.length)
-                let token = try apply(block, index, payload, &at, &next)
+                let token = try apply(block, index, payload, &at, &next, request.target)
                 if let token { answer.chunks.append(Wire.WrittenChunk(offset: block.offset, token: token.bytes)) }
             }
             guard at == payload.count else { throw CallError(.invalidArgument, "payload left over") }
+            if let progress = request.progress { try next.report(progress.percent, request) }
             state = next
             return answer
         }
@@ -212,7 +235,8 @@ final class FakeServer: Caller {
         _ index: Int,
         _ payload: [UInt8],
         _ at: inout Int,
-        _ state: inout State
+        _ state: inout State,
+        _ target: Wire.Target?
     ) throws -> Fingerprint? {
         let chunk = chunkSize.chunk(at: block.offset).rawValue
         let isWhole = chunkSize.remainder(of: block.offset) == 0 && Int(block.length) == length(of: chunk, state.size)
@@ -220,14 +244,14 @@ final class FakeServer: Caller {
         case .zeros, .hole:
             guard chunkSize.remainder(of: block.offset) == 0 else { throw CallError(.invalidArgument, "alignment") }
             let range = chunk..<chunkSize.count(for: block.offset + UInt64(block.length))
-            for chunk in range { state.chunks[chunk] = block.source == .hole(Wire.Empty()) ? nil : .zeros }
+            for chunk in range { state[target][chunk] = block.source == .hole(Wire.Empty()) ? nil : .zeros }
             return nil
         case .token(let bytes):
             let fingerprint = Fingerprint(bytes: bytes)!
             guard isWhole, state.store[fingerprint] != nil else {
                 throw CallError(.invalidChunkToken, blockIndex: index)
             }
-            state.chunks[chunk] = .data(fingerprint)
+            state[target][chunk] = .data(fingerprint)
             return fingerprint
         case .payloadLength(let count):
             guard isWhole, at + Int(count) <= payload.count else {
@@ -249,7 +273,7 @@ final class FakeServer: Caller {
             let fingerprint = bytes.withUnsafeBytes { SHA256.hash($0, padding: chunkSize.bytes - bytes.count) }
             state.store[fingerprint] = bytes
             state.received[fingerprint, default: 0] += 1
-            state.chunks[chunk] = .data(fingerprint)
+            state[target][chunk] = .data(fingerprint)
             return fingerprint
         case nil: throw CallError(.invalidArgument, "no source")
         }
@@ -261,19 +285,32 @@ extension FakeServer {
         state.withLock { state in
             var answer = Wire.DownloadBlockResponse()
             var payload: [UInt8] = []
+            let held = state[request.target]
+            let known = Set(request.knownTokens.compactMap { Fingerprint(bytes: $0) })
+            state.namedKnown += known.count
             for range in request.ranges {
                 var offset = range.offset
                 while offset < range.offset + range.length {
                     let chunk = chunkSize.chunk(at: offset).rawValue
                     let length = length(of: chunk, state.size)
                     var block = Wire.DownloadedBlock(offset: offset, length: UInt32(length))
-                    switch state.chunks[chunk] {
+                    switch held[chunk] {
                     case nil: block.content = .hole(Wire.Empty())
                     case .zeros: block.content = .zeros(Wire.Empty())
                     case .data(let fingerprint):
                         block.token = fingerprint.bytes
                         add(state.store[fingerprint]!, to: &block, &payload, compress: chunk % 2 == 0)
-                    case .patched(let bytes): add(bytes, to: &block, &payload, compress: false)
+                    case .patched(let bytes):
+                        let fingerprint = bytes.withUnsafeBytes {
+                            SHA256.hash($0, padding: chunkSize.bytes - bytes.count)
+                        }
+                        if known.contains(fingerprint) {
+                            state.answeredKnown += 1
+                            block.token = fingerprint.bytes
+                            block.content = .known(Wire.Empty())
+                        } else {
+                            add(bytes, to: &block, &payload, compress: false)
+                        }
                     }
                     answer.blocks.append(block)
                     offset += UInt64(length)

@@ -7,6 +7,7 @@ import Testing
 /// What the commands do without a server.
 struct ClientCommandTests {
     static let volume = "vol-01234567-89ab-8def-8123-456789ab0001"
+    static let snapshot = "snap-01234567-89ab-8def-8123-456789ab0001"
 
     @Test(arguments: [
         ["volume", "create", "--size", "20Gx"], ["volume", "show", "vol-1"], ["import", "x"],
@@ -15,6 +16,19 @@ struct ClientCommandTests {
         ["import", "x", "--volume", volume, "--verify"], ["export", volume, "x", "--verify"], ["export", "x", "y"],
         ["status", "--server", "a:b"], ["status", "--timeout", "never"], ["status", "--connections", "65"],
         ["volume", "create", "--chunk-size", "5KiB"], ["volume", "list", "--tag", "x"],
+        ["import", "x", "--resume"], ["import", "x", "--resume", "--new"],
+        ["import", "x", "--resume", "--name", "n", "--size", "1G"],
+        ["export", snapshot, "-", "--onto"], ["export", snapshot, "x", "--onto", "--force"],
+        ["restore", snapshot, "-"],
+        ["restore", volume, "x"], ["backup", "x"], ["backup", "x", "--volume", volume, "--create"],
+        ["backup", "x", "--volume", "home", "--size", "1G"], ["backup", "x", "--volume", "vol-1"],
+        ["diff", snapshot], ["diff", "a", "b"], ["usage", "--freed"], ["usage", "--affinity", ""], ["usage", "x"],
+        ["grant", "create", "own", snapshot, "--to", "bob"], ["grant", "create", "use", "x", "--to", "bob"],
+        ["grant", "create", "use", snapshot, "--to", "Bob"], ["grant", "delete", "use", snapshot],
+        ["account", "limit", "acme"], ["account", "limit", "acme", "--volumes", "0"],
+        ["account", "limit", "ACME", "--volumes", "1"], ["account", "limit", "acme", "--stored", "lots"],
+        ["snapshot", "create"], ["snapshot", "progress", snapshot, "101"], ["snapshot", "progress", snapshot],
+        ["snapshot", "tag", snapshot], ["volume", "tag", volume], ["volume", "discard", volume, "0"],
     ])
     func wrongUsageIs64(arguments: [String]) throws {
         #expect(try CairnCommand.run(arguments).status == 64)
@@ -23,6 +37,9 @@ struct ClientCommandTests {
     @Test func everyCommandHasHelp() throws {
         for command in [
             ["volume", "create"], ["snapshot", "show"], ["import"], ["export"], ["status"], ["pki", "list"], [],
+            ["backup"], ["restore"], ["diff"], ["usage"], ["grant"], ["grant", "create"], ["account", "limit"],
+            ["snapshot", "progress"], ["snapshot", "missing"], ["snapshot", "tag"], ["volume", "attach"],
+            ["volume", "discard"],
         ] {
             let outcome = try CairnCommand.run(command + ["--help"])
             #expect(outcome.status == 0 && outcome.output.contains("USAGE"))

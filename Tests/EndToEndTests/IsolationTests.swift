@@ -1,5 +1,6 @@
 import CairnCore
 import CairnWire
+import Foundation
 import Testing
 
 /// SPEC C2 and C3: what an account cannot see might as well not exist.
@@ -31,13 +32,24 @@ struct IsolationTests {
         add("wrong size", Wire.ResizeVolumeRequest(volumeID: volume, size: 1))
         add("", Wire.AttachVolumeRequest(volumeID: volume))
         add("", Wire.CreateSnapshotRequest(volumeID: volume))
+        add("keyed", Wire.CreateSnapshotRequest(volumeID: volume, idempotencyKey: Array("k3".utf8)))
+        add("described", Wire.CreateSnapshotRequest(volumeID: volume, description: String(repeating: "x", count: 2000)))
         add("", Wire.CreateSnapshotsRequest(volumeIDs: [volume]))
+        add("keyed", Wire.CreateSnapshotsRequest(volumeIDs: [volume], idempotencyKey: Array("k4".utf8)))
+        add("local", Wire.CreateVolumeRequest(snapshotID: snapshot, kind: .local))
+        add("smaller", Wire.CreateVolumeRequest(size: 512, snapshotID: snapshot))
+        add("other chunk size", Wire.CreateVolumeRequest(snapshotID: snapshot, chunkSize: 4096))
         add("", Wire.DeleteSnapshotRequest(snapshotID: snapshot))
+        add("keyed", Wire.DeleteSnapshotRequest(snapshotID: snapshot, idempotencyKey: Array("k5".utf8)))
         add("", Wire.DescribeSnapshotRequest(target: .snapshotID(snapshot)))
         add("token", Wire.DescribeSnapshotRequest(target: .snapshotToken(token)))
         add("", Wire.ListSnapshotsRequest(volumeID: volume))
         add("", Wire.SnapshotProgressRequest(target: .snapshotID(snapshot), percent: 100))
+        add("token", Wire.SnapshotProgressRequest(target: .snapshotToken(token), percent: 50, rebased: true))
+        add("too much", Wire.SnapshotProgressRequest(target: .snapshotID(snapshot), percent: 101))
         add("", Wire.MissingBlocksRequest(target: .snapshotID(snapshot)))
+        add("token", Wire.MissingBlocksRequest(target: .snapshotToken(token)))
+        add("staging near", Wire.UploadBlockRequest(blocks: [sector.block], nearVolumeID: volume), sector.bytes)
         add("", Wire.FlushRequest(volumeID: volume))
         add("", Wire.QueryChunksRequest(tokens: [[UInt8](repeating: 1, count: 32)], volumeID: volume))
         add("", Wire.ListChangedBlocksRequest(older: targets[1].1, newer: targets[0].1))
@@ -57,9 +69,23 @@ struct IsolationTests {
             add(name, Wire.DiscardRequest(target: target, ranges: range))
             add(name, Wire.UpdateTagsRequest(target: target, set: [.init(key: "a", value: "b")]))
             add(name, Wire.GetUsageRequest(targets: [target]))
+            add("\(name), freed", Wire.GetUsageRequest(targets: [target], freedByDeletion: true, affinity: [1]))
+            add("\(name), older", Wire.ListChangedBlocksRequest(older: target, newer: targets[0].1))
+            add("\(name), newer", Wire.ListChangedBlocksRequest(older: targets[2].1, newer: target))
+            for permission in [Wire.Permission.use, .export] {
+                let grant = Wire.Grant(resource: target, grantee: "grantee", permission: permission)
+                add("\(name) \(permission)", Wire.CreateGrantRequest(grant: grant))
+                add("\(name) \(permission)", Wire.DeleteGrantRequest(grant: grant))
+            }
         }
         return calls
     }
+
+    /// Methods that name no volume or snapshot, or that a client answers.
+    private static let others: Set<Wire.Method> = [
+        .unspecified, .listVolumes, .renewLease, .releaseLease, .listGrants, .describeAccount, .setAccountLimits,
+        .listAccounts, .getServerFacts, .getHealth, .getMetrics, .promptProgress,
+    ]
 
     /// Another ID of the same shard, that nothing has.
     private static func missing(_ id: [UInt8]) -> [UInt8] { UUID128.random(shard: UUID128(bytes: id)!.shard).bytes }
@@ -82,12 +108,15 @@ struct IsolationTests {
             snapshot: Self.missing(snapshot.snapshotID),
             token: gone.snapshotToken
         )
+        let covered = Set(foreign.map { Wire.Method(rawValue: Int32($0.1)) })
+        #expect(covered.union(Self.others) == Set(Wire.Method.allCases))
+        #expect(covered.isDisjoint(with: Self.others))
         for (one, other) in zip(foreign, missing) {
             let existing = try await stranger.raw(method: one.1, one.2, payload: one.3)
             let absent = try await stranger.raw(method: other.1, other.2, payload: other.3)
             #expect(existing == absent, "\(one.0): \(CallError(status: existing.status, detail: existing.message))")
             if existing.status == 0 {
-                #expect(one.0.hasPrefix("ListSnapshots"), "\(one.0) succeeded")
+                #expect(one.0.contains("ListSnapshots"), "\(one.0) succeeded")
                 #expect(existing.message.isEmpty)
             }
         }
@@ -163,6 +192,74 @@ struct IsolationTests {
         _ = try await owner.call(Wire.DeleteVolumeRequest(volumeID: volume))
         #expect(try await stranger.download(own, 0..<65536) == bytes)
         #expect(try await owner.call(Wire.QueryChunksRequest(tokens: [token])).message.present.count == 1)
+    }
+
+    @Test("C3: every call that takes tokens answers to another account's chunks as it does to chunks that nobody has")
+    func tokensOfOthers() async throws {
+        let (owner, stranger) = (try await server.connect(freshAccount()), try await server.connect(freshAccount()))
+        let (stored, staged, mine) = (Content.noise(74, 65536), Content.noise(75, 65536), Content.noise(76, 65536))
+        try await owner.upload(try await owner.createVolume().volumeID, .plain(0, stored))
+        try await owner.stage([staged])
+        let remote = try await stranger.createVolume().volumeID
+        let local = try await stranger.createLocal().volumeID
+        let open = try await stranger.createSnapshot(try await stranger.createLocal().volumeID).snapshotID
+        try await stranger.upload(remote, .plain(0, mine))
+        func calls(_ token: [UInt8]) -> [(String, UInt32, [UInt8])] {
+            let known = Content.token(mine)
+            let place = Wire.ChunkPlacement(offset: 0, token: token)
+            let blocks = [Wire.UploadBlock(offset: 65536, length: 65536, source: .token(token))]
+            func call<Request: WireRequest>(_ request: Request) -> (String, UInt32, [UInt8]) {
+                (Request.messageName, UInt32(Request.method.rawValue), request.encode())
+            }
+            return [
+                call(Wire.QueryChunksRequest(tokens: [known, token])),
+                call(Wire.QueryChunksRequest(tokens: [token], volumeID: remote)),
+                call(Wire.UploadBlockRequest(target: .init(target: .volumeID(remote)), blocks: blocks)),
+                call(Wire.UploadBlockRequest(target: .init(target: .snapshotID(open)), blocks: blocks)),
+                call(Wire.UploadBlockRequest(blocks: blocks)),
+                call(Wire.CreateSnapshotRequest(volumeID: local, chunks: [place])),
+                call(Wire.CreateSnapshotRequest(volumeID: local, chunkListTokens: [token])),
+                call(Wire.RenewLeaseRequest(tokens: [known, token])),
+                call(Wire.ReleaseLeaseRequest(tokens: [token])),
+                call(
+                    Wire.DownloadBlockRequest(
+                        target: .init(target: .volumeID(remote)),
+                        ranges: [.init(offset: 0, length: 131072)],
+                        knownTokens: [token]
+                    )
+                ),
+            ]
+        }
+        let nobodys = Content.token(Content.noise(77, 65536))
+        for foreign in [Content.token(stored), Content.token(staged)] {
+            for (one, other) in zip(calls(foreign), calls(nobodys)) {
+                let existing = try await stranger.raw(method: one.1, one.2)
+                let absent = try await stranger.raw(method: other.1, other.2)
+                #expect(existing.status == absent.status, "\(one.0)")
+                #expect(existing.payload == absent.payload, "\(one.0)")
+                guard existing.status != 0 else {
+                    // The times differ, and nothing else.
+                    if one.0.contains("QueryChunks") {
+                        let bits = try Wire.QueryChunksResponse.decode(existing.message).present
+                        #expect(try bits == Wire.QueryChunksResponse.decode(absent.message).present)
+                    } else if !one.0.contains("Lease") {
+                        #expect(existing.message == absent.message, "\(one.0)")
+                    }
+                    continue
+                }
+                // An error repeats the token that it was asked about.
+                var (mineOf, absentOf) = (
+                    try Wire.ErrorDetail.decode(existing.message), try Wire.ErrorDetail.decode(absent.message)
+                )
+                mineOf.text = mineOf.text.replacingOccurrences(of: Hex.encode(foreign), with: "TOKEN")
+                absentOf.text = absentOf.text.replacingOccurrences(of: Hex.encode(nobodys), with: "TOKEN")
+                #expect(mineOf == absentOf, "\(one.0)")
+            }
+        }
+        // Expected chunks are promises, not questions: what comes is what counts.
+        let expecting = try await stranger.createSnapshot(local, expected: [.of(0, stored)]).snapshotID
+        #expect(try await stranger.describeSnapshot(expecting).missing == 1)
+        try await expectFailure(.failedPrecondition) { try await stranger.progress(expecting, 100) }
     }
 
     @Test("C3: a known token of another account's chunk brings nothing to a download")

@@ -8,6 +8,8 @@ extension Backup {
         let dataVersion: DataVersion
         /// What was reported of it before.
         let progress: Int
+        /// Bytes.
+        let size: UInt64
         let resumed: Bool
         var expected = 0
         var missing: UInt64 = 0
@@ -38,17 +40,15 @@ extension Backup {
         let facts = try await client.serverFacts()
         let volume = try await client.describeVolume(self.volume)
         try check(volume)
-        let layout = PieceLayout(
-            chunkSize: volume.chunkSize,
-            volumeSize: volume.size,
-            chunksPerCall: min(facts.maxBlocksPerCall, facts.maxTokensPerCall)
-        )
-        let plan = try await plan(volume, layout)
+        let perCall = min(facts.maxBlocksPerCall, facts.maxTokensPerCall)
+        let plan = try await plan(volume, chunksPerCall: perCall)
         made(plan.snapshot)
+        // The volume may have grown since the snapshot was begun.
+        let layout = PieceLayout(chunkSize: volume.chunkSize, volumeSize: plan.size, chunksPerCall: perCall)
         let upload = try await upload(plan, layout)
         try await checkMissing(plan)
         let (result, last, rebased) = try await complete(plan, upload, layout)
-        let seal = try await seal(of: plan.snapshot, result, own: last.seal)
+        let sealCheck = try await checkSeal(of: plan.snapshot, result, own: last.seal)
         return BackupSummary(
             snapshot: plan.snapshot,
             dataVersion: plan.dataVersion,
@@ -57,10 +57,11 @@ extension Backup {
             missingAtStart: plan.missing,
             rebased: rebased,
             progress: last.progress,
-            volumeSize: volume.size,
+            volumeSize: plan.size,
             chunkSize: volume.chunkSize,
             sourceBytes: last.sourceBytes,
-            seal: seal,
+            seal: last.seal,
+            sealCheck: sealCheck,
             duration: clock.now - start
         )
     }
@@ -80,7 +81,7 @@ extension Backup {
     // MARK: The snapshot
 
     /// Finds the snapshot to go on with, or makes a new one.
-    private func plan(_ volume: Volume, _ layout: PieceLayout) async throws(ClientError) -> Plan {
+    private func plan(_ volume: Volume, chunksPerCall: Int) async throws(ClientError) -> Plan {
         // One at 100 waits for an ancestor: it takes no more data.
         let unfinished = try await client.snapshots(of: volume.id, state: .inProgress).all()
             .filter { $0.progress < 100 }
@@ -92,14 +93,26 @@ extension Backup {
                     "\(unfinished.id) of \(volume.id) is still in progress: go on with it, or delete it"
                 )
             }
+            if let needed = source.volumeSize, needed > unfinished.size {
+                throw ClientError(
+                    .invalidRequest,
+                    "\(source.name) is larger than \(unfinished.id), which is still in progress: delete that one"
+                )
+            }
             return Plan(
                 snapshot: unfinished.id,
                 dataVersion: unfinished.dataVersion,
                 progress: unfinished.progress,
+                size: unfinished.size,
                 resumed: true,
                 missing: unfinished.missing
             )
         }
+        let layout = PieceLayout(
+            chunkSize: volume.chunkSize,
+            volumeSize: volume.size,
+            chunksPerCall: chunksPerCall
+        )
         let scan = try await scan(volume, layout)
         var new = NewSnapshot()
         new.note = options.note
@@ -110,6 +123,7 @@ extension Backup {
             snapshot: made.id,
             dataVersion: made.dataVersion,
             progress: 0,
+            size: volume.size,
             resumed: false,
             expected: new.expected.count,
             missing: UInt64(new.expected.count),
@@ -231,22 +245,24 @@ extension Backup {
         return (try await client.reportProgress(100, of: plan.snapshot, rebased: true), whole, true)
     }
 
-    private func seal(
+    /// - Throws: `damaged` where the seals differ.
+    private func checkSeal(
         of snapshot: SnapshotID,
         _ result: SnapshotProgressResult,
         own: Fingerprint
-    ) async throws(ClientError) -> Fingerprint? {
+    ) async throws(ClientError) -> BackupSummary.SealCheck {
         beginSealing()
-        guard result.state == .complete else { return nil }
-        var seal: Fingerprint
+        guard result.state == .complete else { return .waiting }
+        let seal: Fingerprint
         if case .value(let value) = result.seal {
             seal = value
         } else {
+            guard try await !client.describeSnapshot(snapshot).isSealWithheld else { return .withheld }
             seal = try await client.seal(of: snapshot, within: options.sealLimit)
         }
         guard seal == own else {
             throw ClientError(.damaged, "\(snapshot) has the seal \(seal), what was read has \(own)")
         }
-        return seal
+        return .matched
     }
 }

@@ -30,6 +30,14 @@ public struct BackupOptions: Sendable {
 
 /// What a backup did.
 public struct BackupSummary: Sendable, Hashable {
+    /// How the server's seal compares with that of what was read.
+    public enum SealCheck: String, Sendable, Hashable {
+        case matched
+        /// There is none yet: the snapshot waits for an incomplete ancestor (SPEC V5).
+        case waiting
+        /// It is not told: the snapshot holds data of accounts that do not grant EXPORT (SPEC D5).
+        case withheld
+    }
     public let snapshot: SnapshotID
     public let dataVersion: DataVersion
     /// Whether it went on with a snapshot that was in progress.
@@ -45,8 +53,9 @@ public struct BackupSummary: Sendable, Hashable {
     public let volumeSize: UInt64
     public let chunkSize: ChunkSize
     public let sourceBytes: UInt64
-    /// The server's seal, which is that of what was read; nil: the snapshot waits for an incomplete ancestor (SPEC V5).
-    public let seal: Fingerprint?
+    /// The seal of what was read (SPEC S6).
+    public let seal: Fingerprint
+    public let sealCheck: SealCheck
     public let duration: Duration
 }
 

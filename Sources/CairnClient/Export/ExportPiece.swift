@@ -10,6 +10,8 @@ final class ExportPiece: @unchecked Sendable {
         let expected: Fingerprint?
         /// What is there now, once that is known.
         var fingerprint: Fingerprint?
+        /// What the target holds there, of a chunk that the listing does not know: told to the server (SPEC A4).
+        var held: Fingerprint?
         /// Whether it must be fetched.
         var isWanted = true
     }
@@ -50,15 +52,22 @@ final class ExportPiece: @unchecked Sendable {
         return gaps
     }
 
-    /// Fills the buffer from an answer, and proves each chunk by its fingerprint.
+    /// What the target holds of the wanted chunks.
+    var heldTokens: [Fingerprint] { chunks.compactMap { $0.isWanted ? $0.held : nil } }
+
+    /// Fills the buffer from an answer, and proves each chunk by its fingerprint. Chunks that the target holds are not wanted
+    /// any more.
     /// - Parameter isImmutable: of a snapshot, whose chunks are what the listing said; a volume's may have been written since.
-    func unpack(_ reader: consuming DownloadReader, chunkSize: ChunkSize, isImmutable: Bool) throws(ClientError) {
+    /// - Returns: false where the target holds a chunk, but in another place: the piece must be fetched without ``heldTokens``.
+    func unpack(_ reader: consuming DownloadReader, chunkSize: ChunkSize, isImmutable: Bool) throws(ClientError) -> Bool
+    {
         let buffer = BufferPool.shared.buffer(capacity: wantedBytes)
         var filled = 0
         var tokens: [UInt64: Fingerprint] = [:]
         while let part = try reader.next() {
             if case .known = part.content {
-                throw ClientError(.protocolViolation, "a download skips what was asked for")
+                guard try skip(part) else { return false }
+                continue
             }
             try part.unpack(into: UnsafeMutableRawBufferPointer(rebasing: buffer.memory[filled..<filled + part.length]))
             filled += part.length
@@ -78,6 +87,20 @@ final class ExportPiece: @unchecked Sendable {
             }
             chunks[index].fingerprint = fingerprint
         }
+        return true
+    }
+
+    /// A chunk that came without its bytes.
+    /// - Returns: whether the target holds it in its place.
+    private func skip(_ part: DownloadPart) throws(ClientError) -> Bool {
+        guard let token = part.token, heldTokens.contains(token),
+            let index = chunks.firstIndex(where: { $0.range.lowerBound == part.offset }),
+            chunks[index].range.count == part.length, chunks[index].isWanted
+        else { throw ClientError(.protocolViolation, "a download skips what was asked for") }
+        guard chunks[index].held == token else { return false }
+        chunks[index].fingerprint = token
+        chunks[index].isWanted = false
+        return true
     }
 
     /// Calls `body` for each run of neighbouring chunks that were fetched, with its offset and bytes.

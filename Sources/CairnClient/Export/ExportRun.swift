@@ -109,23 +109,30 @@ final class ExportRun: Sendable {
         let buffer = BufferPool.shared.buffer(capacity: layout.chunkSize.bytes)
         for index in piece.chunks.indices {
             let chunk = piece.chunks[index]
-            guard let expected = chunk.expected, try sink.mayHold(chunk.range) else { continue }
+            guard try sink.mayHold(chunk.range) else { continue }
             let room = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[0..<chunk.range.count])
             guard try sink.read(at: chunk.range.lowerBound, into: room) == room.count else { continue }
             let padding = layout.chunkSize.bytes - room.count
-            guard SHA256.hash(UnsafeRawBufferPointer(room), padding: padding) == expected else { continue }
-            piece.chunks[index].fingerprint = expected
+            let held = SHA256.hash(UnsafeRawBufferPointer(room), padding: padding)
+            guard held == chunk.expected else {
+                // What the listing says must be fetched; what it does not know may be what we hold.
+                if chunk.expected == nil { piece.chunks[index].held = held }
+                continue
+            }
+            piece.chunks[index].fingerprint = held
             piece.chunks[index].isWanted = false
         }
     }
 
-    private func fetch(_ piece: ExportPiece) {
+    /// - Parameter isNaming: whether the server is told what the target holds.
+    private func fetch(_ piece: ExportPiece, isNaming: Bool = true) {
         let ranges = piece.wantedRanges
         var request = Wire.DownloadBlockRequest()
         request.target = target.wire
         request.ranges = ranges.map { Wire.ByteRange(offset: $0.offset, length: $0.length) }
         request.acceptedCodecs = [.plain, .lz4]
         request.checksumAlgorithm = .crc32c
+        request.knownTokens = isNaming ? piece.heldTokens.map(\.bytes) : []
         runner?.send(request, over: caller) { (exchange: PieceRunner.Exchange<Wire.DownloadBlockRequest>) in
             self.counter.update { progress in
                 progress.wire += exchange.received
@@ -139,8 +146,12 @@ final class ExportRun: Sendable {
 
     private func prove(_ piece: ExportPiece, _ reader: DownloadReader) {
         attempt { () throws(ClientError) in
-            try piece.unpack(reader, chunkSize: layout.chunkSize, isImmutable: isImmutable)
-            try finish(piece)
+            if try piece.unpack(reader, chunkSize: layout.chunkSize, isImmutable: isImmutable) {
+                try finish(piece)
+            } else {
+                for index in piece.chunks.indices { piece.chunks[index].held = nil }
+                fetch(piece, isNaming: false)
+            }
         }
     }
 

@@ -11,6 +11,9 @@ public enum ExportTarget: Sendable, Hashable {
 public struct ExportOptions: Sendable {
     /// Whether an existing file may be replaced, and a block device overwritten.
     public var replaces = false
+    /// Whether the target must exist, and is made equal in place: what it holds is hashed, and only what differs is fetched
+    /// and written (SPEC A4).
+    public var isOnto = false
     /// How long to wait for a snapshot's seal that the server has not computed yet.
     public var sealLimit: Duration = .zero
     /// Threads that check and write; nil: one for each processor.
@@ -47,6 +50,7 @@ public struct ExportSummary: Sendable, Hashable {
 /// Every block is checked against its checksum, every chunk against its fingerprint, and the whole against the snapshot's
 /// seal, where it has one. A file appears under its name only when it is complete and on stable storage; until then it is
 /// `NAME.cairn-partial`, and an export that is run again goes on from there: chunks that are there are hashed, not fetched.
+/// With ``ExportOptions/isOnto`` an existing file or device is changed in place instead.
 /// A volume that is written to meanwhile gives no point in time: take a snapshot for that.
 public final class Exporter: Sendable {
     private let client: Client
@@ -137,7 +141,7 @@ public final class Exporter: Sendable {
         guard case .path(let path) = target else { return StreamSink.standardOutput() }
         switch try? OpenFile.open(path, OpenFile.pathOnly).kind() {
         case .blockDevice:
-            guard options.replaces else {
+            guard options.replaces || options.isOnto else {
                 throw ClientError(
                     .target,
                     "\(path) is a block device, and would be overwritten",
@@ -145,6 +149,11 @@ public final class Exporter: Sendable {
                 )
             }
             return try DeviceSink(path, size: size)
+        case .regular where options.isOnto: return try ExistingFileSink(path, size: size)
+        case nil where options.isOnto:
+            throw ClientError(.target, "\(path) does not exist", errno: OpenFile.absentError)
+        case .stream where options.isOnto:
+            throw ClientError(.target, "\(path) cannot be read back", errno: OpenFile.existsError)
         case .stream: return StreamSink(path)
         case .folder: throw ClientError(.target, "\(path) is a folder", errno: OpenFile.existsError)
         // A symbolic link stays: the file that it leads to is replaced.

@@ -64,7 +64,7 @@ public struct Snapshot: Sendable, Hashable {
     public let createdAt: Timestamp
     /// Nil until complete.
     public let completedAt: Timestamp?
-    /// Only of a complete snapshot.
+    /// Only of a complete snapshot, and only where the caller may export all of it (SPEC D5).
     public let seal: SnapshotSeal?
     /// Opaque: finds the snapshot from any server of the installation (SPEC S7).
     public let token: [UInt8]
@@ -77,6 +77,9 @@ public struct Snapshot: Sendable, Hashable {
     public let owners: [OwnerShare]
     /// How many expected chunks are still to come (SPEC S5).
     public let missing: UInt64
+
+    /// Whether the seal is not told because the snapshot holds data that the caller may not export (SPEC D5).
+    public var isSealWithheld: Bool { state == .complete && seal == nil }
 
     init(_ wire: Wire.SnapshotDescription) throws(ClientError) {
         let message = "a snapshot's description"

@@ -42,6 +42,7 @@ final class OpenFile: Sendable {
     /// To look at what a name stands for without touching it: `O_PATH`, which has no name in Swift.
     static let pathOnly: Int32 = 0o10000000
     static let existsError = EEXIST
+    static let absentError = ENOENT
     /// Past the page cache: `O_DIRECT`, which differs between architectures and has no name in Swift.
     #if arch(arm64)
         static let direct: Int32 = 0o200000

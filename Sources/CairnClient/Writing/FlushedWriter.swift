@@ -16,12 +16,16 @@ public actor FlushedWriter {
     private var underWay = 0
     private var isSendingAgain = false
     private var waiting: [CheckedContinuation<Void, Never>] = []
+    /// The volume's, once it was asked for.
+    private var knownChunkSize: ChunkSize?
     /// Bytes that were sent again because the server had lost them.
     public private(set) var resentBytes: UInt64 = 0
 
     /// Bytes for one call: large enough that a call's own cost does not count.
     private static let callBytes: UInt64 = 4 << 20
     private static let blocksPerCall = 256
+    /// Chunks that one call may touch.
+    private static let callChunks = UInt64(Limits.recordsPerCall) / 2
 
     /// - Parameters:
     ///   - attachment: what ``Client/attachVolume(_:)`` gave; nil: the writes are not fenced (SPEC R5).
@@ -51,12 +55,12 @@ public actor FlushedWriter {
 
     /// Makes a range read as zeros.
     public func writeZeroes(_ range: BlockRange) async throws(ClientError) {
-        try await put(range.offset..<range.offset + range.length, .zeros)
+        try await mark(range, .zeros)
     }
 
     /// Makes a range a hole.
     public func discard(_ range: BlockRange) async throws(ClientError) {
-        try await put(range.offset..<range.offset + range.length, .hole)
+        try await mark(range, .hole)
     }
 
     /// Makes durable all that was answered before.
@@ -67,6 +71,22 @@ public actor FlushedWriter {
         unflushed.flushed(through: mark, verifier: verifier)
         guard !unflushed.lost(through: mark, verifier: verifier).isEmpty else { return }
         try await sendAgain(through: mark, verifier: verifier)
+    }
+
+    /// In steps, each of as many chunks as one call may touch.
+    private func mark(_ range: BlockRange, _ content: UnflushedWrites.Content) async throws(ClientError) {
+        let step = FlushedWriter.callChunks / 2 * UInt64(try await chunkSize().bytes)
+        let end = range.offset + range.length
+        for start in stride(from: range.offset, to: end, by: UInt64.Stride(step)) {
+            try await put(start..<min(start + step, end), content)
+        }
+    }
+
+    private func chunkSize() async throws(ClientError) -> ChunkSize {
+        if let knownChunkSize { return knownChunkSize }
+        let chunkSize = try await client.describeVolume(volume).chunkSize
+        knownChunkSize = chunkSize
+        return chunkSize
     }
 
     private func put(_ range: Range<UInt64>, _ content: UnflushedWrites.Content) async throws(ClientError) {
@@ -118,7 +138,7 @@ public actor FlushedWriter {
         while underWay > 0 { await withCheckedContinuation { waiting.append($0) } }
         var lost = unflushed.lost(through: mark, verifier: verifier)[...]
         while !lost.isEmpty {
-            let batch = FlushedWriter.batch(of: lost)
+            let batch = FlushedWriter.batch(of: lost, try await chunkSize())
             try await sendDurably(batch)
             unflushed.settled(Array(batch))
             lost = lost.dropFirst(batch.count)
@@ -126,11 +146,16 @@ public actor FlushedWriter {
     }
 
     /// As many of the first writes as one call takes: one at least.
-    private static func batch(of writes: ArraySlice<UnflushedWrites.Write>) -> ArraySlice<UnflushedWrites.Write> {
-        var bytes: UInt64 = 0
+    private static func batch(
+        of writes: ArraySlice<UnflushedWrites.Write>,
+        _ chunkSize: ChunkSize
+    ) -> ArraySlice<UnflushedWrites.Write> {
+        var (bytes, chunks): (UInt64, UInt64) = (0, 0)
         let count = writes.prefix(blocksPerCall).prefix { write in
-            defer { if case .bytes(let slice) = write.content { bytes += UInt64(slice.count) } }
-            return bytes < callBytes
+            if case .bytes(let slice) = write.content { bytes += UInt64(slice.count) }
+            // It may begin and end inside a chunk.
+            chunks += chunkSize.count(for: write.range.upperBound - write.range.lowerBound) + 1
+            return bytes <= callBytes && chunks <= callChunks
         }.count
         return writes.prefix(max(count, 1))
     }
@@ -138,7 +163,7 @@ public actor FlushedWriter {
     private func sendDurably(_ writes: ArraySlice<UnflushedWrites.Write>) async throws(ClientError) {
         var blocks: [BlockUpload] = []
         for write in writes {
-            // A mark may be longer than a block's length can say.
+            // A mark may be longer than a block's length can say: 2048 chunks of 4 MiB.
             for start in stride(from: write.range.lowerBound, to: write.range.upperBound, by: 1 << 30) {
                 let length = UInt32(min(write.range.upperBound - start, 1 << 30))
                 let content: BlockUpload.Content =

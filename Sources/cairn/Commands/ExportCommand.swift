@@ -10,9 +10,11 @@ struct ExportCommand: ServiceCommand {
             Every block is checked against its checksum, every chunk against its fingerprint, the whole against the snapshot's \
             seal. A file is written as TARGET.cairn-partial and gets its name when it is complete; run again after an \
             interruption the export goes on from there. Zeros become holes. A volume that is written meanwhile gives no point \
-            in time: make a snapshot for that. With `-` a summary goes to standard error.
+            in time: make a snapshot for that. With `-` a summary goes to standard error. With --onto an existing file or \
+            device is made equal in place: it is read and hashed, and only what differs is fetched and written.
 
               cairn export snap-… disk.img
+              cairn export snap-… disk.img --onto
               cairn export snap-… /dev/vg0/restored --force
               cairn export snap-… - | gzip > disk.img.gz
             """
@@ -27,6 +29,9 @@ struct ExportCommand: ServiceCommand {
     @Flag(help: "Replace a file that exists, or overwrite a block device.")
     var force = false
 
+    @Flag(help: "Change an existing file or block device in place: only what differs is fetched and written.")
+    var onto = false
+
     @Flag(help: "Wait until the server has computed the snapshot's seal, at most a minute, and compare.")
     var verify = false
 
@@ -36,6 +41,8 @@ struct ExportCommand: ServiceCommand {
         if verify, case .volume = origin.target {
             throw ValidationError("--verify is for snapshots: a volume has no seal.")
         }
+        if onto, force { throw ValidationError("Give either --onto or --force.") }
+        if onto, target == "-" { throw ValidationError("--onto needs a file or a block device.") }
     }
 
     var interruptedHint: String? {
@@ -45,6 +52,7 @@ struct ExportCommand: ServiceCommand {
     func run(with client: Client) async throws(ClientError) {
         var options = ExportOptions()
         options.replaces = force
+        options.isOnto = onto
         if verify { options.sealLimit = .seconds(60) }
         let exporter = Exporter(
             client: client,
@@ -62,10 +70,16 @@ struct ExportCommand: ServiceCommand {
                 () async throws(ClientError) in try await exporter.run()
             }
         } catch {
-            guard error.code == .target, ExportCommand.isTaken(error.errno), !force else { throw error }
-            throw ClientError(.target, "\(error.text): --force replaces it", errno: error.errno)
+            guard error.code == .target, ExportCommand.isTaken(error.errno), !force, !onto else { throw error }
+            throw ClientError(
+                .target,
+                "\(error.text): --force replaces it, --onto changes what differs",
+                errno: error.errno
+            )
         }
-        let report = connection.json ? Output.json(ExportReport(summary, origin)) : text(summary)
+        let report =
+            connection.json
+            ? Output.json(ExportReport(summary, origin)) : ExportCommand.text(summary, target == "-" ? nil : target)
         // Standard output is the image's.
         if target == "-" { Output.printError(report) } else { Output.print(report) }
     }
@@ -73,7 +87,7 @@ struct ExportCommand: ServiceCommand {
     /// EEXIST: the name is taken.
     private static func isTaken(_ errno: Int32) -> Bool { errno == 17 }
 
-    private func text(_ summary: ExportSummary) -> String {
+    static func text(_ summary: ExportSummary, _ target: String?) -> String {
         let progress = summary.progress
         let check =
             switch summary.sealCheck {
@@ -82,7 +96,7 @@ struct ExportCommand: ServiceCommand {
             case .none: ""
             }
         return Output.facts([
-            ("written to", target == "-" ? nil : target), ("logical", ByteCount.text(summary.size)),
+            ("written to", target), ("logical", ByteCount.text(summary.size)),
             ("zeros and holes", ByteCount.text(progress.zero)), ("in place already", ByteCount.text(progress.inPlace)),
             ("transferred", "\(ByteCount.text(progress.transferred)), \(ByteCount.text(progress.wire)) received"),
             ("time", "\(Output.duration(summary.duration)), \(Output.rate(summary.size, in: summary.duration))"),

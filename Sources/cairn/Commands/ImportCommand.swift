@@ -11,7 +11,11 @@ struct ImportCommand: ServiceCommand {
             are named, the rest is compressed where that helps. Run again after an interruption it goes on where it was. What \
             the volume holds beyond the source's end becomes zeros. The volume should not be written by others meanwhile.
 
+            Any machine that has the source can go on: the service knows what it holds, and nothing is kept here. --resume says \
+            how much was there already, and finds the volume by its name.
+
               cairn import disk.img --new --snapshot
+              cairn import disk.img --resume --name web1
               cairn import /dev/vg0/root --volume vol-…
               zcat disk.img.gz | cairn import - --new --size 20GiB
             """
@@ -29,8 +33,11 @@ struct ImportCommand: ServiceCommand {
     @Option(help: "The new volume's size. (default: the source's; standard input needs one)")
     var size: ByteSize?
 
-    @Option(help: "A name for the new volume: its label `name`.")
+    @Option(help: "A name for the new volume, its label `name`; or the name of the volume to go on with.")
     var name: String?
+
+    @Flag(help: "Go on with an import that was interrupted, here or elsewhere; needs --volume or --name.")
+    var resume = false
 
     @OptionGroup var options: NewVolumeOptions
 
@@ -46,9 +53,16 @@ struct ImportCommand: ServiceCommand {
     @OptionGroup var connection: ConnectionOptions
 
     func validate() throws {
-        guard new != (volume != nil) else { throw ValidationError("Give either --volume vol-… or --new.") }
+        if resume {
+            guard !new, (volume != nil) != (name != nil) else {
+                throw ValidationError("--resume needs either --volume vol-… or --name, and no --new.")
+            }
+        } else {
+            guard new != (volume != nil) else { throw ValidationError("Give either --volume vol-… or --new.") }
+        }
         if !new,
-            size != nil || name != nil || options.chunkSize != nil || options.affinity != nil || !options.tag.isEmpty
+            size != nil || name != nil && !resume || options.chunkSize != nil || options.affinity != nil
+                || !options.tag.isEmpty
         {
             throw ValidationError("--size, --name, --chunk-size, --affinity and --tag are for --new.")
         }
@@ -59,8 +73,8 @@ struct ImportCommand: ServiceCommand {
     }
 
     var interruptedHint: String? {
-        guard volume != nil else { return nil }
-        return "What was sent is kept: run the same command again to go on."
+        guard !new else { return nil }
+        return "What was sent is kept: run the same command again to go on, here or on another machine."
     }
 
     func run(with client: Client) async throws(ClientError) {
@@ -79,6 +93,12 @@ struct ImportCommand: ServiceCommand {
 
     private func target(for opened: ImportSource, _ client: Client) async throws(ClientError) -> VolumeID {
         if let volume { return volume }
+        if resume, let name {
+            guard let found = try await VolumeArgument.name(name).find(kind: .remote, client) else {
+                throw ClientError(.invalidRequest, "no REMOTE volume is called \(name)")
+            }
+            return found
+        }
         guard let size = size?.bytes ?? opened.volumeSize else {
             throw ClientError(.invalidRequest, "\(source) is a pipe: give the new volume's --size")
         }
@@ -139,7 +159,7 @@ struct ImportCommand: ServiceCommand {
         var lines = Output.facts([
             ("volume", report.volumeId), ("snapshot", report.snapshotId),
             ("logical", ByteCount.text(summary.volumeSize)), ("zeros and holes", ByteCount.text(progress.zero)),
-            ("in place already", ByteCount.text(progress.inPlace)),
+            (resume ? "was there already" : "in place already", ByteCount.text(progress.inPlace)),
             ("deduplicated", ByteCount.text(progress.deduplicated)),
             ("transferred", "\(ByteCount.text(progress.transferred)), \(ByteCount.text(progress.wire)) sent"),
             ("time", "\(Output.duration(summary.duration)), \(Output.rate(summary.volumeSize, in: summary.duration))"),

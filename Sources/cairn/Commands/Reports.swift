@@ -20,6 +20,22 @@ enum Reports {
         snapshot.state == .inProgress ? "in_progress \(snapshot.progress) %" : snapshot.state.rawValue
     }
 
+    static func state(_ state: BlockDescription.State) -> String {
+        switch state {
+        case .data: "data"
+        case .zeros: "zeros"
+        case .hole: "hole"
+        }
+    }
+
+    static func resource(_ resource: GrantResource) -> String {
+        switch resource {
+        case .account: "account"
+        case .volume(let id): "\(id)"
+        case .snapshot(let id): "\(id)"
+        }
+    }
+
     static func seal(_ seal: SnapshotSeal?) -> String? {
         switch seal {
         case nil: nil
@@ -60,6 +76,7 @@ struct VolumeReport: Encodable {
     let affinity: String?
     let tags: [String: String]
     let createdAt: String
+    let attachmentGeneration: UInt64
 
     init(_ volume: Volume) {
         volumeId = "\(volume.id)"
@@ -74,6 +91,7 @@ struct VolumeReport: Encodable {
         affinity = volume.affinity.isEmpty ? nil : Reports.affinity(volume.affinity)
         tags = volume.tags
         createdAt = Output.date(volume.createdAt.milliseconds)
+        attachmentGeneration = volume.attachment.generation
     }
 }
 
@@ -111,6 +129,12 @@ struct SnapshotReport: Encodable {
     let seal: String?
     /// Hexadecimal.
     let token: String
+    let needsRebase: Bool
+    /// What the client last answered to a prompt; absent: never.
+    let promptedProgress: Int?
+    /// Expected chunks that are still to come.
+    let missing: UInt64
+    let owners: [OwnerReport]
 
     init(_ snapshot: Snapshot) {
         snapshotId = "\(snapshot.id)"
@@ -127,7 +151,28 @@ struct SnapshotReport: Encodable {
         completedAt = snapshot.completedAt.map { Output.date($0.milliseconds) }
         seal = Reports.seal(snapshot.seal)
         token = Hex.encode(snapshot.token)
+        needsRebase = snapshot.needsRebase
+        promptedProgress = snapshot.promptedProgress
+        missing = snapshot.missing
+        owners = snapshot.owners.map { OwnerReport($0) }
     }
+}
+
+/// How much of a snapshot an account owns.
+struct OwnerReport: Encodable {
+    let account: String
+    let bytes: UInt64
+    let exportable: Bool
+
+    init(_ share: OwnerShare) {
+        account = share.account
+        bytes = share.bytes
+        exportable = share.isExportable
+    }
+}
+
+struct TagsReport: Encodable {
+    let tags: [String: String]
 }
 
 struct ResizedReport: Encodable {

@@ -5,8 +5,10 @@ import CairnCore
 struct VolumeCommands: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "volume",
-        abstract: "Make, list, show, grow and delete volumes.",
-        subcommands: [Create.self, List.self, Show.self, Resize.self, Delete.self]
+        abstract: "Make, list, show, label, grow, attach, clear and delete volumes.",
+        subcommands: [
+            Create.self, List.self, Show.self, Tag.self, Resize.self, Attach.self, Discard.self, Delete.self,
+        ]
     )
 }
 
@@ -38,11 +40,15 @@ extension VolumeCommands {
         @Option(name: .customLong("from"), help: ArgumentHelp("The snapshot to begin with.", valueName: "snap-…"))
         var snapshot: SnapshotID?
 
+        @Flag(help: "The volume lives here, on this side; only its snapshots live on the service: see `cairn backup`.")
+        var local = false
+
         @OptionGroup var options: NewVolumeOptions
         @OptionGroup var connection: ConnectionOptions
 
         func run(with client: Client) async throws(ClientError) {
             var new = NewVolume()
+            new.kind = local ? .local : .remote
             new.size = size?.bytes
             new.snapshot = snapshot
             options.apply(to: &new)
@@ -98,6 +104,7 @@ extension VolumeCommands {
                     ("made from", volume.sourceSnapshot.map { "\($0)" }),
                     ("affinity", volume.affinity.isEmpty ? nil : Reports.affinity(volume.affinity)),
                     ("tags", volume.tags.isEmpty ? nil : Reports.tags(volume.tags)),
+                    ("attached", volume.attachment.generation == 0 ? nil : "generation \(volume.attachment)"),
                     ("created", Output.date(volume.createdAt.milliseconds)),
                 ])
             )

@@ -4,8 +4,9 @@ import Foundation
 /// Shows a transfer's progress on the terminal while it runs; shows nothing where standard error is no terminal.
 enum ProgressDisplay {
     /// Runs `transfer`, with its progress on the last line of the terminal, refreshed five times a second.
+    /// - Parameter verb: what is being done now.
     static func during<Result: Sendable>(
-        _ verb: String,
+        _ verb: @escaping @autoclosure @Sendable () -> String,
         quiet: Bool,
         progress: @escaping @Sendable () -> TransferProgress,
         _ transfer: () async throws(ClientError) -> Result
@@ -17,7 +18,7 @@ enum ProgressDisplay {
             while !Task.isCancelled {
                 let now = progress()
                 meter.note(now.done, at: ContinuousClock.now - begin)
-                show(ProgressLine.render(now, verb: verb, rate: meter.rate, width: columns))
+                show(ProgressLine.render(now, verb: verb(), rate: meter.rate, width: columns))
                 try? await Task.sleep(for: .milliseconds(200))
             }
         }

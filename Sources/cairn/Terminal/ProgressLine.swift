@@ -28,7 +28,7 @@ struct RateMeter {
 /// The one line that shows how far a transfer is. Pure: no terminal, no clock.
 enum ProgressLine {
     /// - Parameters:
-    ///   - verb: `import` or `export`.
+    ///   - verb: what is being done: of `export` and `restore` data is received, in a `scan` nothing travels.
     ///   - rate: bytes a second; 0: not known.
     ///   - width: the terminal's columns; the line is never wider, and drops its last parts for that.
     static func render(_ progress: TransferProgress, verb: String, rate: Double, width: Int) -> String {
@@ -42,7 +42,9 @@ enum ProgressLine {
             parts.append(ByteCount.text(progress.done))
             if rate > 0 { parts.append(speed(rate)) }
         }
-        parts.append("\(verb == "export" ? "received" : "sent") \(short(progress.payload))")
+        if verb != "scan" {
+            parts.append("\(["export", "restore"].contains(verb) ? "received" : "sent") \(short(progress.payload))")
+        }
         if progress.inPlace > 0 { parts.append("in place \(short(progress.inPlace))") }
         if progress.deduplicated > 0 { parts.append("deduplicated \(short(progress.deduplicated))") }
         if progress.zero > 0 { parts.append("zero \(short(progress.zero))") }

@@ -14,7 +14,7 @@ final class Caller: Sendable {
     deinit { connection.close() }
 
     /// A whole answer, for comparing bytes.
-    struct RawAnswer: Equatable, Sendable {
+    struct RawAnswer: Hashable, Sendable {
         let status: UInt32
         let message: [UInt8]
         let payload: [UInt8]
@@ -66,7 +66,11 @@ final class Caller: Sendable {
 
 extension ServerProcess {
     /// Connects with a certificate; throws ``RPCError``.
-    func connect(_ credentials: Credentials, instance: [UInt8] = []) async throws -> Caller {
+    func connect(
+        _ credentials: Credentials,
+        instance: [UInt8] = [],
+        answering handler: (any CallHandler)? = nil
+    ) async throws -> Caller {
         let tls = try TLSContext(
             .client,
             files: TLSFiles(
@@ -76,11 +80,17 @@ extension ServerProcess {
             )
         )
         let hello = Wire.Hello(protocolVersion: 1, agent: "e2e", instanceID: instance)
-        return Caller(try await RPCConnection.connect(to: endpoint, tls: tls, hello: hello.encode()))
+        return Caller(
+            try await RPCConnection.connect(to: endpoint, tls: tls, hello: hello.encode(), handler: handler)
+        )
     }
 
-    func connect(_ account: String, instance: [UInt8] = []) async throws -> Caller {
-        try await connect(try credentials(account), instance: instance)
+    func connect(
+        _ account: String,
+        instance: [UInt8] = [],
+        answering handler: (any CallHandler)? = nil
+    ) async throws -> Caller {
+        try await connect(try credentials(account), instance: instance, answering: handler)
     }
 }
 

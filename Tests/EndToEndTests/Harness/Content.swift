@@ -61,11 +61,16 @@ enum Content {
 
     /// The seal of a snapshot that holds `bytes` (SPEC S6).
     static func seal(_ bytes: [UInt8], chunkSize: Int) -> [UInt8] {
-        var builder = SealBuilder(size: UInt64(bytes.count), chunkSize: ChunkSize(bytes: chunkSize)!)
-        for start in stride(from: 0, to: bytes.count, by: chunkSize) {
-            let chunk = Array(bytes[start..<min(start + chunkSize, bytes.count)])
-            builder.add(Fingerprint(bytes: token(chunk, chunkSize: chunkSize))!)
+        let tokens = stride(from: 0, to: bytes.count, by: chunkSize).map { start in
+            token(Array(bytes[start..<min(start + chunkSize, bytes.count)]), chunkSize: chunkSize)
         }
+        return seal(of: tokens, size: UInt64(bytes.count), chunkSize: chunkSize)
+    }
+
+    /// The seal of a snapshot with these chunks, in order.
+    static func seal(of tokens: [[UInt8]], size: UInt64, chunkSize: Int) -> [UInt8] {
+        var builder = SealBuilder(size: size, chunkSize: ChunkSize(bytes: chunkSize)!)
+        for token in tokens { builder.add(Fingerprint(bytes: token)!) }
         return builder.finish().bytes
     }
 }

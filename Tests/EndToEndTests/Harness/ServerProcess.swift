@@ -42,17 +42,21 @@ final class ServerProcess: Sendable {
         return server
     }
 
-    var serveArguments: [String] {
+    var serveArguments: [String] { serveArguments(port: 0) }
+
+    private func serveArguments(port: UInt16) -> [String] {
         [
-            "serve", "--data", store, "--listen", "127.0.0.1:0", "--cert", pki + "/server.crt", "--key",
+            "serve", "--data", store, "--listen", "127.0.0.1:\(port)", "--cert", pki + "/server.crt", "--key",
             pki + "/server.key",
             "--ca", authority.certificatePath, "--crl", authority.revocationListPath,
         ] + settings.flatMap { ["--set", $0] }
     }
 
     /// Starts, and waits for the ready line.
-    func start() async throws {
-        let child = try ChildProcess(Program.cairnd, serveArguments, in: folder)
+    /// - Parameter sameAddress: whether it listens where it did before, so that clients find it again.
+    func start(sameAddress: Bool = false) async throws {
+        let port = sameAddress ? endpoint.port : 0
+        let child = try ChildProcess(Program.cairnd, serveArguments(port: port), in: folder)
         process.withLock { $0 = child }
         let prefix = "cairnd ready on "
         try await eventually("cairnd is ready; it said: \(child.errors.suffix(1000))", within: .seconds(30)) {

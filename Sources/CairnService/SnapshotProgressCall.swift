@@ -1,0 +1,248 @@
+import CairnCore
+import CairnStore
+import CairnWire
+
+/// A client's word on how far its snapshot is (SPEC S4, S9): by SnapshotProgress, or with an upload.
+struct ProgressReport: Sendable {
+    /// Nil where nothing is said.
+    let percent: UInt32?
+    let rebased: Bool
+    /// Whether expected chunks came in parts that are still being put together: they cannot be counted yet.
+    var isMerging = false
+
+    /// - Throws: INVALID_PROGRESS for what is no percentage.
+    init(percent: UInt32?, rebased: Bool) throws(ServiceError) {
+        if let percent, percent > 100 {
+            throw ServiceError(.invalidProgress, "progress is 0 to 100 percent, not \(percent)")
+        }
+        (self.percent, self.rebased) = (percent, rebased)
+    }
+
+    var completes: Bool { percent == 100 }
+}
+
+/// SnapshotProgress and MissingBlocks (SPEC S5, S9, R1).
+extension Service {
+    public func snapshotProgress(
+        _ request: Wire.SnapshotProgressRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.SnapshotProgressResponse>
+    ) {
+        workers.run(for: context.account) {
+            do throws(ServiceError) {
+                try context.checkWanted()
+                let report = try ProgressReport(percent: request.percent, rebased: request.rebased)
+                let id = try Self.snapshotID(request.target)
+                guard let shard = self.shard(of: id.uuid) else { throw ServiceError.noSuchSnapshot }
+                let record = try self.view(shard) { (view) throws(ServiceError) in
+                    try self.snapshot(id, in: view, context)
+                }
+                // C5: said again, because the answer was lost.
+                if report.completes, record.state == .complete || record.state == .waiting {
+                    return answer(.success(Self.progress(of: record)))
+                }
+                let done: Answer<Wire.SnapshotProgressResponse> = { result in
+                    if case .success = result { self.prompts.reported(id, complete: report.completes) }
+                    answer(result)
+                }
+                self.countInherited(record, report, on: shard, context) { result in
+                    guard case .success(let report) = result else { return answer(result.map { _ in .init() }) }
+                    self.change(on: shard, Footprint(), context, done) { (transaction) throws(ServiceError) in
+                        let present = try self.snapshot(id, in: transaction, context)
+                        if report.completes, present.state == .complete || present.state == .waiting {
+                            return Self.progress(of: present)
+                        }
+                        if let earlier = try Self.checkInProgress(present, in: transaction) {
+                            throw ServiceError(
+                                .invalidSnapshotID,
+                                "\(present.id) is not the next to be completed: \(Self.comesFirst(earlier))"
+                            )
+                        }
+                        return Self.progress(of: try self.apply(report, to: present, in: transaction))
+                    }
+                }
+            } catch { answer(.failure(error)) }
+        }
+    }
+
+    private static func progress(of snapshot: SnapshotRecord) -> Wire.SnapshotProgressResponse {
+        var response = Wire.SnapshotProgressResponse()
+        response.state = state(of: snapshot)
+        response.percent = UInt32(snapshot.progress)
+        if snapshot.progress == 100 {
+            response.seal = Wire.Seal(pending: snapshot.seal == nil, value: snapshot.seal?.bytes ?? [])
+        }
+        return response
+    }
+
+    static func snapshotID(_ target: Wire.SnapshotProgressRequest.Target?) throws(ServiceError) -> SnapshotID {
+        switch target {
+        case .snapshotID(let bytes): return try Self.snapshotID(bytes)
+        case .snapshotToken(let token): return try SnapshotToken.id(token)
+        case nil: throw ServiceError(.invalidArgument, "the call names no snapshot")
+        }
+    }
+
+    static func snapshotID(_ bytes: [UInt8]) throws(ServiceError) -> SnapshotID {
+        guard let id = SnapshotID(bytes: bytes) else { throw ServiceError.noSuchSnapshot }
+        return id
+    }
+
+    // MARK: Reports
+
+    /// Carries a report out, in the transaction of its call; without one it is only noted that something was done (SPEC S11).
+    /// - Parameter snapshot: the earliest outstanding one of its volume.
+    /// - Returns: the snapshot as it is then.
+    func apply(_ report: ProgressReport, to snapshot: SnapshotRecord, in transaction: Transaction) throws(ServiceError)
+        -> SnapshotRecord
+    {
+        let now = UnixTime.milliseconds
+        if report.rebased {
+            try storeCall { () throws(StoreError) in try transaction.declareRebased(snapshot) }
+        }
+        guard let percent = report.percent else {
+            if idleRule.wantsTouch(snapshot, at: now) {
+                try storeCall { () throws(StoreError) in try transaction.touch(snapshot, at: now) }
+            }
+            return snapshot
+        }
+        guard percent >= snapshot.progress else {
+            throw ServiceError(
+                .invalidProgress,
+                "progress does not go back: \(snapshot.progress) percent were reported before \(percent)"
+            )
+        }
+        if percent == 100 { return try complete(snapshot, report, in: transaction, at: now) }
+        return try storeCall { () throws(StoreError) in
+            try transaction.setProgress(UInt8(percent), of: snapshot, at: now)
+            return try transaction.snapshot(snapshot.id) ?? snapshot
+        }
+    }
+
+    private func complete(
+        _ reported: SnapshotRecord,
+        _ report: ProgressReport,
+        in transaction: Transaction,
+        at now: UInt64
+    ) throws(ServiceError) -> SnapshotRecord {
+        let present = try storeCall { () throws(StoreError) in try transaction.snapshot(reported.id) }
+        guard let snapshot = present else { throw ServiceError.noSuchSnapshot }
+        guard !snapshot.needsRebase else {
+            throw ServiceError(
+                .needsRebase,
+                "an earlier snapshot, on whose data this one counted, was cancelled: upload what changed since the last "
+                    + "complete one, and say so with `rebased`"
+            )
+        }
+        if snapshot.isExpecting, snapshot.missing > 0 {
+            guard !report.isMerging else { throw Self.beingPutTogether }
+            throw try Self.missing(of: snapshot, in: transaction)
+        }
+        return try storeCall { () throws(StoreError) in
+            let complete = try transaction.complete(snapshot, at: now)
+            // It could not be touched before, and its time begins now (SPEC S11).
+            if let next = try transaction.earliestOutstanding(of: snapshot.volume) {
+                try transaction.touch(next, at: now)
+            }
+            return complete
+        }
+    }
+
+    /// How many chunks are missing, and where the first one belongs.
+    private static func missing(of snapshot: SnapshotRecord, in reader: ManifestReader) throws(ServiceError)
+        -> ServiceError
+    {
+        var from: ChunkIndex? = ChunkIndex(0)
+        while let start = from {
+            let page = try storeCall { () throws(StoreError) in
+                try reader.missing(of: snapshot, from: start, limit: missingStep)
+            }
+            if let first = page.chunks.first {
+                let offset = snapshot.chunkSize.offset(of: first.0)
+                return ServiceError(
+                    .failedPrecondition,
+                    "\(snapshot.missing) expected chunks are missing, the first at offset \(offset)"
+                )
+            }
+            from = page.next
+        }
+        // All are there: by inheritance, since they were counted.
+        return beingPutTogether
+    }
+
+    private static let beingPutTogether = ServiceError(
+        .unavailable,
+        "expected chunks that came in parts are still being put together: try again",
+        retryAfter: .seconds(1)
+    )
+
+    /// Rows of what is expected that are looked at in one step.
+    private static let missingStep = 1024
+
+    /// Before completion: finds what is expected and there by inheritance, a bounded step at a time (SPEC S5). Gives the report as
+    /// it can be carried out then.
+    func countInherited(
+        _ snapshot: SnapshotRecord,
+        _ report: ProgressReport,
+        on shard: Shard,
+        from: ChunkIndex = ChunkIndex(0),
+        _ context: CallContext,
+        then body: @escaping Answer<ProgressReport>
+    ) {
+        guard report.completes, snapshot.state == .pending, snapshot.isExpecting, snapshot.missing > 0 else {
+            return body(.success(report))
+        }
+        let step: Answer<(next: ChunkIndex?, isMerging: Bool)> = { result in
+            guard case .success(let found) = result else { return body(result.map { _ in report }) }
+            var report = report
+            report.isMerging = report.isMerging || found.isMerging
+            guard let next = found.next else { return body(.success(report)) }
+            let soFar = report
+            self.workers.run(for: context.account) { self.countInherited(snapshot, soFar, on: shard, from: next, context, then: body) }
+        }
+        change(on: shard, Footprint(entries: Self.missingStep), context, step) { (transaction) throws(ServiceError) in
+            let present = try self.snapshot(snapshot.id, in: transaction, context)
+            // What is below it may still change: then nothing is counted, and the call is refused for that.
+            guard present.state == .pending, try Self.checkInProgress(present, in: transaction) == nil else {
+                return (nil, false)
+            }
+            return try storeCall { () throws(StoreError) in
+                try transaction.countInherited(in: present, from: from, limit: Self.missingStep)
+            }
+        }
+    }
+
+    // MARK: Missing blocks
+
+    /// R1: what is expected of a snapshot in progress and not there yet.
+    public func missingBlocks(
+        _ request: Wire.MissingBlocksRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.MissingBlocksResponse>
+    ) {
+        onWorker(context, answer) { () throws(ServiceError) in
+            let id: SnapshotID
+            switch request.target {
+            case .snapshotID(let bytes): id = try Self.snapshotID(bytes)
+            case .snapshotToken(let token): id = try SnapshotToken.id(token)
+            case nil: throw ServiceError(.invalidArgument, "the call names no snapshot")
+            }
+            guard let shard = self.shard(of: id.uuid) else { throw ServiceError.noSuchSnapshot }
+            let limit = try request.page.itemCount()
+            let start = try BlockCursor.chunk(request.page.token) ?? ChunkIndex(0)
+            let view = shard.makeView()
+            let snapshot = try self.snapshot(id, in: view, context)
+            if snapshot.state == .error { throw Self.cancelled(snapshot) }
+            var response = Wire.MissingBlocksResponse()
+            guard snapshot.isExpecting else { return response }
+            let page = try storeCall { () throws(StoreError) in
+                try view.missing(of: snapshot, from: start, limit: limit)
+            }
+            response.missing = page.chunks.map { chunk, token in
+                Wire.ChunkPlacement(offset: snapshot.chunkSize.offset(of: chunk), token: token.bytes)
+            }
+            response.nextPageToken = page.next.map(BlockCursor.token) ?? []
+            return response
+        }
+    }
+}

@@ -1,0 +1,77 @@
+import CairnCore
+import CairnWire
+import Testing
+
+@testable import CairnClient
+@testable import cairn
+
+/// What commands show of the library's answers.
+struct ReportTests {
+    static func snapshot(_ owners: [Wire.OwnerShare], state: Wire.SnapshotState = .complete) throws -> Snapshot {
+        var description = Wire.SnapshotDescription()
+        description.snapshotID = UUID128.random(shard: ShardIndex(0)).bytes
+        description.volumeID = UUID128.random(shard: ShardIndex(0)).bytes
+        description.account = "acme"
+        description.chunkSize = 4096
+        description.state = state
+        description.owners = owners
+        return try Snapshot(description)
+    }
+
+    @Test("D5: owners are told with their shares, and whose permission an export lacks")
+    func owners() throws {
+        let mixed = try Self.snapshot([
+            .init(account: "acme", bytes: 3 << 20, exportable: true),
+            .init(account: "bob", bytes: 1 << 20, exportable: false),
+        ])
+        let text = OwnerText.text(mixed)
+        #expect(text.contains("75.0 %") && text.contains("25.0 %"))
+        #expect(text.contains("1 MiB belong to bob") && text.contains("--to acme"))
+        let own = try Self.snapshot([.init(account: "acme", bytes: 1, exportable: true)])
+        #expect(OwnerText.refusal(own) == nil && OwnerText.text(own).contains("100.0 %"))
+        #expect(try OwnerText.text(Self.snapshot([])).contains("no owners"))
+        #expect(try OwnerText.text(Self.snapshot([], state: .inProgress)).contains("complete snapshot"))
+    }
+
+    @Test("R1: a difference is summed by what the blocks are now")
+    func difference() {
+        var sum = DiffSum()
+        #expect(sum.text == "nothing differs")
+        sum.add(BlockDescription(offset: 0, length: 4096, state: .data))
+        sum.add(BlockDescription(offset: 8192, length: 2048, state: .hole))
+        sum.add(BlockDescription(offset: 16384, length: 1024, state: .zeros))
+        #expect(sum.bytes == 7168 && sum.blocks == 3)
+        #expect(sum.text == "7 KiB differ: 4 KiB of data, 1 KiB of zeros, 2 KiB of holes")
+    }
+
+    @Test func limitsAreCountsSizesOrNone() {
+        #expect(CountLimit(argument: "none")?.value == 0 && CountLimit(argument: "7")?.value == 7)
+        #expect(CountLimit(argument: "0") == nil && CountLimit(argument: "-1") == nil)
+        #expect(ByteLimit(argument: "2TiB")?.value == 2 << 40 && ByteLimit(argument: "none")?.value == 0)
+        #expect(ByteLimit(argument: "0") == nil)
+    }
+
+    @Test func volumesGoByIDOrName() {
+        #expect(VolumeArgument(argument: "home") == .name("home"))
+        #expect(VolumeArgument(argument: "vol-1") == nil && VolumeArgument(argument: "") == nil)
+        let id = VolumeID(.random(shard: ShardIndex(1)))
+        #expect(VolumeArgument(argument: "\(id)") == .id(id))
+    }
+
+    @Test func grantsAreOnVolumesSnapshotsOrTheAccount() {
+        let id = SnapshotID(.random(shard: ShardIndex(1)))
+        #expect(ResourceArgument(argument: "account")?.resource == .account)
+        #expect(ResourceArgument(argument: "\(id)")?.resource == .snapshot(id))
+        #expect(ResourceArgument(argument: "snap-x") == nil)
+        #expect(Permission(argument: "export") == .export && Permission(argument: "read") == nil)
+    }
+
+    @Test func aScanShowsNothingSent() {
+        var progress = TransferProgress()
+        progress.total = 100
+        progress.done = 50
+        #expect(!ProgressLine.render(progress, verb: "scan", rate: 0, width: 120).contains("sent"))
+        #expect(ProgressLine.render(progress, verb: "backup", rate: 0, width: 120).contains("sent"))
+        #expect(ProgressLine.render(progress, verb: "restore", rate: 0, width: 120).contains("received"))
+    }
+}
