@@ -42,6 +42,7 @@ public final class Shard: @unchecked Sendable {
     private var isWriting = false
     private var isClosed = false
     private let fence = Mutex<String?>(nil)
+    private let waiting = Atomic<Int>(0)
     /// What has been applied since the index was last flushed.
     let unflushed = Mutex(Unflushed())
 
@@ -83,6 +84,9 @@ public final class Shard: @unchecked Sendable {
         unflushed.withLock { $0.position = applied }
         background = Background(self)
     }
+
+    /// Calls that wait for a group.
+    public var waitingCalls: Int { waiting.load(ordering: .relaxed) }
 
     /// Why the shard takes no changes any more; nil while it does.
     public var fenceReason: String? { fence.withLock { $0 } }
@@ -150,6 +154,7 @@ public final class Shard: @unchecked Sendable {
     /// Builds and writes the next group, if calls wait and none is being written.
     private func pump() {
         dispatchPrecondition(condition: .onQueue(queue))
+        defer { waiting.store(pending.count, ordering: .relaxed) }
         guard !isWriting, let next = pending.first() else { return }
         if let refusal {
             for call in pending.removeAll() { call.refuse(refusal) }
