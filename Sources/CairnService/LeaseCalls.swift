@@ -6,13 +6,12 @@ import CairnWire
 /// How long a lease should last: 24 h where the caller does not say, at most 30 days (SPEC U7).
 struct LeaseTime {
     static let usualSeconds: UInt32 = 24 * 3600
-    static let maximumSeconds: UInt32 = 30 * 24 * 3600
 
     private let milliseconds: UInt64
 
     init(seconds: UInt32) throws(ServiceError) {
-        guard seconds <= Self.maximumSeconds else {
-            throw ServiceError(.invalidArgument, "a lease lasts at most 30 days (\(Self.maximumSeconds) s)")
+        guard UInt64(seconds) <= Limits.leaseSeconds else {
+            throw ServiceError(.invalidArgument, "a lease lasts at most 30 days (\(Limits.leaseSeconds) s)")
         }
         milliseconds = UInt64(seconds == 0 ? Self.usualSeconds : seconds) * 1000
     }

@@ -19,12 +19,21 @@ struct TokenResolution {
     func resolve(_ changes: [Change]) throws(ServiceError) -> [Change] {
         var resolved = changes
         var copied = 0
-        for (index, change) in changes.enumerated() {
-            guard case .token(let chunk, let token, let block) = change else { continue }
+        let named = changes.enumerated().compactMap { index, change -> (index: Int, token: Fingerprint)? in
+            if case .token(_, let token, _) = change { (index, token) } else { nil }
+        }
+        if named.isEmpty { return changes }
+        // Pinned first: one that is just being purged here counts as gone, though another shard may hold it for a lease.
+        let (isPinned, shapes) = try storeCall { () throws(StoreError) in
+            let tokens = named.map(\.token)
+            return (
+                try home.pin(account: account, tokens), try home.chunkShapes(account: account, tokens)
+            )
+        }
+        for (place, index) in named.map(\.index).enumerated() {
+            guard case .token(let chunk, let token, let block) = changes[index] else { continue }
             let room = Int(min(UInt64(chunkSize.bytes), volumeSize - chunkSize.offset(of: chunk)))
-            let shape = try storeCall { () throws(StoreError) in
-                try home.chunkShapes(account: account, [token]).first ?? nil
-            }
+            let shape = isPinned[place] ? shapes[place] : nil
             // Not longer than the room that it is for, and its fingerprint is over as much as here: the usual case.
             if let shape, shape.chunkSize == chunkSize, shape.length <= room { continue }
             guard let data = try find(token, isHome: shape != nil) else { continue }

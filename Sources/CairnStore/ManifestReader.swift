@@ -159,12 +159,15 @@ public class ManifestReader {
 
     /// A chunk's entries of one lineage that `version` shows, newest first, from `version` down to the first that stands alone
     /// (or only the newest). Those of cancelled snapshots are shown to these alone (SPEC S4).
+    /// - Parameter reader: the version that looks, where it is a later one: what is below its own entry.
     func entries(
         _ lineage: LineageID,
         _ chunk: ChunkIndex,
         upTo version: DataVersion,
+        seenBy reader: DataVersion? = nil,
         all: Bool = true
     ) throws(StoreError) -> [VersionedEntry] {
+        let reader = reader ?? version
         let cancelled = try self.lineage(lineage).cancelled
         let cursor = seeker
         cursor.seek(Key.manifest(lineage, chunk, version))
@@ -172,7 +175,7 @@ public class ManifestReader {
         var found: [VersionedEntry] = []
         while try cursor.isValid(), cursor.key.count == prefix.count + 8, cursor.key.starts(with: prefix) {
             let inverted = UInt64(bigEndian: cursor.key.loadUnaligned(fromByteOffset: prefix.count, as: UInt64.self))
-            if !cancelled.isEmpty, ~inverted != version.rawValue, cancelled.contains(DataVersion(~inverted)) {
+            if !cancelled.isEmpty, ~inverted != reader.rawValue, cancelled.contains(DataVersion(~inverted)) {
                 cursor.next()
                 continue
             }

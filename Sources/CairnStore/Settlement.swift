@@ -3,14 +3,26 @@ public import CairnCore
 /// What stands on a snapshot in progress is in progress as well (SPEC V5): it follows from the chain of parents, at once, and is
 /// written down in the background.
 extension ManifestReader {
-    /// Whether nothing more can show through from below: no version that the lineage stands on takes data any more.
+    /// Whether nothing more can show through from below: no version that the lineage stands on takes data any more, nor one
+    /// below that. (One below is left where a later outstanding snapshot was cloned, and then cancelled.)
     public func isSettled(_ lineage: LineageID) throws(StoreError) -> Bool {
         var parent = try self.lineage(lineage).parent
         while let next = parent {
-            if try retained(next.lineage, next.version)?.isIncomplete == true { return false }
+            if let earliest = try earliestOutstandingVersion(of: next.volume), earliest <= next.version { return false }
             parent = try self.lineage(next.lineage).parent
         }
         return true
+    }
+
+    /// The version of the volume's snapshots that takes data, or is being created; nil where none is in progress.
+    func earliestOutstandingVersion(of volume: VolumeID) throws(StoreError) -> DataVersion? {
+        let prefix = Key(.outstanding).then(volume.uuid).bytes
+        let cursor = seeker
+        cursor.seek(prefix)
+        guard try cursor.isValid(), cursor.key.starts(with: prefix), var key = KeyReader(cursor.key, .outstanding),
+            key.takeID() != nil
+        else { return nil }
+        return key.take(UInt64.self).map { DataVersion($0) }
     }
 
     /// The snapshot as it is in truth: one that waited for an ancestor is complete as soon as that one takes no data any more.

@@ -78,7 +78,7 @@ extension Transaction {
         if let parent = lineage.parent, lineage.chunkSize.offset(of: chunk) < parent.size { return true }
         guard target.version.rawValue > 0 else { return false }
         let older = DataVersion(target.version.rawValue - 1)
-        return try !entries(target.lineage, chunk, upTo: older, all: false).isEmpty
+        return try !entries(target.lineage, chunk, upTo: older, seenBy: target.version, all: false).isEmpty
     }
 
     /// Writes a part of one chunk at the target's version: stored by itself, merged later (DESIGN §5).
@@ -191,7 +191,10 @@ extension Transaction {
     /// - Throws: `.damaged` where the chunk is not in the dictionary, or nothing named it.
     func dropReference(_ chunk: ChunkKey) throws(StoreError) {
         guard var record = try self.chunk(chunk), record.references > 0 else {
-            throw StoreError(.damaged, "chunk \(chunk.fingerprint) is in a manifest or leased, but not in the dictionary")
+            throw StoreError(
+                .damaged,
+                "chunk \(chunk.fingerprint) is in a manifest or leased, but not in the dictionary"
+            )
         }
         record.references -= 1
         overlay.put(Key.chunk(chunk), record.encoded)
@@ -221,7 +224,7 @@ extension Transaction {
         death: DataVersion
     ) throws(StoreError) {
         guard death.rawValue > 0 else { return }
-        for older in try entries(id, chunk, upTo: DataVersion(death.rawValue - 1)) {
+        for older in try entries(id, chunk, upTo: DataVersion(death.rawValue - 1), seenBy: death) {
             if try isRetained(id, from: older.version, before: death) {
                 overlay.put(Key.dead(id, death: death, chunk, birth: older.version), [])
             } else {

@@ -222,11 +222,22 @@ extension Transaction {
         overlay.delete(Key.volumeSnapshots(snapshot.volume, snapshot.createdAt, snapshot.id.uuid))
     }
 
-    /// What was cloned from a version in progress has it settled now.
+    /// What was cloned from a version in progress has it settled now; so has what was cloned from later ones that were cancelled
+    /// meanwhile, up to the next one in progress.
     private func settleClones(of snapshot: SnapshotRecord) throws(StoreError) {
-        if try retained(snapshot.lineage, snapshot.version)?.clones ?? 0 > 0 {
-            try addWork(.settle(snapshot.lineage, snapshot.version))
+        let end = try earliestOutstandingVersion(of: snapshot.volume) ?? DataVersion(.max)
+        var settled: [DataVersion] = []
+        let cursor = overlay.makeCursor()
+        cursor.seek(Key.retained(snapshot.lineage, snapshot.version))
+        while try cursor.isValid(), var key = KeyReader(cursor.key, .retained),
+            key.take(UInt64.self) == snapshot.lineage.rawValue,
+            let version = key.take(UInt64.self).map({ DataVersion($0) }),
+            version == snapshot.version || version < end
+        {
+            if try RetainedRecord.decode(cursor.value).clones > 0 { settled.append(version) }
+            cursor.next()
         }
+        for version in settled { try addWork(.settle(snapshot.lineage, version)) }
     }
 
     private func hasEntries(_ lineage: LineageID, _ version: DataVersion) throws(StoreError) -> Bool {
