@@ -5,8 +5,8 @@ import Dispatch
 import Logging
 import Synchronization
 
-/// What a shard does on its own: frees what nobody reads, merges parts of chunks, seals snapshots, keeps the index durable and
-/// gives segments back. One thing after the other, each change a transaction of its own, so that it can stop at any point.
+/// What a shard does on its own: frees what nobody reads, merges parts of chunks, seals snapshots, keeps the index durable,
+/// empties segments that hold little, and gives them back. One thing after the other, each change a transaction of its own, so that it can stop at any point.
 // Safety: its own queue does all the work; the flags are synchronized.
 final class Background: @unchecked Sendable {
     unowned let shard: Shard
@@ -22,6 +22,8 @@ final class Background: @unchecked Sendable {
     let merges = MergeList()
     /// What the index holds durably at the least; the background's queue alone uses it.
     var durable: LogPosition?
+    /// Segments that compaction could not empty, for what they hold is damaged; until the next start.
+    var stubborn: Set<SegmentID> = []
     /// When the last round began; the background's queue alone uses it.
     private var lastRound = ContinuousClock.now
 
@@ -97,6 +99,7 @@ final class Background: @unchecked Sendable {
         attempt("release") { () throws(StoreError) in try release() }
         attempt("purge") { () throws(StoreError) in try purge() }
         attempt("reclaim") { () throws(StoreError) in try reclaimSegments() }
+        attempt("compact") { () throws(StoreError) in try compact() }
         attempt("merge") { () throws(StoreError) in try mergeListed() }
     }
 

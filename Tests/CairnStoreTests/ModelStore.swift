@@ -219,12 +219,16 @@ final class ModelStore {
     }
 
     func change<Value: Sendable>(
+        _ durability: CommitDurability = .durable,
+        records: Int = 0,
+        bytes: Int = 0,
         reclaims: Bool = false,
         _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value
     ) throws -> Value {
         let answer = Mutex<Result<Value, StoreError>?>(nil)
         let done = DispatchSemaphore(value: 0)
-        shard.submit(reclaims: reclaims, body) { result in
+        shard.submit(durability: durability, records: records, bytes: bytes, entries: 64, reclaims: reclaims, body) {
+            result in
             answer.withLock { $0 = result }
             done.signal()
         }

@@ -1,0 +1,85 @@
+import CairnCore
+import CairnLog
+import Logging
+
+/// Emptying segments that hold few live records, so that what deletions freed between them is of use again.
+extension Background {
+    /// Bytes of records that one transaction moves: callers wait for no more than that.
+    private static let moveBytes = 1 << 20
+    private static let moveRecords = 256
+    /// Segments that one round empties: other work comes in between.
+    private static let victimsPerRound = 4
+
+    /// Empties the segments from which the most is to be gained.
+    ///
+    /// As long as there is space, only when a third of all that closed segments hold is dead, and then those of which at least half
+    /// is: so a byte is written again once at the most for each byte that is freed. When space runs short, any from which an
+    /// eighth can be gained.
+    func compact() throws(StoreError) {
+        for _ in 0..<Self.victimsPerRound {
+            guard !isStopped, let victim = try nextVictim() else { return }
+            try empty(victim)
+            try reclaimSegments()
+        }
+    }
+
+    /// The closed segment with the least live bytes, if emptying it is worth it.
+    private func nextVictim() throws(StoreError) -> SegmentID? {
+        let closed = shard.log.segments.filter { $0.use == .closed && !stubborn.contains($0.id) }
+        guard !closed.isEmpty else { return nil }
+        let view = shard.makeView()
+        var total: UInt64 = 0
+        var least: (segment: SegmentID, live: UInt64)?
+        for segment in closed {
+            // Without a record it holds nothing: that one is reclaimed as it is.
+            guard let bytes = try view.index.get(Key.segment(segment.id)) else { continue }
+            let live = try SegmentRecord.decode(bytes).liveBytes
+            total += live
+            if live < least?.live ?? .max { least = (segment.id, live) }
+        }
+        guard let least else { return nil }
+        let size = UInt64(shard.log.segmentSize)
+        if shard.log.isFull { return least.live <= size / 8 * 7 ? least.segment : nil }
+        let isWorthIt = total <= UInt64(closed.count) * size / 3 * 2
+        return isWorthIt && least.live <= size / 2 ? least.segment : nil
+    }
+
+    /// Moves the live records of a segment to the log's end.
+    private func empty(_ segment: SegmentID) throws(StoreError) {
+        var scan = try logCall { () throws(LogError) in try SegmentScan(segment, of: shard.log) }
+        var waiting: [Record] = []
+        var bytes = 0
+        while let records = try logCall({ () throws(LogError) in try scan?.next() }) {
+            let view = shard.makeView()
+            for record in records where try view.isLive(record) {
+                waiting.append(record)
+                bytes += record.bytes.count
+                if bytes >= Self.moveBytes || waiting.count >= Self.moveRecords {
+                    try move(waiting, bytes)
+                    (waiting, bytes) = ([], 0)
+                }
+            }
+            if isStopped { return }
+        }
+        if !waiting.isEmpty { try move(waiting, bytes) }
+        if try shard.makeView().index.get(Key.segment(segment)) != nil {
+            // What is left is damaged: it cannot be moved, and trying again would not mend it.
+            stubborn.insert(segment)
+            shard.logger.error("a segment cannot be emptied: it holds damaged records", metadata: ["segment": "\(segment)"])
+        }
+    }
+
+    private func move(_ records: [Record], _ bytes: Int) throws(StoreError) {
+        let moved = Moved(records: records)
+        try change(records: records.count, bytes: bytes, entries: records.count, reclaims: true) {
+            (transaction) throws(StoreError) in
+            for record in moved.records { try transaction.moveRecord(record) }
+        }
+    }
+}
+
+/// Records on their way to another segment.
+// Safety: never changed after it is made; the bytes of records that were read are not written again.
+private struct Moved: @unchecked Sendable {
+    let records: [Record]
+}
