@@ -103,6 +103,9 @@ final class Router: CallHandler {
         case .describeAccount: describeAccount(call, context)
         case .setAccountLimits, .listAccounts, .getMetrics:
             call.fail(CallError(ServiceError(.permissionDenied, "\(method.name) takes the operator's certificate")))
+        case .createGrant: serve(call, context, service.createGrant)
+        case .deleteGrant: serve(call, context, service.deleteGrant)
+        case .listGrants: serve(call, context, service.listGrants)
         default:
             call.fail(
                 CallError(

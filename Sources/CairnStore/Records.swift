@@ -101,6 +101,7 @@ public enum IdempotentCall: UInt8, Sendable, Hashable {
     case deleteVolume = 2
     case createSnapshot = 3
     case deleteSnapshot = 4
+    case createGrant = 6
 }
 
 public struct IdempotencyRecord: Sendable, Hashable {

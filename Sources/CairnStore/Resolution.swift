@@ -33,6 +33,8 @@ public struct BlockEntry: Sendable, Hashable {
     }
     public let chunk: ChunkIndex
     public let state: State
+    /// Whose data it is (SPEC V8); of holes and zeros the volume's account.
+    public let owner: AccountID
 }
 
 extension ManifestReader {
@@ -93,12 +95,14 @@ extension ManifestReader {
     /// - Parameters:
     ///   - range: chunks to look at.
     ///   - limit: the most entries to give, and ten times as many to look at.
+    ///   - rule: which data the reader may know of; nil: all.
     /// - Returns: the entries, and where to go on; nil at the range's end.
     public func blocks(
         of lineage: LineageID,
         at version: DataVersion,
         in range: Range<ChunkIndex>,
-        limit: Int
+        limit: Int,
+        rule: ExportRule? = nil
     ) throws(StoreError) -> (entries: [BlockEntry], next: ChunkIndex?) {
         var found: [BlockEntry] = []
         var position = range.lowerBound
@@ -107,6 +111,7 @@ extension ManifestReader {
             guard found.count < limit, looked < limit * 10 else { return (found, chunk) }
             looked += 1
             let resolved = try resolve(lineage, version, chunk)
+            try rule?.check(resolved)
             let state: BlockEntry.State? =
                 if !resolved.patches.isEmpty { .data(nil) } else {
                     switch resolved.base {
@@ -115,7 +120,9 @@ extension ManifestReader {
                     case .hole: nil
                     }
                 }
-            if let state { found.append(BlockEntry(chunk: chunk, state: state)) }
+            if let state {
+                found.append(BlockEntry(chunk: chunk, state: state, owner: try owner(of: resolved, in: lineage)))
+            }
             position = ChunkIndex(chunk.rawValue + 1)
         }
         return (found, nil)
