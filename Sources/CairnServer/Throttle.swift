@@ -94,6 +94,9 @@ final class Throttle: Sendable {
         }
     }
 
+    /// Accounts of which something is known.
+    var accountCount: Int { state.withLock { $0.accounts.count } }
+
     private func release(_ account: AccountID, _ bytes: UInt64) {
         state.withLock { $0.accounts[account]?.release(bytes: bytes) }
     }
