@@ -31,12 +31,13 @@ final class Router: CallHandler {
             return
         default: break
         }
-        guard case .account(let account) = identity else {
+        guard let account = identity.account else {
             call.fail(CallError(ServiceError(.permissionDenied, "\(method.name) takes an account's certificate")))
             return
         }
         let context = CallContext(
             account: account,
+            isHost: identity == .host(account),
             deadline: call.deadline,
             promptLine: promptLine,
             isCancelled: { call.isCancelled }

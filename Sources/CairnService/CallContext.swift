@@ -5,6 +5,8 @@ import Dispatch
 public struct CallContext: Sendable {
     /// The account that the caller's certificate names (SPEC C1).
     public let account: AccountID
+    /// Whether the caller is one of the operator's compute hosts, which acts for the account (SPEC C1, D5).
+    public let isHost: Bool
     /// Nanoseconds of `DispatchTime.now().uptimeNanoseconds`; nil: the caller waits for ever.
     public let deadline: UInt64?
     /// Whether the caller has given the call up; cheap, from any thread.
@@ -14,11 +16,13 @@ public struct CallContext: Sendable {
 
     public init(
         account: AccountID,
+        isHost: Bool = false,
         deadline: UInt64? = nil,
         promptLine: (any PromptLine)? = nil,
         isCancelled: @escaping @Sendable () -> Bool = { false }
     ) {
         self.account = account
+        self.isHost = isHost
         self.deadline = deadline
         self.isCancelled = isCancelled
         self.promptLine = promptLine

@@ -40,6 +40,7 @@ struct PatchedPlace: Hashable, Sendable {
 /// The tables of the index: the first byte of every key. FORMAT.md lists them with their values.
 enum Table: UInt8 {
     case accounts = 0x61  // a
+    case accountLimits = 0x41  // A
     case waiting = 0x62  // b
     case chunks = 0x63  // c
     case dead = 0x64  // d
@@ -57,6 +58,7 @@ enum Table: UInt8 {
     case snapshots = 0x73  // s
     case snapshotListing = 0x53  // S
     case volumeSnapshots = 0x54  // T
+    case usage = 0x75  // u
     case volumes = 0x76  // v
     case volumeListing = 0x56  // V
     case written = 0x77  // w
@@ -98,6 +100,7 @@ extension Key {
     static var position: [UInt8] { Key(.position).bytes }
     static func counter(_ name: UInt8) -> [UInt8] { Key(.counters).then(name).bytes }
     static func account(_ account: AccountID) -> [UInt8] { Key(.accounts).then(bytes: account.name.utf8).bytes }
+    static func usage(_ account: AccountNumber) -> [UInt8] { Key(.usage).then(account.rawValue).bytes }
     static func volume(_ id: VolumeID) -> [UInt8] { Key(.volumes).then(id.uuid).bytes }
     static func snapshot(_ id: SnapshotID) -> [UInt8] { Key(.snapshots).then(id.uuid).bytes }
     static func lineage(_ id: LineageID) -> [UInt8] { Key(.lineages).then(id.rawValue).bytes }

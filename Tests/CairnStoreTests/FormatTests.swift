@@ -59,6 +59,23 @@ import Testing
         #expect(map.chunks(of: 1) == [ChunkIndex(513), ChunkIndex(1023)])
     }
 
+    @Test("R2, R3: what an account may have, and what it has") func accounts() throws {
+        var limits = AccountLimits()
+        (limits.volumes, limits.snapshots, limits.logicalBytes) = (1, 2, 3)
+        (limits.storedBytes, limits.requestsPerSecond, limits.bytesInFlight) = (4, 5, 0x106)
+        try check(
+            limits,
+            "01 0100000000000000 0200000000000000 0300000000000000 0400000000000000 0500000000000000 0601000000000000"
+        )
+        var usage = AccountUsage()
+        (usage.volumes, usage.snapshots, usage.logicalBytes) = (1, 2, 3)
+        (usage.uniqueBytes, usage.storedBytes) = (4, 0x105)
+        try check(
+            usage,
+            "01 0100000000000000 0200000000000000 0300000000000000 0400000000000000 0501000000000000"
+        )
+    }
+
     @Test func lineages() throws {
         var lineage = LineageRecord(
             account: AccountNumber(rawValue: 9),
@@ -183,6 +200,8 @@ import Testing
         expect(Key.position, "4c")
         expect(Key.counter(3), "4e 03")
         expect(Key.account(Self.account), "61 6162")
+        expect(Key.accountLimits(Self.account), "41 6162")
+        expect(Key.usage(account), "75 00000009")
         let merged = ChunkKey(account: account, owner: AccountNumber(rawValue: 2), Self.print)
         expect(Key.chunk(merged), "63 00000009 00000002 \(Self.printHex)")
         expect(Key.lease(merged), "65 00000009 00000002 \(Self.printHex)")
