@@ -65,6 +65,7 @@ final class Router: CallHandler {
         case .releaseLease: serve(call, context, service.releaseLease)
         case .flush: serve(call, context, service.flush)
         case .listBlocks: serve(call, context, service.listBlocks)
+        case .listChangedBlocks: serve(call, context, service.listChangedBlocks)
         default:
             call.fail(
                 CallError(
