@@ -45,7 +45,7 @@ extension Service {
     }
 
     /// The volume or snapshot that a call reads, at the version that it must have.
-    private func readTarget(
+    func readTarget(
         _ target: Wire.Target?,
         _ version: UInt64,
         _ context: CallContext
@@ -218,22 +218,22 @@ extension Service {
                 try shard.makeView().blocks(of: source.lineage, at: source.version, in: page, limit: limit)
             }
             var response = Wire.ListBlocksResponse()
-            response.blocks = entries.map { Self.describe($0, source, context.account) }
+            response.blocks = entries.map { Self.describe($0, source.chunkSize, end: source.size) }
             response.nextPageToken = next.map(BlockCursor.token) ?? []
             return response
         }
     }
 
-    private static func describe(_ entry: BlockEntry, _ source: ReadSource, _ owner: AccountID) -> Wire.BlockDescription
-    {
+    /// - Parameter end: bytes: a last chunk may be shorter.
+    static func describe(_ entry: BlockEntry, _ chunkSize: ChunkSize, end: UInt64) -> Wire.BlockDescription {
         var block = Wire.BlockDescription()
-        block.offset = source.chunkSize.offset(of: entry.chunk)
-        block.length = UInt32(min(UInt64(source.chunkSize.bytes), source.size - block.offset))
+        block.offset = chunkSize.offset(of: entry.chunk)
+        block.length = UInt32(min(UInt64(chunkSize.bytes), end - block.offset))
+        block.owner = entry.owner?.name ?? ""
         switch entry.state {
         case .data(let fingerprint):
             block.state = .data
             block.token = fingerprint?.bytes ?? []
-            block.owner = owner.name
         case .zeros: block.state = .zeros
         case .hole: block.state = .hole
         }
