@@ -24,6 +24,7 @@ extension Service {
         _ body: @escaping @Sendable (Transaction) throws(ServiceError) -> Value
     ) {
         shard.submit(
+            for: context.account,
             durability: footprint.durability,
             records: footprint.records,
             bytes: footprint.bytes,
@@ -103,7 +104,7 @@ extension Service {
             answer(result)
         }
         gate.enter(gateKey) {
-            self.workers.run {
+            self.workers.run(for: context.account) {
                 let digest = parameters.encode().withUnsafeBytes { SHA256.hash($0) }
                 do throws(ServiceError) {
                     // The key may have been used for a call that went to another shard.

@@ -26,7 +26,7 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Download>
     ) {
-        onWorker(context, answer) { () throws(ServiceError) in
+        onWorker(context, bytes: Self.largestAnswer(to: request), answer) { () throws(ServiceError) in
             let (shard, source, name) = try self.readTarget(request.target, request.dataVersion, context)
             let ranges = try Self.check(request.ranges, source)
             let known = Set(try Self.fingerprints(request.knownTokens))

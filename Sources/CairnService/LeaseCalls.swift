@@ -31,7 +31,7 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.RenewLeaseResponse>
     ) {
-        workers.run {
+        workers.run(for: context.account) {
             do throws(ServiceError) {
                 try context.checkWanted()
                 let lease = try LeaseTime(seconds: request.leaseSeconds)
@@ -57,7 +57,7 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.ReleaseLeaseResponse>
     ) {
-        workers.run {
+        workers.run(for: context.account) {
             do throws(ServiceError) {
                 try context.checkWanted()
                 let tokens = try Self.fingerprints(request.tokens)
@@ -121,7 +121,9 @@ extension Service {
         let goOn: Answer<Void> = { result in
             switch result {
             case .success:
-                self.workers.run { self.changeLeases(rest, reclaims: reclaims, context, answer, each: each) }
+                self.workers.run(for: context.account) {
+                    self.changeLeases(rest, reclaims: reclaims, context, answer, each: each)
+                }
             case .failure(let error): answer(.failure(error))
             }
         }

@@ -89,12 +89,14 @@ public final class Service: Sendable {
     }
 
     /// Runs `body` on a worker and answers with what it returns or throws; not at all worth starting when nobody waits.
+    /// - Parameter bytes: how many it reads or hashes, about: the account's share of the workers is counted in them.
     func onWorker<Value>(
         _ context: CallContext,
+        bytes: Int = 0,
         _ answer: @escaping Answer<Value>,
         _ body: @escaping @Sendable () throws(ServiceError) -> Value
     ) {
-        workers.run {
+        workers.run(for: context.account, bytes: bytes) {
             let result = Result { () throws(ServiceError) -> Value in
                 try context.checkWanted()
                 return try body()

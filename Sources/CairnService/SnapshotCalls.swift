@@ -21,7 +21,7 @@ extension Service {
         var parameters = request
         parameters.idempotencyKey = []
         once(.createSnapshot, key: request.idempotencyKey, parameters: parameters, context, answer) { receipt, answer in
-            self.workers.run {
+            self.workers.run(for: context.account) {
                 do throws(ServiceError) {
                     try context.checkWanted()
                     let volume = try self.view(shard) { (view) throws(ServiceError) in

@@ -45,7 +45,7 @@ struct SnapshotCreation: Sendable {
         undoing snapshot: SnapshotRecord? = nil,
         _ body: @escaping @Sendable () throws(ServiceError) -> Void
     ) {
-        service.workers.run {
+        service.workers.run(for: context.account) {
             do throws(ServiceError) {
                 try context.checkWanted()
                 try body()

@@ -28,7 +28,7 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.SnapshotProgressResponse>
     ) {
-        workers.run {
+        workers.run(for: context.account) {
             do throws(ServiceError) {
                 try context.checkWanted()
                 let report = try ProgressReport(percent: request.percent, rebased: request.rebased)
@@ -198,7 +198,7 @@ extension Service {
             report.isMerging = report.isMerging || found.isMerging
             guard let next = found.next else { return body(.success(report)) }
             let soFar = report
-            self.workers.run { self.countInherited(snapshot, soFar, on: shard, from: next, context, then: body) }
+            self.workers.run(for: context.account) { self.countInherited(snapshot, soFar, on: shard, from: next, context, then: body) }
         }
         change(on: shard, Footprint(entries: Self.missingStep), context, step) { (transaction) throws(ServiceError) in
             let present = try self.snapshot(snapshot.id, in: transaction, context)

@@ -53,7 +53,7 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.UploadBlockResponse>
     ) {
-        workers.run {
+        workers.run(for: context.account, bytes: payload?.count ?? 0) {
             do throws(ServiceError) {
                 try context.checkWanted()
                 guard request.target?.target != nil else {
@@ -252,7 +252,7 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.FlushResponse>
     ) {
-        workers.run {
+        workers.run(for: context.account) {
             do throws(ServiceError) {
                 guard let id = VolumeID(bytes: request.volumeID), let shard = self.shard(of: id.uuid) else {
                     throw ServiceError.noSuchVolume

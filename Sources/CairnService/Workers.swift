@@ -1,32 +1,42 @@
-import DequeModule
+import CairnCore
 import Dispatch
 import Synchronization
 
 /// The threads that hash, compress, decode and read: what must never run on a shard's queue or a network loop.
 ///
-/// A fixed number of jobs runs at once; the rest wait in order. What waits is bounded by the connections' credits and
-/// answer budgets, not here. A wake-up costs one hop, and only where a worker was idle.
+/// A fixed number of jobs runs at once. While more wait, accounts take turns, and each gets the same share of the work (SPEC
+/// R3); one account's jobs begin in their order. What waits is bounded by the connections' credits and answer budgets, not
+/// here. A wake-up costs one hop, and only where a worker was idle.
 final class Workers: Sendable {
     typealias Job = @Sendable () -> Void
     private struct State {
-        var jobs = Deque<Job>()
+        var jobs = FairQueue<AccountID?, Job>(quantum: 512 << 10)
         var idle: [Int]
     }
     private let queues: [DispatchQueue]
     private let state: Mutex<State>
+
+    /// What a job costs beside the bytes that it hashes or reads, in bytes that would take as long.
+    static let jobCost = 32 << 10
 
     init(width: Int) {
         queues = (0..<width).map { DispatchQueue(label: "cairn.worker.\($0)") }
         state = Mutex(State(idle: Array(0..<width)))
     }
 
-    func run(_ job: @escaping Job) {
+    /// - Parameters:
+    ///   - account: on whose behalf; nil for the server's own work.
+    ///   - bytes: how many the job hashes, compresses or reads, about.
+    func run(for account: AccountID? = nil, bytes: Int = 0, _ job: @escaping Job) {
         let woken = state.withLock { state in
-            state.jobs.append(job)
+            state.jobs.append(job, of: account, cost: Self.jobCost + bytes)
             return state.idle.popLast()
         }
         if let woken { queues[woken].async { self.drain(woken) } }
     }
+
+    /// Jobs that wait for a worker.
+    var waiting: Int { state.withLock { $0.jobs.count } }
 
     private func drain(_ worker: Int) {
         while true {

@@ -9,7 +9,7 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.WriteZeroesResponse>
     ) {
-        workers.run {
+        workers.run(for: context.account) {
             do throws(ServiceError) {
                 try context.checkWanted()
                 let call = try WriteCall(
@@ -29,7 +29,7 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.DiscardResponse>
     ) {
-        workers.run {
+        workers.run(for: context.account) {
             do throws(ServiceError) {
                 try context.checkWanted()
                 let call = try WriteCall(

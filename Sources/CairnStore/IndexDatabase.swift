@@ -69,6 +69,15 @@ final class IndexDatabase: @unchecked Sendable {
         let cache = rocksdb_cache_create_lru(settings.cacheBytes)
         rocksdb_block_based_options_set_block_cache(table, cache)
         rocksdb_cache_destroy(cache)
+        // In parts of 4 KiB: the whole filter of a large file is larger than the cache's parts are, and would be read anew,
+        // megabytes of it, with each look-up.
+        rocksdb_block_based_options_set_index_type(
+            table,
+            Int32(rocksdb_block_based_table_index_type_two_level_index_search)
+        )
+        rocksdb_block_based_options_set_partition_filters(table, 1)
+        rocksdb_block_based_options_set_metadata_block_size(table, 4096)
+        rocksdb_block_based_options_set_pin_top_level_index_and_filter(table, 1)
         rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1)
         rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1)
         rocksdb_options_set_block_based_table_factory(options, table)

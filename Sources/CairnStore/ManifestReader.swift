@@ -8,6 +8,8 @@ public class ManifestReader {
     private let source: any IndexReading
     private var ownCursor: IndexCursor?
     private var lineages: [LineageID: LineageRecord] = [:]
+    /// Every look-up of a chunk begins with its account's number.
+    private var accounts: [AccountID: AccountNumber] = [:]
 
     /// Keys looked up so far: a test counts them, for what a caller may not see must cost what a missing thing costs (SPEC C2).
     package private(set) var lookups = 0
@@ -118,10 +120,14 @@ public class ManifestReader {
     // MARK: Within the store
 
     func accountNumber(_ account: AccountID) throws(StoreError) -> AccountNumber? {
+        if let known = accounts[account] { return known }
         guard let bytes = try look(up: Key.account(account)) else { return nil }
         guard bytes.count == 4 else { throw StoreError(.damaged, "account \(account) has no number") }
-        let number = bytes.withUnsafeBytes { UInt32(littleEndian: $0.loadUnaligned(as: UInt32.self)) }
-        return AccountNumber(rawValue: number)
+        let number = AccountNumber(
+            rawValue: bytes.withUnsafeBytes { UInt32(littleEndian: $0.loadUnaligned(as: UInt32.self)) }
+        )
+        accounts[account] = number
+        return number
     }
 
     func chunk(_ key: ChunkKey) throws(StoreError) -> ChunkRecord? {
@@ -142,6 +148,7 @@ public class ManifestReader {
     /// After a rollback: what was read of changes that are gone.
     func forgetAll() {
         lineages = [:]
+        accounts = [:]
         ownCursor = nil
     }
 

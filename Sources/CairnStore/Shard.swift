@@ -1,7 +1,6 @@
 public import CairnCore
 import CairnCrypto
 import CairnLog
-import DequeModule
 import Dispatch
 import Logging
 import Synchronization
@@ -38,7 +37,8 @@ public final class Shard: @unchecked Sendable {
     let io: DispatchQueue
     private(set) var background: Background!
 
-    private var pending = Deque<PendingCall>()
+    /// What waits for a group, account by account; the background's own calls take turns with them (SPEC R3).
+    private var pending = FairQueue<AccountID?, PendingCall>(quantum: 256 << 10)
     private var isWriting = false
     private var isClosed = false
     private let fence = Mutex<String?>(nil)
@@ -95,13 +95,17 @@ public final class Shard: @unchecked Sendable {
     /// ``Transaction/abort()``, what it changed is undone, and no other call is touched. It may run twice, the first time
     /// undone: where its changes turn out too large for what is left of a group, it begins the next one. Too large for a group
     /// of its own: `.invalid`.
+    ///
+    /// While groups are full, accounts take turns; the calls of one account are carried out in their order.
     /// - Parameters:
+    ///   - account: on whose behalf; nil for the server's own work.
     ///   - records: chunk and patch records that `body` may append.
     ///   - bytes: their bytes in all.
     ///   - entries: manifest entries that it may change: an estimate of its part of the commit record.
     ///   - reclaims: whether it frees space, so that it is let in when the store is full.
     ///   - completion: called once, on any thread; must not block.
     public func submit<Value: Sendable>(
+        for account: AccountID? = nil,
         durability: CommitDurability = .durable,
         records: Int = 0,
         bytes: Int = 0,
@@ -128,7 +132,8 @@ public final class Shard: @unchecked Sendable {
             refuse: { completion(.failure($0)) }
         )
         queue.async {
-            self.pending.append(call)
+            // What it costs the others: the log's bytes, and the time of the queue, in the measure of the commit record.
+            self.pending.append(call, of: account, cost: call.bytes + call.commitBytes)
             self.pump()
         }
     }
@@ -145,23 +150,22 @@ public final class Shard: @unchecked Sendable {
     /// Builds and writes the next group, if calls wait and none is being written.
     private func pump() {
         dispatchPrecondition(condition: .onQueue(queue))
-        guard !isWriting, !pending.isEmpty else { return }
+        guard !isWriting, let next = pending.first() else { return }
         if let refusal {
-            let refused = pending
-            pending = []
-            for call in refused { call.refuse(refusal) }
+            for call in pending.removeAll() { call.refuse(refusal) }
             return
         }
         let building: GroupBuilding
         do throws(StoreError) {
-            building = try GroupBuilding(first: pending[0], self)
+            building = try GroupBuilding(first: next, self)
         } catch {
             // Only the call that the group was made for is known not to fit.
-            pending.removeFirst().refuse(error)
+            _ = pending.popFirst()
+            next.refuse(error)
             if error.code == .fenced { fence(error) }
             return queue.async { self.pump() }
         }
-        while let call = pending.first, building.takes(call), building.add(call) { pending.removeFirst() }
+        while let call = pending.first(), building.takes(call), building.add(call) { _ = pending.popFirst() }
         if building.changesSomething {
             isWriting = true
             io.async { self.write(building) }

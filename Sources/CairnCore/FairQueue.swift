@@ -1,0 +1,102 @@
+import DequeModule
+
+/// What waits, in an order that is fair to keys: deficit round robin (Shreedhar and Varghese, SIGCOMM 1995).
+///
+/// Keys take turns. At its turn a key gets ``quantum`` of credit, and its items go, oldest first, as long as their costs are
+/// paid by it; what is left is kept for its next turn, and lost when nothing of the key waits any more. So while several keys
+/// wait each gets the same share of the cost, however many items it has, and a key that comes anew waits for one turn of each
+/// other at the most. One key's items keep their order.
+///
+/// Each operation takes constant time, amortized: an item costs ``maximumTurns`` turns at the most. Memory is that of the items: a
+/// key of which nothing waits is forgotten. How many may wait is the callers' to bound (see `Admission` in CairnServer).
+public struct FairQueue<Key: Hashable, Item> {
+    fileprivate struct Lane {
+        let key: Key
+        var items = Deque<(item: Item, cost: Int)>()
+        var credit = 0
+    }
+
+    /// What a key may spend at its turn.
+    public let quantum: Int
+    /// Costs beyond so many quanta count as so many: this bounds the search for the next item.
+    public static var maximumTurns: Int { 64 }
+
+    /// Lanes keep their places, so that a turn needs no look into the dictionary.
+    private var lanes: [Lane?] = []
+    private var freePlaces: [Int] = []
+    private var places: [Key: Int] = [:]
+    /// The lanes that have items, in the order of their turns.
+    private var turns = Deque<Int>()
+    /// Whether the lane whose turn it is got its credit.
+    private var isCredited = false
+    public private(set) var count = 0
+
+    public init(quantum: Int) {
+        precondition(quantum > 0)
+        self.quantum = quantum
+    }
+
+    public var isEmpty: Bool { count == 0 }
+    /// Keys of which something waits.
+    public var keyCount: Int { turns.count }
+
+    /// - Parameter cost: at least 1.
+    public mutating func append(_ item: Item, of key: Key, cost: Int) {
+        precondition(cost > 0)
+        let place: Int
+        if let known = places[key] {
+            place = known
+        } else {
+            place = freePlaces.popLast() ?? lanes.count
+            if place == lanes.count { lanes.append(nil) }
+            lanes[place] = Lane(key: key)
+            places[key] = place
+            turns.append(place)
+        }
+        lanes[place]!.items.append((item, min(cost, quantum * Self.maximumTurns)))
+        count += 1
+    }
+
+    /// The item whose turn it is; the same until it is removed.
+    public mutating func first() -> Item? {
+        guard !isEmpty else { return nil }
+        while true {
+            let place = turns[0]
+            if !isCredited {
+                lanes[place]!.credit += quantum
+                isCredited = true
+            }
+            let next = lanes[place]!.items[0]
+            if next.cost <= lanes[place]!.credit { return next.item }
+            turns.append(turns.removeFirst())
+            isCredited = false
+        }
+    }
+
+    /// Takes out what ``first()`` gives.
+    public mutating func popFirst() -> Item? {
+        guard let item = first() else { return nil }
+        let place = turns[0]
+        let cost = lanes[place]!.items.removeFirst().cost
+        lanes[place]!.credit -= cost
+        count -= 1
+        if lanes[place]!.items.isEmpty {
+            places[lanes[place]!.key] = nil
+            lanes[place] = nil
+            freePlaces.append(place)
+            turns.removeFirst()
+            isCredited = false
+        }
+        return item
+    }
+
+    /// Takes out everything, each key's in its order.
+    public mutating func removeAll() -> [Item] {
+        let items = turns.flatMap { lanes[$0]!.items.map(\.item) }
+        self = FairQueue(quantum: quantum)
+        return items
+    }
+}
+
+extension FairQueue: Sendable where Key: Sendable, Item: Sendable {}
+extension FairQueue.Lane: Sendable where Key: Sendable, Item: Sendable {}

@@ -1,0 +1,128 @@
+import CairnCore
+import Testing
+
+/// The same by its definition, without any thought of speed.
+private struct PlainRoundRobin {
+    struct Lane {
+        let key: Int
+        var items: [(Int, Int)]
+        var credit = 0
+    }
+    let quantum: Int
+    var lanes: [Lane] = []
+    var isCredited = false
+
+    mutating func append(_ item: Int, of key: Int, cost: Int) {
+        let cost = min(cost, quantum * FairQueue<Int, Int>.maximumTurns)
+        if let index = lanes.firstIndex(where: { $0.key == key }) {
+            lanes[index].items.append((item, cost))
+        } else {
+            lanes.append(Lane(key: key, items: [(item, cost)]))
+        }
+    }
+
+    mutating func popFirst() -> Int? {
+        while !lanes.isEmpty {
+            if !isCredited { lanes[0].credit += quantum }
+            isCredited = true
+            if lanes[0].items[0].1 <= lanes[0].credit {
+                let (item, cost) = lanes[0].items.removeFirst()
+                lanes[0].credit -= cost
+                if lanes[0].items.isEmpty {
+                    lanes.removeFirst()
+                    isCredited = false
+                }
+                return item
+            }
+            lanes.append(lanes.removeFirst())
+            isCredited = false
+        }
+        return nil
+    }
+}
+
+@Suite struct FairQueueTests {
+    @Test("R3: one key's items keep their order") func order() {
+        var queue = FairQueue<String, Int>(quantum: 10)
+        for item in 0..<100 { queue.append(item, of: "a", cost: 1 + item % 700) }
+        var taken: [Int] = []
+        while let first = queue.first() {
+            #expect(queue.first() == first)
+            #expect(queue.popFirst() == first)
+            taken.append(first)
+        }
+        #expect(taken == Array(0..<100))
+        #expect(queue.popFirst() == nil)
+    }
+
+    @Test("R3: a key with little to do waits for one turn of a key with thousands") func greedy() {
+        var queue = FairQueue<String, String>(quantum: 4)
+        for _ in 0..<10_000 { queue.append("greedy", of: "greedy", cost: 1) }
+        for _ in 0..<10 { _ = queue.popFirst() }
+        queue.append("small", of: "small", cost: 1)
+        var before = 0
+        while queue.popFirst() == "greedy" { before += 1 }
+        #expect(before <= 4)
+    }
+
+    @Test("R3: keys get the same share of the cost, whatever their items cost") func shares() {
+        var queue = FairQueue<Int, Int>(quantum: 64)
+        let costs = [1, 7, 64, 500]
+        for key in costs.indices {
+            for _ in 0..<(200_000 / costs[key]) { queue.append(key, of: key, cost: costs[key]) }
+        }
+        var shares = [0, 0, 0, 0]
+        // As long as each still has something waiting.
+        while shares.max()! < 150_000, let key = queue.popFirst() { shares[key] += costs[key] }
+        #expect(shares.max()! - shares.min()! <= 500 + 64)
+    }
+
+    @Test("R3: credit is not saved up by a key that has nothing waiting") func noSaving() {
+        var queue = FairQueue<String, String>(quantum: 4)
+        for _ in 0..<100 {
+            queue.append("idle", of: "idle", cost: 1)
+            _ = queue.popFirst()
+        }
+        for _ in 0..<100 { queue.append("idle", of: "idle", cost: 1) }
+        for _ in 0..<100 { queue.append("other", of: "other", cost: 1) }
+        let first = (0..<8).map { _ in queue.popFirst()! }
+        #expect(first.count { $0 == "idle" } == 4)
+    }
+
+    @Test("R3: as the definition has it", arguments: 0..<20) func model(seed: UInt64) {
+        var random = SplitMix(state: seed)
+        let quantum = Int.random(in: 1...50, using: &random)
+        var queue = FairQueue<Int, Int>(quantum: quantum)
+        var model = PlainRoundRobin(quantum: quantum)
+        var waiting = 0
+        for item in 0..<3000 {
+            if Int.random(in: 0..<(item < 1500 ? 3 : 5), using: &random) < 2 {
+                let key = Int.random(in: 0..<7, using: &random)
+                let cost = Int.random(in: 1...(Bool.random(using: &random) ? 5 : 5000), using: &random)
+                queue.append(item, of: key, cost: cost)
+                model.append(item, of: key, cost: cost)
+                waiting += 1
+            } else {
+                let taken = queue.popFirst()
+                #expect(taken == model.popFirst())
+                if taken != nil { waiting -= 1 }
+            }
+            #expect(queue.count == waiting)
+            #expect(queue.keyCount == model.lanes.count)
+        }
+        let left = Set(queue.removeAll())
+        #expect(left == Set(model.lanes.flatMap { $0.items.map(\.0) }))
+        #expect(queue.isEmpty && queue.popFirst() == nil)
+    }
+}
+
+private struct SplitMix: RandomNumberGenerator {
+    var state: UInt64
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+}
