@@ -85,6 +85,8 @@ final class Router: CallHandler {
         case .describeVolume: serve(call, context, service.describeVolume)
         case .listVolumes: serve(call, context, service.listVolumes)
         case .resizeVolume: serve(call, context, service.resizeVolume)
+        case .updateTags: serve(call, context, service.updateTags)
+        case .attachVolume: serve(call, context, service.attachVolume)
         case .createSnapshot: serve(call, context, service.createSnapshot)
         case .deleteSnapshot: serve(call, context, service.deleteSnapshot)
         case .describeSnapshot: serve(call, context, service.describeSnapshot)
@@ -106,6 +108,7 @@ final class Router: CallHandler {
         case .createGrant: serve(call, context, service.createGrant)
         case .deleteGrant: serve(call, context, service.deleteGrant)
         case .listGrants: serve(call, context, service.listGrants)
+        case .listChangedBlocks: serve(call, context, service.listChangedBlocks)
         default:
             call.fail(
                 CallError(

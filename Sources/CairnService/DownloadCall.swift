@@ -205,21 +205,22 @@ extension Service {
                 )
             } catch { throw target.refusal(error) }
             var response = Wire.ListBlocksResponse()
-            response.blocks = entries.map { Self.describe($0, source) }
+            response.blocks = entries.map { Self.describe($0, source.chunkSize, end: source.size) }
             response.nextPageToken = next.map(BlockCursor.token) ?? []
             return response
         }
     }
 
-    static func describe(_ entry: BlockEntry, _ source: ReadSource) -> Wire.BlockDescription {
+    /// - Parameter end: bytes: a last chunk may be shorter.
+    static func describe(_ entry: BlockEntry, _ chunkSize: ChunkSize, end: UInt64) -> Wire.BlockDescription {
         var block = Wire.BlockDescription()
-        block.offset = source.chunkSize.offset(of: entry.chunk)
-        block.length = UInt32(min(UInt64(source.chunkSize.bytes), source.size - block.offset))
+        block.offset = chunkSize.offset(of: entry.chunk)
+        block.length = UInt32(min(UInt64(chunkSize.bytes), end - block.offset))
+        block.owner = entry.owner?.name ?? ""
         switch entry.state {
         case .data(let fingerprint):
             block.state = .data
             block.token = fingerprint?.bytes ?? []
-            block.owner = entry.owner.name
         case .zeros: block.state = .zeros
         case .hole: block.state = .hole
         }

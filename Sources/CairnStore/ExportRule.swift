@@ -109,12 +109,6 @@ extension ResolvedChunk {
         owners.remove(account)
         return owners.count > 1 ? nil : owners.first ?? account
     }
-
-    /// Whom its bytes are counted for.
-    func countedOwner(in account: AccountNumber) -> AccountNumber {
-        if case .data(let key, _) = base { return key.owner }
-        return patchLayers.first?.account ?? account
-    }
 }
 
 extension ExportRule {
@@ -127,12 +121,3 @@ extension ExportRule {
     }
 }
 
-extension ManifestReader {
-    /// Whose data a chunk that a lineage shows is.
-    func owner(of chunk: ResolvedChunk, in id: LineageID) throws(StoreError) -> AccountID {
-        var record = try lineage(id)
-        let number = chunk.countedOwner(in: record.account)
-        while record.account != number, let parent = record.parent { record = try lineage(parent.lineage) }
-        return record.owner
-    }
-}

@@ -133,9 +133,9 @@ struct SealWalk {
                 case .data(nil): seal.add(try fingerprintOfParts(entry.chunk))
                 case .zeros, .hole: seal.add(zeros: 1)
                 }
-                if case .data = entry.state {
+                if case .data = entry.state, let owner = entry.owner {
                     let start = snapshot.chunkSize.offset(of: entry.chunk)
-                    owners[entry.owner, default: 0] += min(UInt64(snapshot.chunkSize.bytes), snapshot.size - start)
+                    owners[owner, default: 0] += min(UInt64(snapshot.chunkSize.bytes), snapshot.size - start)
                 }
                 sealed = entry.chunk.rawValue + 1
             }

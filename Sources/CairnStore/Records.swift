@@ -93,6 +93,9 @@ public struct SnapshotRecord: Sendable, Hashable {
     public internal(set) var missing: UInt64 = 0
     /// By account; computed with the seal.
     public internal(set) var owners: [OwnerBytes] = []
+
+    /// Whether it was made with its volume (SPEC V1): those are not counted.
+    public var isInitial: Bool { version == .initial }
 }
 
 /// A call that is carried out once for each idempotency key (SPEC C5).

@@ -33,8 +33,26 @@ public struct BlockEntry: Sendable, Hashable {
     }
     public let chunk: ChunkIndex
     public let state: State
-    /// Whose data it is (SPEC V8); of holes and zeros the volume's account.
-    public let owner: AccountID
+    /// Whose the data is (SPEC V8); nil for zeros and holes.
+    public let owner: AccountID?
+
+    /// - Parameter names: of the accounts that the chunk may be of.
+    init(_ chunk: ChunkIndex, _ resolved: ResolvedChunk, _ names: [AccountNumber: AccountID]) {
+        self.chunk = chunk
+        switch resolved.base {
+        case .data(let key, _):
+            state = .data(resolved.patches.isEmpty ? key.fingerprint : nil)
+            owner = names[key.owner]
+        case .zeros, .hole:
+            if resolved.patches.isEmpty {
+                state = resolved.base == .zeros ? .zeros : .hole
+                owner = nil
+            } else {
+                state = .data(nil)
+                owner = resolved.patchLayers.last.flatMap { names[$0.account] }
+            }
+        }
+    }
 }
 
 extension ManifestReader {
@@ -104,6 +122,7 @@ extension ManifestReader {
         limit: Int,
         rule: ExportRule? = nil
     ) throws(StoreError) -> (entries: [BlockEntry], next: ChunkIndex?) {
+        let names = try accountNames(along: lineage)
         var found: [BlockEntry] = []
         var position = range.lowerBound
         var looked = 0
@@ -112,17 +131,8 @@ extension ManifestReader {
             looked += 1
             let resolved = try resolve(lineage, version, chunk)
             try rule?.check(resolved)
-            let state: BlockEntry.State? =
-                if !resolved.patches.isEmpty { .data(nil) } else {
-                    switch resolved.base {
-                    case .data(let key, _): .data(key.fingerprint)
-                    case .zeros: .zeros
-                    case .hole: nil
-                    }
-                }
-            if let state {
-                found.append(BlockEntry(chunk: chunk, state: state, owner: try owner(of: resolved, in: lineage)))
-            }
+            let entry = BlockEntry(chunk, resolved, names)
+            if entry.state != .hole { found.append(entry) }
             position = ChunkIndex(chunk.rawValue + 1)
         }
         return (found, nil)
