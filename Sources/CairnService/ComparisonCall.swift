@@ -11,11 +11,15 @@ extension Service {
         answer: @escaping Answer<Wire.ListChangedBlocksResponse>
     ) {
         onWorker(context, answer) { () throws(ServiceError) in
-            let (pastShard, past, _) = try self.readTarget(request.older, 0, context)
-            let (shard, present, name) = try self.readTarget(request.newer, 0, context)
+            let older = try self.readable(try Named(request.older), version: 0, context)
+            let newer = try self.readable(try Named(request.newer), version: 0, context)
+            let (past, present) = (older.source, newer.source)
             let limit = try request.page.itemCount(atMost: Limits.blocksPerPage)
             let start = try BlockCursor.chunk(request.page.token) ?? ChunkIndex(0)
-            let comparison = Comparison(older: .init(pastShard, past), newer: .init(shard, present))
+            let comparison = Comparison(
+                older: .init(older.shard, past, rule: older.rule),
+                newer: .init(newer.shard, present, rule: newer.rule)
+            )
             guard start.rawValue < comparison.chunkCount else { throw BlockCursor.refused }
             do throws(StoreError) {
                 let (entries, next) = try comparison.changes(from: start, limit: limit)
@@ -25,10 +29,9 @@ extension Service {
                 return response
             } catch {
                 // What was deleted meanwhile is not damage.
-                _ = try self.readTarget(request.older, 0, context)
-                _ = try self.readTarget(request.newer, 0, context)
-                let failure = ServiceError(error)
-                throw ServiceError(failure.code, "\(name): \(failure.text)")
+                _ = try self.readable(try Named(request.older), version: 0, context)
+                _ = try self.readable(try Named(request.newer), version: 0, context)
+                throw (newer.isOwn ? older : newer).refusal(error)
             }
         }
     }

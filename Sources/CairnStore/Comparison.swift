@@ -10,10 +10,12 @@ public struct Comparison {
     public struct Side {
         public let shard: Shard
         public let source: ReadSource
+        /// Which of its data the asker may know of (SPEC D5); nil: all.
+        public let rule: ExportRule?
         let view: ReadView
 
-        public init(_ shard: Shard, _ source: ReadSource) {
-            (self.shard, self.source) = (shard, source)
+        public init(_ shard: Shard, _ source: ReadSource, rule: ExportRule? = nil) {
+            (self.shard, self.source, self.rule) = (shard, source, rule)
             view = shard.makeView()
         }
     }
@@ -50,19 +52,28 @@ public struct Comparison {
             guard found.count < limit, looked < limit * 10, read < Self.readBytes else { return (found, chunk) }
             looked += 1
             let present = try newer.resolve(chunk)
-            if try !isSame(chunk, present, &read) { found.append(BlockEntry(chunk, present, names)) }
+            try newer.rule?.check(present)
+            if try !isSame(chunk, present, candidates.areRelated, &read) { found.append(BlockEntry(chunk, present, names)) }
             position = ChunkIndex(chunk.rawValue + 1)
         }
         return (found, nil)
     }
 
-    private func isSame(_ chunk: ChunkIndex, _ present: ResolvedChunk, _ read: inout Int) throws(StoreError) -> Bool {
+    /// - Parameter isWritten: that the chunk was written since says nothing of what the older side holds.
+    private func isSame(_ chunk: ChunkIndex, _ present: ResolvedChunk, _ isWritten: Bool, _ read: inout Int)
+        throws(StoreError) -> Bool
+    {
         let chunkSize = newer.source.chunkSize
         guard older.source.chunkSize == chunkSize else {
             read += max(chunkSize.bytes, older.source.chunkSize.bytes)
             return try readsSame(chunk)
         }
         let past = try older.resolve(chunk)
+        if let rule = older.rule, !rule.missing(for: past).isEmpty {
+            // Never compared with what the asker may not know: whether the two are the same would tell it.
+            if isWritten { return false }
+            try rule.check(past)
+        }
         if present.patches.isEmpty, past.patches.isEmpty {
             return present.fingerprint(chunkSize) == past.fingerprint(chunkSize)
         }
@@ -91,7 +102,7 @@ extension Comparison.Side {
         var bytes = [UInt8](repeating: 0, count: range.count)
         let end = min(range.upperBound, source.size)
         guard range.lowerBound < end else { return bytes }
-        for piece in try shard.read(source, [range.lowerBound..<end], acceptsLZ4: false) {
+        for piece in try shard.read(source, [range.lowerBound..<end], acceptsLZ4: false, rule: rule) {
             guard case .plain(let slice, _) = piece.content else { continue }
             let place = Int(piece.offset - range.lowerBound)
             bytes.replaceSubrange(place..<place + piece.length, with: slice.bytes)
@@ -125,6 +136,9 @@ private struct Candidates {
     private var written: WrittenSince?
     /// Chunks of the common ancestor that only one of the sides lets show through, for it is larger.
     private var beyond: (lineage: LineageID, chunks: Range<UInt64>)?
+
+    /// Whether only what was written since the common ancestor is looked at.
+    var areRelated: Bool { written != nil }
 
     init(_ comparison: Comparison) throws(StoreError) {
         self.comparison = comparison

@@ -105,6 +105,7 @@ public enum IdempotentCall: UInt8, Sendable, Hashable {
     case createSnapshot = 3
     case deleteSnapshot = 4
     case createSnapshots = 5
+    case createGrant = 6
 }
 
 public struct IdempotencyRecord: Sendable, Hashable {

@@ -113,12 +113,14 @@ extension ManifestReader {
     /// - Parameters:
     ///   - range: chunks to look at.
     ///   - limit: the most entries to give, and ten times as many to look at.
+    ///   - rule: which data the reader may know of; nil: all.
     /// - Returns: the entries, and where to go on; nil at the range's end.
     public func blocks(
         of lineage: LineageID,
         at version: DataVersion,
         in range: Range<ChunkIndex>,
-        limit: Int
+        limit: Int,
+        rule: ExportRule? = nil
     ) throws(StoreError) -> (entries: [BlockEntry], next: ChunkIndex?) {
         let names = try accountNames(along: lineage)
         var found: [BlockEntry] = []
@@ -128,6 +130,7 @@ extension ManifestReader {
             guard found.count < limit, looked < limit * 10 else { return (found, chunk) }
             looked += 1
             let resolved = try resolve(lineage, version, chunk)
+            try rule?.check(resolved)
             let entry = BlockEntry(chunk, resolved, names)
             if entry.state != .hole { found.append(entry) }
             position = ChunkIndex(chunk.rawValue + 1)

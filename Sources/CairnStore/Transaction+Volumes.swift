@@ -99,9 +99,10 @@ extension Transaction {
     }
 
     /// Records what was computed of a complete snapshot, if it is still there.
-    func setSeal(_ seal: Fingerprint, of id: SnapshotID) throws(StoreError) {
+    func setSeal(_ sealed: SealWalk.Sealed, of id: SnapshotID) throws(StoreError) {
         guard var snapshot = try snapshot(id), snapshot.state == .complete else { return }
-        snapshot.seal = seal
+        snapshot.seal = sealed.seal
+        snapshot.owners = sealed.owners
         put(snapshot)
     }
 
