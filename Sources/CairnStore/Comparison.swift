@@ -40,8 +40,9 @@ public struct Comparison {
     ///   - limit: the most entries to give; ten times as many are looked at.
     /// - Returns: the entries, and where to go on; nil at the end.
     /// - Throws: `.damaged`, `.io`: where parts of chunks must be read to be compared.
-    public func changes(from start: ChunkIndex, limit: Int) throws(StoreError) -> (entries: [BlockEntry], next: ChunkIndex?)
-    {
+    public func changes(from start: ChunkIndex, limit: Int) throws(StoreError) -> (
+        entries: [BlockEntry], next: ChunkIndex?
+    ) {
         var candidates = try Candidates(self)
         let names = try newer.view.accountNames(along: newer.source.lineage)
         var found: [BlockEntry] = []
@@ -52,7 +53,9 @@ public struct Comparison {
             looked += 1
             let present = try newer.resolve(chunk)
             try newer.rule?.check(present)
-            if try !isSame(chunk, present, candidates.areRelated, &read) { found.append(BlockEntry(chunk, present, names)) }
+            if try !isSame(chunk, present, candidates.areRelated, &read) {
+                found.append(BlockEntry(chunk, present, names))
+            }
             position = ChunkIndex(chunk.rawValue + 1)
         }
         return (found, nil)
