@@ -51,6 +51,7 @@ final class Router: CallHandler {
         case .updateTags: serve(call, context, service.updateTags)
         case .attachVolume: serve(call, context, service.attachVolume)
         case .createSnapshot: serve(call, context, service.createSnapshot)
+        case .createSnapshots: serve(call, context, service.createSnapshots)
         case .deleteSnapshot: serve(call, context, service.deleteSnapshot)
         case .describeSnapshot: serve(call, context, service.describeSnapshot)
         case .listSnapshots: serve(call, context, service.listSnapshots)

@@ -51,6 +51,7 @@ enum Table: UInt8 {
     case receivedGrants = 0x68  // h
     case idempotency = 0x6b  // k
     case idempotencyAges = 0x4b  // K
+    case intents = 0x69  // i
     case lineages = 0x6c  // l
     case manifests = 0x6d  // m
     case outstanding = 0x6f  // o

@@ -104,6 +104,7 @@ public enum IdempotentCall: UInt8, Sendable, Hashable {
     case deleteVolume = 2
     case createSnapshot = 3
     case deleteSnapshot = 4
+    case createSnapshots = 5
     case createGrant = 6
 }
 

@@ -80,6 +80,7 @@ struct ProgressModelRun {
         }
         if random.chance(30) { try audit() }
         try readSomething()
+        if random.chance(30) { try compareSomething() }
     }
 
     mutating func pick<Value>(_ values: [Value]) -> Value? { values.isEmpty ? nil : values[random.below(values.count)] }
@@ -370,5 +371,7 @@ struct ProgressModelRun {
         guard report.entries == 0, report.chunks == 0, report.liveBytes == 0 else {
             throw ModelFailure("left over: \(report)")
         }
+        let usage = try store.shard.makeView().usage(of: ModelRun.account)
+        guard usage == AccountUsage() else { throw ModelFailure("left over: \(usage)") }
     }
 }
