@@ -48,6 +48,8 @@ final class Router: CallHandler {
         case .describeVolume: serve(call, context, service.describeVolume)
         case .listVolumes: serve(call, context, service.listVolumes)
         case .resizeVolume: serve(call, context, service.resizeVolume)
+        case .updateTags: serve(call, context, service.updateTags)
+        case .attachVolume: serve(call, context, service.attachVolume)
         case .createSnapshot: serve(call, context, service.createSnapshot)
         case .deleteSnapshot: serve(call, context, service.deleteSnapshot)
         case .describeSnapshot: serve(call, context, service.describeSnapshot)

@@ -262,6 +262,7 @@ extension Service {
         description.affinity = volume.affinity
         description.tags = TagRules.wire(volume.tags)
         description.createdAtMs = volume.createdAt
+        description.attachmentGeneration = volume.attachment
         return description
     }
 }
