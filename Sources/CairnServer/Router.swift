@@ -65,6 +65,10 @@ final class Router: CallHandler {
         case .releaseLease: serve(call, context, service.releaseLease)
         case .flush: serve(call, context, service.flush)
         case .listBlocks: serve(call, context, service.listBlocks)
+        case .createGrant: serve(call, context, service.createGrant)
+        case .deleteGrant: serve(call, context, service.deleteGrant)
+        case .listGrants: serve(call, context, service.listGrants)
+        case .listChangedBlocks: serve(call, context, service.listChangedBlocks)
         default:
             call.fail(
                 CallError(

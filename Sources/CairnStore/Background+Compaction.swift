@@ -65,7 +65,10 @@ extension Background {
         if try shard.makeView().index.get(Key.segment(segment)) != nil {
             // What is left is damaged: it cannot be moved, and trying again would not mend it.
             stubborn.insert(segment)
-            shard.logger.error("a segment cannot be emptied: it holds damaged records", metadata: ["segment": "\(segment)"])
+            shard.logger.error(
+                "a segment cannot be emptied: it holds damaged records",
+                metadata: ["segment": "\(segment)"]
+            )
         }
     }
 

@@ -47,6 +47,8 @@ enum Table: UInt8 {
     case leases = 0x65  // e
     case leaseEnds = 0x45  // E
     case segments = 0x67  // g
+    case grants = 0x47  // G
+    case receivedGrants = 0x68  // h
     case idempotency = 0x6b  // k
     case idempotencyAges = 0x4b  // K
     case lineages = 0x6c  // l

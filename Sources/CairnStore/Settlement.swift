@@ -86,41 +86,63 @@ extension ManifestReader {
 }
 
 extension Transaction {
-    /// Chunks of work that one transaction does.
+    /// Snapshots, or lineages, that one transaction looks at.
     private static let settleStep = 64
+    /// Bytes of changes after which a step ends.
+    private static let settleBytes = 64 << 10
 
-    /// A step of writing down that nothing comes to a version any more: the snapshots of the lineages on it that waited for that
-    /// alone are complete, and so on with what stands on these. True when there is nothing left to do.
+    /// A step of writing down that nothing comes to a version any more, nor to cancelled ones behind it: the snapshots of the
+    /// lineages on them that waited for that alone are complete, and so on with what stands on these. True when there is
+    /// nothing left to do.
     func settleStep(_ lineage: LineageID, _ version: DataVersion, _ cursorKey: inout [UInt8]?) throws(StoreError)
         -> Bool
     {
-        let prefix = Key(.children).then(lineage.rawValue).then(version.rawValue).bytes
+        let prefix = Key(.children).then(lineage.rawValue).bytes
         let cursor = overlay.makeCursor()
-        cursor.seek(cursorKey ?? prefix)
-        guard try cursor.isValid(), cursor.key.starts(with: prefix), var key = KeyReader(cursor.key, .children),
-            key.take(UInt64.self) != nil, key.take(UInt64.self) != nil, let child = key.take(UInt64.self)
-        else { return true }
-        let place = Array(cursor.key)
-        let settled = try complete(waitingOn: LineageID(child), limit: Self.settleStep)
-        // The child's own list gets shorter with each step: it is done when it is empty.
-        cursorKey = settled < Self.settleStep ? place + [0] : place
+        cursor.seek(cursorKey ?? Key(.children).then(lineage.rawValue).then(version.rawValue).bytes)
+        var children: [(lineage: LineageID, key: [UInt8])] = []
+        while children.count < Self.settleStep, try cursor.isValid(), cursor.key.starts(with: prefix),
+            var key = KeyReader(cursor.key, .children), key.take(UInt64.self) != nil, key.take(UInt64.self) != nil,
+            let child = key.take(UInt64.self)
+        {
+            children.append((LineageID(child), Array(cursor.key)))
+            cursor.next()
+        }
+        let start = overlay.encoded.count
+        for child in children {
+            cursorKey = child.key
+            if overlay.encoded.count - start > Self.settleBytes { return false }
+            // On later snapshots in progress.
+            guard try isSettled(child.lineage) else { continue }
+            // The child's own list gets shorter with each step: it is done when it is empty.
+            guard try completeWaiting(in: child.lineage) else { return false }
+            // Whatever its versions are retained for: the snapshots that were cloned may be gone.
+            if try hasChildren(child.lineage) { try addWork(.settle(child.lineage, DataVersion(0))) }
+        }
+        guard let last = children.last, children.count == Self.settleStep else { return true }
+        cursorKey = last.key + [0]
         return false
     }
 
-    /// Completes snapshots of a lineage that wait; how many.
-    private func complete(waitingOn lineage: LineageID, limit: Int) throws(StoreError) -> Int {
-        guard try isSettled(lineage) else { return 0 }
-        let ids = try snapshotIDs(under: Key(.waiting).then(lineage.rawValue).bytes, limit: limit)
+    /// Completes snapshots of a settled lineage that wait, as many as one transaction does; true when none is left.
+    private func completeWaiting(in lineage: LineageID) throws(StoreError) -> Bool {
+        let ids = try snapshotIDs(under: Key(.waiting).then(lineage.rawValue).bytes, limit: Self.settleStep)
+        let start = overlay.encoded.count
         for id in ids {
+            // Tags may make records large.
+            if overlay.encoded.count - start > Self.settleBytes { return false }
             guard let snapshot = try snapshot(id) else { throw StoreError(.damaged, "\(id) waits and is missing") }
-            let complete = try settled(snapshot)
-            put(complete)
+            put(try settled(snapshot))
             overlay.delete(Key.waiting(lineage, snapshot.version))
             try addWork(.seal(id))
-            if try retained(lineage, snapshot.version)?.clones ?? 0 > 0 {
-                try addWork(.settle(lineage, snapshot.version))
-            }
         }
-        return ids.count
+        return ids.count < Self.settleStep
+    }
+
+    private func hasChildren(_ lineage: LineageID) throws(StoreError) -> Bool {
+        let prefix = Key(.children).then(lineage.rawValue).bytes
+        let cursor = seeker
+        cursor.seek(prefix)
+        return try cursor.isValid() && cursor.key.starts(with: prefix)
     }
 }

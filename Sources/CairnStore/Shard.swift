@@ -272,15 +272,17 @@ public final class Shard: @unchecked Sendable {
     ///   - ranges: bytes, within the source's size.
     ///   - acceptsLZ4: whether whole chunks may be given as they are stored.
     ///   - known: whole chunks with these fingerprints are only named.
-    /// - Throws: `.damaged` naming offset and fingerprint (SPEC D4), `.io`.
+    ///   - rule: which data the reader may have; nil: all.
+    /// - Throws: `.damaged` naming offset and fingerprint (SPEC D4), `.forbidden` (D5), `.io`.
     public func read(
         _ source: ReadSource,
         _ ranges: [Range<UInt64>],
         acceptsLZ4: Bool,
-        known: Set<Fingerprint> = []
+        known: Set<Fingerprint> = [],
+        rule: ExportRule? = nil
     ) throws(StoreError) -> [ReadPiece] {
         for _ in 0..<8 {
-            let reading = ChunkReading(log: log, view: makeView(), source: source)
+            let reading = ChunkReading(log: log, view: makeView(), source: source, rule: rule)
             do throws(ChunkReading.Failure) {
                 return try reading.read(ranges, acceptsLZ4: acceptsLZ4, known: known)
             } catch {

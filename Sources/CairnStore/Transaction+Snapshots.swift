@@ -63,6 +63,7 @@ extension Transaction {
         put(snapshot)
         overlay.put(Key.snapshotListing(account, now, id.uuid), [])
         overlay.put(Key.volumeSnapshots(volume.id, now, id.uuid), [])
+        if !snapshot.isInitial { countUsage(of: account) { $0.snapshots += 1 } }
         try changeRetained(volume.lineage, snapshot.version) { retained in
             retained.hasSnapshot = true
             retained.isIncomplete = takesData
@@ -220,24 +221,18 @@ extension Transaction {
         overlay.delete(Key.snapshot(snapshot.id))
         overlay.delete(Key.snapshotListing(number, snapshot.createdAt, snapshot.id.uuid))
         overlay.delete(Key.volumeSnapshots(snapshot.volume, snapshot.createdAt, snapshot.id.uuid))
+        if !snapshot.isInitial { countUsage(of: number) { $0.snapshots -= 1 } }
     }
 
     /// What was cloned from a version in progress has it settled now; so has what was cloned from later ones that were cancelled
     /// meanwhile, up to the next one in progress.
     private func settleClones(of snapshot: SnapshotRecord) throws(StoreError) {
-        let end = try earliestOutstandingVersion(of: snapshot.volume) ?? DataVersion(.max)
-        var settled: [DataVersion] = []
-        let cursor = overlay.makeCursor()
-        cursor.seek(Key.retained(snapshot.lineage, snapshot.version))
-        while try cursor.isValid(), var key = KeyReader(cursor.key, .retained),
-            key.take(UInt64.self) == snapshot.lineage.rawValue,
-            let version = key.take(UInt64.self).map({ DataVersion($0) }),
-            version == snapshot.version || version < end
-        {
-            if try RetainedRecord.decode(cursor.value).clones > 0 { settled.append(version) }
-            cursor.next()
+        let from = Key(.children).then(snapshot.lineage.rawValue).then(snapshot.version.rawValue).bytes
+        let cursor = seeker
+        cursor.seek(from)
+        if try cursor.isValid(), cursor.key.starts(with: from.dropLast(8)) {
+            try addWork(.settle(snapshot.lineage, snapshot.version))
         }
-        for version in settled { try addWork(.settle(snapshot.lineage, version)) }
     }
 
     private func hasEntries(_ lineage: LineageID, _ version: DataVersion) throws(StoreError) -> Bool {
