@@ -35,6 +35,7 @@ public final class Service: Sendable {
     let options: ServiceOptions
     let workers: Workers
     let gate = IdempotencyGate()
+    let usageGate = UsageGate()
     let prompts: Prompts
     let idleRule: IdleRule
     private let watch = Mutex<SnapshotWatch?>(nil)
