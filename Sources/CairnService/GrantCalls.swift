@@ -50,6 +50,21 @@ extension Service {
         }
     }
 
+    /// The grants for a snapshot go with it. A crash in between leaves rows that open nothing: what they are for is gone.
+    func withdrawGrants(for resource: GrantResource, of account: AccountID) {
+        let home = homeShard(of: account)
+        workers.run(for: account) {
+            let step = 256
+            guard let grants = try? home.makeView().grants(by: account, for: resource, limit: step), !grants.isEmpty
+            else { return }
+            home.submit(for: account, entries: grants.count * 2, reclaims: true) { (transaction) throws(StoreError) in
+                for grant in grants { _ = try transaction.withdraw(grant) }
+            } completion: { result in
+                if case .success = result, grants.count == step { self.withdrawGrants(for: resource, of: account) }
+            }
+        }
+    }
+
     public func listGrants(
         _ request: Wire.ListGrantsRequest,
         _ context: CallContext,

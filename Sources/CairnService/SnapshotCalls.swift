@@ -108,6 +108,10 @@ extension Service {
         guard let id = SnapshotID(bytes: request.snapshotID), let shard = shard(of: id.uuid) else {
             return answer(.failure(.noSuchSnapshot))
         }
+        let withdrawing: Answer<Wire.DeleteSnapshotResponse> = { result in
+            if case .success = result { self.withdrawGrants(for: .snapshot(id), of: context.account) }
+            answer(result)
+        }
         var parameters = request
         parameters.idempotencyKey = []
         idempotent(
@@ -117,7 +121,7 @@ extension Service {
             on: shard,
             reclaims: true,
             context,
-            answer
+            withdrawing
         ) {
             (transaction) throws(ServiceError) in
             let snapshot = try self.snapshot(id, in: transaction, context)
@@ -230,7 +234,11 @@ extension Service {
         if !Self.tellsSeal(snapshot, rule, isOwn: isOwn) { description.seal = nil }
         if isOwn {
             description.owners = snapshot.owners.map { share in
-                Wire.OwnerShare(account: share.owner.name, bytes: share.bytes, exportable: rule.allowsAll(of: share.owner))
+                Wire.OwnerShare(
+                    account: share.owner.name,
+                    bytes: share.bytes,
+                    exportable: rule.allowsAll(of: share.owner)
+                )
             }
         }
         return description

@@ -202,7 +202,9 @@ extension Service {
             report.isMerging = report.isMerging || found.isMerging
             guard let next = found.next else { return body(.success(report)) }
             let soFar = report
-            self.workers.run(for: context.account) { self.countInherited(snapshot, soFar, on: shard, from: next, context, then: body) }
+            self.workers.run(for: context.account) {
+                self.countInherited(snapshot, soFar, on: shard, from: next, context, then: body)
+            }
         }
         change(on: shard, Footprint(entries: Self.missingStep), context, step) { (transaction) throws(ServiceError) in
             let present = try self.snapshot(snapshot.id, in: transaction, context)

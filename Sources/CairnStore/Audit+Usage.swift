@@ -22,7 +22,9 @@ extension Audit {
             guard let number = key.take(UInt32.self).map({ AccountNumber(rawValue: $0) }) else { return }
             let usage = try AccountUsage.decode(value)
             let found = counted.removeValue(forKey: number) ?? AccountUsage()
-            if usage != found { problems.append("account \(number.rawValue) is said to have \(usage); it has \(found)") }
+            if usage != found {
+                problems.append("account \(number.rawValue) is said to have \(usage); it has \(found)")
+            }
         }
         for (number, usage) in counted where usage != AccountUsage() {
             problems.append("account \(number.rawValue) has \(usage), and is said to have nothing")

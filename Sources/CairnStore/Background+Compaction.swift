@@ -7,6 +7,9 @@ extension Background {
     /// Bytes of records that one transaction moves: callers wait for no more than that.
     private static let moveBytes = 1 << 20
     private static let moveRecords = 256
+    /// Bytes of index changes that one transaction makes: entries of many parts are long, and a commit must fit in a segment of
+    /// the smallest size.
+    private static let moveIndexBytes = 64 << 10
     /// Segments that one round empties: other work comes in between.
     private static let victimsPerRound = 4
 
@@ -47,21 +50,24 @@ extension Background {
     /// Moves the live records of a segment to the log's end.
     private func empty(_ segment: SegmentID) throws(StoreError) {
         var scan = try logCall { () throws(LogError) in try SegmentScan(segment, of: shard.log) }
-        var waiting: [Record] = []
-        var bytes = 0
+        var moving = Moving()
         while let records = try logCall({ () throws(LogError) in try scan?.next() }) {
             let view = shard.makeView()
-            for record in records where try view.isLive(record) {
-                waiting.append(record)
-                bytes += record.bytes.count
-                if bytes >= Self.moveBytes || waiting.count >= Self.moveRecords {
-                    try move(waiting, bytes)
-                    (waiting, bytes) = ([], 0)
+            for record in records {
+                guard let cost = try view.costOfMoving(record) else { continue }
+                moving.add(record, cost)
+                // A group has room for half a segment of records.
+                if moving.bytes >= min(Self.moveBytes, shard.log.segmentSize / 4)
+                    || moving.records.count >= Self.moveRecords
+                    || moving.indexBytes >= Self.moveIndexBytes
+                {
+                    try move(moving)
+                    moving = Moving()
                 }
             }
             if isStopped { return }
         }
-        if !waiting.isEmpty { try move(waiting, bytes) }
+        if !moving.records.isEmpty { try move(moving) }
         if try shard.makeView().index.get(Key.segment(segment)) != nil {
             // What is left is damaged: it cannot be moved, and trying again would not mend it.
             stubborn.insert(segment)
@@ -72,17 +78,26 @@ extension Background {
         }
     }
 
-    private func move(_ records: [Record], _ bytes: Int) throws(StoreError) {
-        let moved = Moved(records: records)
-        try change(records: records.count, bytes: bytes, entries: records.count, reclaims: true) {
-            (transaction) throws(StoreError) in
-            for record in moved.records { try transaction.moveRecord(record) }
+    private func move(_ moving: Moving) throws(StoreError) {
+        let count = moving.records.count
+        try change(records: count, bytes: moving.bytes, entries: count + moving.indexBytes / 384, reclaims: true) {
+            (transaction) throws(StoreError) in try transaction.moveRecords(moving.records)
         }
     }
 }
 
 /// Records on their way to another segment.
-// Safety: never changed after it is made; the bytes of records that were read are not written again.
-private struct Moved: @unchecked Sendable {
-    let records: [Record]
+// Safety: never changed once they are on their way; the bytes of records that were read are not written again.
+private struct Moving: @unchecked Sendable {
+    private(set) var records: [Record] = []
+    private(set) var bytes = 0
+    private(set) var indexBytes = 0
+    private var places: Set<PatchedPlace> = []
+
+    mutating func add(_ record: Record, _ cost: ManifestReader.MoveCost) {
+        records.append(record)
+        bytes += record.bytes.count
+        if let place = cost.place, !places.insert(place).inserted { return }
+        indexBytes += cost.bytes
+    }
 }

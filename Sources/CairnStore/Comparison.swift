@@ -53,7 +53,9 @@ public struct Comparison {
             looked += 1
             let present = try newer.resolve(chunk)
             try newer.rule?.check(present)
-            if try !isSame(chunk, present, candidates.areRelated, &read) { found.append(BlockEntry(chunk, present, names)) }
+            if try !isSame(chunk, present, candidates.areRelated, &read) {
+                found.append(BlockEntry(chunk, present, names))
+            }
             position = ChunkIndex(chunk.rawValue + 1)
         }
         return (found, nil)

@@ -11,7 +11,9 @@ public struct SourceLevel: Sendable, Hashable {
 
 extension ManifestReader {
     /// The levels of a volume or snapshot, itself first: one lookup each, no walk of a manifest.
-    public func levels(of source: ReadSource, snapshot: SnapshotID?, volume: VolumeID) throws(StoreError) -> [SourceLevel] {
+    public func levels(of source: ReadSource, snapshot: SnapshotID?, volume: VolumeID) throws(StoreError)
+        -> [SourceLevel]
+    {
         var record = try lineage(source.lineage)
         var levels = [
             SourceLevel(account: record.owner, snapshot: snapshot, volume: volume, number: record.account)
@@ -48,7 +50,9 @@ public struct ExportRule: Sendable {
         self.levels = levels
         self.isGranted = isGranted
         var isOpen = true
-        for depth in levels.indices where !Self.allows(levels[depth].number, depth, levels, isGranted) { isOpen = false }
+        for depth in levels.indices where !Self.allows(levels[depth].number, depth, levels, isGranted) {
+            isOpen = false
+        }
         self.isOpen = isOpen
     }
 
@@ -120,4 +124,3 @@ extension ExportRule {
         throw StoreError(.forbidden, "it holds data of \(names), who did not permit EXPORT")
     }
 }
-

@@ -83,6 +83,9 @@ extension Key {
             .then(grant.resource.id).then(grant.permission.rawValue).bytes
     }
 
+    static func grants(by grantor: AccountID, for resource: GrantResource) -> [UInt8] {
+        Key(.grants).thenName(grantor).then(resource.kind).then(resource.id).bytes
+    }
     static func grants(by grantor: AccountID) -> [UInt8] { Key(.grants).thenName(grantor).bytes }
     static func grants(to grantee: AccountID) -> [UInt8] { Key(.receivedGrants).thenName(grantee).bytes }
 }
@@ -177,6 +180,22 @@ extension ManifestReader {
         return try index.get(Key.grant(grant)) != nil
     }
 
+    /// What an account gave for one resource; on its home shard.
+    public func grants(by grantor: AccountID, for resource: GrantResource, limit: Int) throws(StoreError) -> [Grant] {
+        let prefix = Key.grants(by: grantor, for: resource)
+        let cursor = seeker
+        cursor.seek(prefix)
+        var found: [Grant] = []
+        while found.count < limit, try cursor.isValid(), cursor.key.starts(with: prefix) {
+            guard var key = KeyReader(cursor.key, .grants), let grant = key.takeGrant(createdAt: 0) else {
+                throw StoreError(.damaged, "a grant in the index does not decode")
+            }
+            found.append(grant)
+            cursor.next()
+        }
+        return found
+    }
+
     /// What an account gave, in the order of the keys; on its home shard.
     /// - Parameter after: a key that an earlier page ended with.
     public func grants(by grantor: AccountID, after: [UInt8]?, limit: Int) throws(StoreError) -> [(
@@ -214,7 +233,9 @@ extension ManifestReader {
     }
 
     fileprivate func created(_ value: [UInt8]) throws(StoreError) -> UInt64 {
-        guard value.count == 8 else { throw StoreError(.damaged, "a grant's time in the index has \(value.count) bytes") }
+        guard value.count == 8 else {
+            throw StoreError(.damaged, "a grant's time in the index has \(value.count) bytes")
+        }
         return value.withUnsafeBytes { UInt64(littleEndian: $0.loadUnaligned(as: UInt64.self)) }
     }
 }
