@@ -18,8 +18,8 @@ extension Service {
             }
         }
         do throws(ServiceError) {
-            try usageGate.run(for: context.account) {
-                answer(Result { () throws(ServiceError) in try self.walkUsage(request, context) })
+            try usageGate.run(for: context.account, answer) { () throws(ServiceError) in
+                try self.walkUsage(request, context)
             }
         } catch { answer(.failure(error)) }
     }
@@ -86,8 +86,7 @@ extension Service {
         }
         var parts: [ShardIndex: Part] = [:]
         for (shard, target) in targets {
-            let part = try parts[shard.index] ?? Part(walk: try usageWalk(shard, context))
-            parts[shard.index] = part
+            if parts[shard.index] == nil { parts[shard.index] = Part(walk: try usageWalk(shard, context)) }
             parts[shard.index]!.targets.append(target)
         }
         do throws(StoreError) {

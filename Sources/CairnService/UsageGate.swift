@@ -11,8 +11,13 @@ final class UsageGate: Sendable {
     private let running = Mutex<Set<AccountID>>([])
     private let queue = DispatchQueue(label: "cairn.usage", qos: .utility, attributes: .concurrent)
 
+    /// Runs a walk and answers, when the account may make the next one already.
     /// - Throws: THROTTLED where the account has one under way, or there are too many.
-    func run(for account: AccountID, _ body: @escaping @Sendable () -> Void) throws(ServiceError) {
+    func run<Value: Sendable>(
+        for account: AccountID,
+        _ answer: @escaping Answer<Value>,
+        _ body: @escaping @Sendable () throws(ServiceError) -> Value
+    ) throws(ServiceError) {
         let mayRun = running.withLock { running in
             guard running.count < Self.walks else { return false }
             return running.insert(account).inserted
@@ -25,8 +30,9 @@ final class UsageGate: Sendable {
             )
         }
         queue.async {
-            body()
+            let result = Result { () throws(ServiceError) in try body() }
             self.running.withLock { _ = $0.remove(account) }
+            answer(result)
         }
     }
 }

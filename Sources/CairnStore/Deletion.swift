@@ -58,7 +58,11 @@ struct Deletion {
     ) throws(StoreError) {
         let place = Place(lineage: lineage, version: version)
         var record = RetainedRecord()
-        if let known = changed[place] { record = known } else if let present = try view.retained(lineage, version) { record = present }
+        if let known = changed[place] {
+            record = known
+        } else if let present = try view.retained(lineage, version) {
+            record = present
+        }
         body(&record)
         changed[place] = record
     }
@@ -68,7 +72,9 @@ struct Deletion {
         var left = Array(affected)
         var removed: Set<LineageID> = []
         while let lineage = left.popLast() {
-            guard !removed.contains(lineage), try !hasHead(lineage, view), try held(lineage, view).isEmpty else { continue }
+            guard !removed.contains(lineage), try !hasHead(lineage, view), try held(lineage, view).isEmpty else {
+                continue
+            }
             removed.insert(lineage)
             guard let parent = try view.lineage(lineage).parent else { continue }
             try change(parent.lineage, parent.version, view) { if $0.clones > 0 { $0.clones -= 1 } }

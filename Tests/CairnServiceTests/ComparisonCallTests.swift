@@ -28,7 +28,9 @@ import Testing
         return found
     }
 
-    @Test("R1, V8: what changed since a snapshot, page by page: data with token and owner, zeros, and what was discarded")
+    @Test(
+        "R1, V8: what changed since a snapshot, page by page: data with token and owner, zeros, and what was discarded"
+    )
     func sinceSnapshot() throws {
         let harness = try ServiceHarness()
         let volume = try harness.createVolume().volumeID

@@ -28,7 +28,9 @@ import Testing
         let request = Wire.CreateVolumeRequest(tags: [Wire.Tag(key: "a", value: "1"), Wire.Tag(key: "b", value: "2")])
         let volume = try harness.createVolume(request)
         let target = Wire.Target.Target.volumeID(volume.volumeID)
-        #expect(try update(harness, target, set: ["c": "3", "a": "4"], remove: ["b", "none"]) == ["a": "4", "c": "3"])
+        #expect(
+            try update(harness, target, set: ["c": "3", "a": "4"], remove: ["b", "none"]) == ["a": "4", "c": "3"]
+        )
         let described = try harness.call(harness.service.describeVolume, .init(volumeID: volume.volumeID)).volume
         #expect(described?.tags == [Wire.Tag(key: "a", value: "4"), Wire.Tag(key: "c", value: "3")])
         #expect(try update(harness, .snapshotID(volume.initialSnapshotID), set: ["x": ""]) == ["x": ""])

@@ -23,7 +23,8 @@ import Testing
         return try harness.call(harness.service.listSnapshots, request).snapshots.filter { $0.dataVersion > 1 }
     }
 
-    private func create(_ harness: ServiceHarness, _ volumes: [[UInt8]], key: [UInt8] = [], _ text: String = "set") throws
+    private func create(_ harness: ServiceHarness, _ volumes: [[UInt8]], key: [UInt8] = [], _ text: String = "set")
+        throws
         -> [Wire.CreateSnapshotResponse]
     {
         let request = Wire.CreateSnapshotsRequest(
@@ -35,17 +36,23 @@ import Testing
         return try harness.call(harness.service.createSnapshots, request).snapshots
     }
 
-    @Test("R6, S1, S2, C5: of volumes on several shards, in the request's order; the same key gives the same ones again")
+    @Test(
+        "R6, S1, S2, C5: of volumes on several shards, in the request's order; the same key gives the same ones again"
+    )
     func severalShards() throws {
         let harness = try ServiceHarness(shards: 4)
         let all = try volumes(harness, 3)
         let order = [all[2], all[0], all[1]]
-        for (index, volume) in order.enumerated() { try harness.write(noise(512, seed: UInt64(index + 1)), at: 0, to: volume) }
+        for (index, volume) in order.enumerated() {
+            try harness.write(noise(512, seed: UInt64(index + 1)), at: 0, to: volume)
+        }
         let made = try create(harness, order, key: [1])
         #expect(made.map(\.state) == [.complete, .complete, .complete] && made.map(\.dataVersion) == [2, 2, 2])
         for (index, volume) in order.enumerated() {
             try harness.write(noise(512, seed: 50), at: 0, to: volume)
-            #expect(try harness.read(.snapshotID(made[index].snapshotID), 0, 512) == noise(512, seed: UInt64(index + 1)))
+            #expect(
+                try harness.read(.snapshotID(made[index].snapshotID), 0, 512) == noise(512, seed: UInt64(index + 1))
+            )
             let described = try snapshots(harness, of: volume)
             #expect(described.map(\.snapshotID) == [made[index].snapshotID])
             #expect(described[0].description == "set" && described[0].tags == [Wire.Tag(key: "a", value: "b")])
@@ -75,7 +82,9 @@ import Testing
         for volume in all { #expect(try snapshots(harness, of: volume).isEmpty) }
     }
 
-    @Test("R6: one point in time: no set has a write without the one that was answered before it, on whichever shards they are")
+    @Test(
+        "R6: one point in time: no set has a write without the one that was answered before it, on whichever shards they are"
+    )
     func pointInTime() throws {
         let harness = try ServiceHarness(shards: 2)
         let all = try volumes(harness, 2)
@@ -131,7 +140,12 @@ import Testing
             transaction.putIntent(.random(shard: ShardIndex(0)), snapshots: ids)
         }
         try change(all[1].uuid.shard) { (transaction) throws(StoreError) in
-            _ = try transaction.createSnapshot(of: try transaction.volume(all[1])!, id: ids[1], description: "", tags: [:])
+            _ = try transaction.createSnapshot(
+                of: try transaction.volume(all[1])!,
+                id: ids[1],
+                description: "",
+                tags: [:]
+            )
         }
         #expect(try snapshots(harness, of: all[1].bytes).count == 2)
         let restarted = try ServiceHarness(restarting: harness)

@@ -15,7 +15,9 @@ extension ModelRun {
         for id in deleted { targets.append(.volume(try view.volume(id)!)) }
         let walk = try UsageWalk(store.shard, of: ModelRun.account, tableItems: 1 + random.below(50)) {}
         let whole = try UsageWalk(store.shard, of: ModelRun.account) {}
-        guard try walk.holding(targets) == whole.holding(targets) else { throw ModelFailure("the passes do not add up") }
+        guard try walk.holding(targets) == whole.holding(targets) else {
+            throw ModelFailure("the passes do not add up")
+        }
         let told = try walk.freeing(targets)
         let before = try view.usage(of: ModelRun.account)
         // At once: whether an initial snapshot goes with its volume depends on what stands on it then.

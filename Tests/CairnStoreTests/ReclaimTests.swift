@@ -14,7 +14,8 @@ import Testing
         func write(_ durability: CommitDurability, _ seed: UInt64) throws {
             for chunk in 0..<UInt64(64) {
                 let part = noise(32 << 10, seed + chunk)
-                try scratch.change(durability: durability, records: 1, bytes: part.count) { (transaction) throws(StoreError) in
+                try scratch.change(durability: durability, records: 1, bytes: part.count) {
+                    (transaction) throws(StoreError) in
                     try transaction.writePatch(at: chunk * (64 << 10), part, of: volume)
                 }
             }
@@ -34,7 +35,9 @@ import Testing
         #expect(log.durable >= freed.lsn)
     }
 
-    @Test("A1: while all that nothing names is pinned, it is not looked at again and again; what comes anew is purged at once")
+    @Test(
+        "A1: while all that nothing names is pinned, it is not looked at again and again; what comes anew is purged at once"
+    )
     func pinned() throws {
         let scratch = try ScratchStore { $0.leaseTime = .seconds(4) }
         let volume = try scratch.volume()
