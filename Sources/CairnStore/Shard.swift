@@ -43,6 +43,7 @@ public final class Shard: @unchecked Sendable {
     private var isWriting = false
     private var isClosed = false
     private let fence = Mutex<String?>(nil)
+    private let waiting = Atomic<Int>(0)
     /// What has been applied since the index was last flushed.
     let unflushed = Mutex(Unflushed())
 
@@ -84,6 +85,9 @@ public final class Shard: @unchecked Sendable {
         unflushed.withLock { $0.position = applied }
         background = Background(self)
     }
+
+    /// Calls that wait for a group.
+    public var waitingCalls: Int { waiting.load(ordering: .relaxed) }
 
     /// Why the shard takes no changes any more; nil while it does.
     public var fenceReason: String? { fence.withLock { $0 } }
@@ -143,6 +147,7 @@ public final class Shard: @unchecked Sendable {
     /// Builds and writes the next group, if calls wait and none is being written.
     private func pump() {
         dispatchPrecondition(condition: .onQueue(queue))
+        defer { waiting.store(pending.count, ordering: .relaxed) }
         guard !isWriting else { return }
         for reached in standstill.takeReached() { reached() }
         guard let next = nextCall else { return }
