@@ -51,6 +51,8 @@ public enum Limits {
     public static let snapshotsInProgress = 256
     /// Volumes that one CreateSnapshots may name (SPEC R6): their shards stand still for it.
     public static let volumesPerCall = 64
+    /// Volumes and snapshots that one GetUsage may name: each is walked through.
+    public static let usageTargets = 256
     /// Chunks that one list of CreateSnapshot may name, inline or by pointer (SPEC S5): 64 MiB of list at the most.
     public static let placementsPerList = 1 << 20
     /// The longest lease of a staged chunk, in seconds: 30 days (SPEC U7).

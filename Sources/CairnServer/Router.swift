@@ -109,6 +109,7 @@ final class Router: CallHandler {
         case .createGrant: serve(call, context, service.createGrant)
         case .deleteGrant: serve(call, context, service.deleteGrant)
         case .listGrants: serve(call, context, service.listGrants)
+        case .getUsage: serve(call, context, service.getUsage)
         case .listChangedBlocks: serve(call, context, service.listChangedBlocks)
         default:
             call.fail(

@@ -37,6 +37,7 @@ public final class Service: Sendable {
     let options: ServiceOptions
     let workers: Workers
     let gate = IdempotencyGate()
+    let usageGate = UsageGate()
     let limitTable: AccountLimitTable
     let quotas = Quotas()
     let prompts: Prompts

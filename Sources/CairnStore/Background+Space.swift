@@ -11,7 +11,13 @@ extension Background {
     // MARK: Purging
 
     /// Removes chunks that nothing names and no lease holds.
-    func purge() throws(StoreError) {
+    /// - Parameter isWoken: whether something may have lost its last name since; else nothing is looked at before the first of the
+    ///   pins ends that were met the last time.
+    func purge(isWoken: Bool) throws(StoreError) {
+        if !isWoken, let rest = purgeRest, DispatchTime.now().uptimeNanoseconds < rest { return }
+        purgeRest = nil
+        var earliest = UInt64.max
+        defer { purgeRest = earliest == .max ? nil : earliest }
         // For one lease time after a start nothing may go: then the table is not walked in vain.
         guard shard.leases.mayPurge else { return }
         var start = Key(.unreferenced).bytes
@@ -27,7 +33,8 @@ extension Background {
                 cursor.next()
             }
             if chunks.isEmpty { return }
-            let free = shard.leases.beginPurge(chunks)
+            let (free, end) = shard.leases.beginPurge(chunks)
+            earliest = min(earliest, end ?? .max)
             defer { shard.leases.endPurge(free) }
             if free.isEmpty { continue }
             try change(entries: free.count) { (transaction) throws(StoreError) in
@@ -83,7 +90,8 @@ extension Background {
             try checkpoint()
             dead = try deadSegments()
         }
-        if let durable {
+        if let durable, !dead.isEmpty {
+            try syncDeaths()
             for segment in dead where isBehindCheckpoint(segment) { shard.log.recycle(segment.id, checkpoint: durable) }
         }
         let log = shard.log
@@ -93,6 +101,19 @@ extension Background {
                 if log.isFull { try log.refill() }
                 try log.trim(spare: shard.options.spareSegments)
             } catch { outcome.withLock { $0 = StoreError(error) } }
+        }
+        if let error = outcome.withLock({ $0 }) { throw error }
+    }
+
+    /// What freed the segments' last records may have been applied without a sync (SPEC U8): after a crash it is undone, and they
+    /// are named again. So they must not be written over before it is durable.
+    private func syncDeaths() throws(StoreError) {
+        let outcome = Mutex<StoreError?>(nil)
+        shard.io.sync {
+            do throws(StoreError) { try logCall { () throws(LogError) in try shard.log.sync() } } catch {
+                shard.fence(error)
+                outcome.withLock { $0 = error }
+            }
         }
         if let error = outcome.withLock({ $0 }) { throw error }
     }

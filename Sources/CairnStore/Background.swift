@@ -24,6 +24,8 @@ final class Background: @unchecked Sendable {
     var durable: LogPosition?
     /// Segments that compaction could not empty, for what they hold is damaged; until the next start.
     var stubborn: Set<SegmentID> = []
+    /// Until when all chunks that nothing names are pinned, in nanoseconds of uptime; the background's queue alone uses it.
+    var purgeRest: UInt64?
     /// When the last round began; the background's queue alone uses it.
     private var lastRound = ContinuousClock.now
 
@@ -92,12 +94,15 @@ final class Background: @unchecked Sendable {
     /// Each kind of work for itself: what one cannot do now keeps no other from being done.
     private func tidy() {
         dispatchPrecondition(condition: .onQueue(queue))
-        flags.withLock { $0.isWoken = false }
+        let isWoken = flags.withLock { flags in
+            defer { flags.isWoken = false }
+            return flags.isWoken
+        }
         lastRound = .now
         attempt("checkpoint") { () throws(StoreError) in if needsCheckpoint { try checkpoint() } }
         attempt("leases") { () throws(StoreError) in try expireLeases() }
         attempt("release") { () throws(StoreError) in try release() }
-        attempt("purge") { () throws(StoreError) in try purge() }
+        attempt("purge") { () throws(StoreError) in try purge(isWoken: isWoken) }
         attempt("reclaim") { () throws(StoreError) in try reclaimSegments() }
         attempt("compact") { () throws(StoreError) in try compact() }
         attempt("merge") { () throws(StoreError) in try mergeListed() }

@@ -59,14 +59,23 @@ final class Leases: Sendable {
         return state.withLock { $0.graceEnd <= now }
     }
 
-    /// Those of `chunks` that no lease holds; from now on they cannot be pinned, until ``endPurge(_:)``.
-    func beginPurge(_ chunks: [ChunkKey]) -> [ChunkKey] {
+    /// Those of `chunks` that no lease holds; from now on they cannot be pinned, until ``endPurge(_:)``. And when the first of the
+    /// others may be looked at again, in nanoseconds of uptime; nil where there are none.
+    func beginPurge(_ chunks: [ChunkKey]) -> (free: [ChunkKey], end: UInt64?) {
         let now = DispatchTime.now().uptimeNanoseconds
         return state.withLock { state in
-            guard state.graceEnd <= now else { return [] }
-            let free = chunks.filter { state.ends[$0] ?? 0 <= now }
+            guard state.graceEnd <= now else { return ([], state.graceEnd) }
+            var free: [ChunkKey] = []
+            var earliest: UInt64?
+            for chunk in chunks {
+                if let end = state.ends[chunk], end > now {
+                    earliest = min(earliest ?? end, end)
+                } else {
+                    free.append(chunk)
+                }
+            }
             state.purging.formUnion(free)
-            return free
+            return (free, earliest)
         }
     }
 

@@ -105,7 +105,8 @@ struct ModelRun {
         case 810..<835: try deleteVolume(volumeOrder[random.below(volumeOrder.count)])
         case 835..<850: try resize()
         case 850..<920: try readSomething()
-        case 920..<970: try compareSomething()
+        case 920..<962: try compareSomething()
+        case 962..<970: try freeSomething()
         case 970..<980: try settleAndAudit()
         case 980..<990: try reopen(crashing: false)
         default: try reopen(crashing: true)
@@ -171,7 +172,7 @@ struct ModelRun {
         forget(id)
     }
 
-    private mutating func forget(_ id: SnapshotID) {
+    mutating func forget(_ id: SnapshotID) {
         snapshots[id] = nil
         snapshotOrder.removeAll { $0 == id }
     }
@@ -205,7 +206,7 @@ struct ModelRun {
 
     // MARK: Phases
 
-    private mutating func settleAndAudit() throws {
+    mutating func settleAndAudit() throws {
         last = "settle"
         guard try store.settle() else { throw ModelFailure("the background does not come to rest") }
         try audit()

@@ -1,0 +1,182 @@
+import CairnCore
+import CairnStore
+import CairnWire
+
+/// GetUsage (SPEC R2).
+extension Service {
+    /// Of the account, from what is counted with every change; of volumes and snapshots, and what their deletion would free or an
+    /// affinity key would have saved, by walks through their manifests.
+    public func getUsage(
+        _ request: Wire.GetUsageRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.GetUsageResponse>
+    ) {
+        let needsWalk = !request.targets.isEmpty || request.freedByDeletion || !request.affinity.isEmpty
+        guard needsWalk else {
+            return onWorker(context, answer) { () throws(ServiceError) in
+                Wire.GetUsageResponse(total: try self.accountUsage(context))
+            }
+        }
+        do throws(ServiceError) {
+            try usageGate.run(for: context.account, answer) { () throws(ServiceError) in
+                try self.walkUsage(request, context)
+            }
+        } catch { answer(.failure(error)) }
+    }
+
+    private func accountUsage(_ context: CallContext) throws(ServiceError) -> Wire.Usage {
+        var sum = AccountUsage()
+        var snapshotBytes: UInt64 = 0
+        for shard in store.shards {
+            sum += try storeCall { () throws(StoreError) in try shard.makeView().usage(of: context.account) }
+            try forEachSnapshot(on: shard, context) { snapshotBytes += $0.size }
+        }
+        return Wire.Usage(
+            logicalBytes: sum.logicalBytes + snapshotBytes,
+            uniqueBytes: sum.uniqueBytes,
+            storedBytes: sum.storedBytes
+        )
+    }
+
+    /// The account's snapshots on a shard, but the initial ones.
+    private func forEachSnapshot(on shard: Shard, _ context: CallContext, _ body: (SnapshotRecord) -> Void)
+        throws(ServiceError)
+    {
+        var place: (createdAt: UInt64, id: UUID128)?
+        while true {
+            try context.checkWanted()
+            let page = try storeCall { () throws(StoreError) in
+                try shard.makeView().snapshots(of: context.account, after: place, limit: Limits.pageItems)
+            }
+            for snapshot in page where !snapshot.isInitial { body(snapshot) }
+            guard page.count == Limits.pageItems, let last = page.last else { return }
+            place = (last.createdAt, last.id.uuid)
+        }
+    }
+
+    // MARK: Walks
+
+    /// The targets of one shard.
+    private struct Part {
+        let walk: UsageWalk
+        var targets: [UsageWalk.Target] = []
+    }
+
+    private func walkUsage(_ request: Wire.GetUsageRequest, _ context: CallContext) throws(ServiceError)
+        -> Wire.GetUsageResponse
+    {
+        try context.checkWanted()
+        guard request.targets.count <= Limits.usageTargets, request.affinity.count <= Limits.affinityKeyBytes else {
+            throw ServiceError(
+                .invalidArgument,
+                "at most \(Limits.usageTargets) targets, and an affinity key of \(Limits.affinityKeyBytes) bytes"
+            )
+        }
+        var response = Wire.GetUsageResponse()
+        var targets: [(shard: Shard, target: UsageWalk.Target)] = []
+        for (index, target) in request.targets.enumerated() {
+            do throws(ServiceError) { targets.append(try usageTarget(target, context)) } catch {
+                throw error.at(index)
+            }
+        }
+        let isAccount = targets.isEmpty
+        if isAccount {
+            response.total = try accountUsage(context)
+            targets = try everything(context)
+        }
+        var parts: [ShardIndex: Part] = [:]
+        for (shard, target) in targets {
+            if parts[shard.index] == nil { parts[shard.index] = Part(walk: try usageWalk(shard, context)) }
+            parts[shard.index]!.targets.append(target)
+        }
+        do throws(StoreError) {
+            if !isAccount {
+                for (shard, target) in targets {
+                    let sum = try parts[shard.index]!.walk.holding([target])
+                    response.each.append(Self.usage(sum, logicalBytes: target.size))
+                }
+                var sum = UsageWalk.Sum()
+                for part in parts.values { sum += try part.walk.holding(part.targets) }
+                response.total = Self.usage(sum, logicalBytes: targets.reduce(0) { $0 + $1.target.size })
+            }
+            if request.freedByDeletion {
+                for part in parts.values { response.freedBytes += try part.walk.freeing(part.targets).storedBytes }
+            }
+            if !request.affinity.isEmpty {
+                response.affinitySavingsBytes = try savings(of: request.affinity, parts, context)
+            }
+        } catch {
+            // Stopped: by the caller, or by its deadline.
+            if error.code == .aborted { try context.checkWanted() }
+            throw ServiceError(error)
+        }
+        return response
+    }
+
+    private func usageWalk(_ shard: Shard, _ context: CallContext) throws(ServiceError) -> UsageWalk {
+        try storeCall { () throws(StoreError) in
+            try UsageWalk(shard, of: context.account) { () throws(StoreError) in
+                do throws(ServiceError) { try context.checkWanted() } catch {
+                    throw StoreError(.aborted, error.text)
+                }
+            }
+        }
+    }
+
+    /// The caller's own alone: a grant tells nothing of what somebody else's data takes (SPEC C2, C3).
+    private func usageTarget(_ target: Wire.Target, _ context: CallContext) throws(ServiceError) -> (
+        shard: Shard, target: UsageWalk.Target
+    ) {
+        let named = try Named(target)
+        let shard = try shard(of: named)
+        let view = shard.makeView()
+        switch named {
+        case .volume(let id): return (shard, .volume(try volume(id, in: view, context)))
+        case .snapshot(let id): return (shard, .snapshot(try snapshot(id, in: view, context)))
+        }
+    }
+
+    private func everything(_ context: CallContext) throws(ServiceError) -> [(shard: Shard, target: UsageWalk.Target)] {
+        var targets: [(Shard, UsageWalk.Target)] = []
+        for shard in store.shards {
+            try forEachSnapshot(on: shard, context) { targets.append((shard, .snapshot($0))) }
+            var place: (createdAt: UInt64, id: UUID128)?
+            while true {
+                try context.checkWanted()
+                let page = try storeCall { () throws(StoreError) in
+                    try shard.makeView().volumes(of: context.account, after: place, limit: Limits.pageItems)
+                }
+                targets += page.map { (shard, .volume($0)) }
+                guard page.count == Limits.pageItems, let last = page.last else { break }
+                place = (last.createdAt, last.id.uuid)
+            }
+        }
+        return targets
+    }
+
+    /// What would be free if the targets were on the key's shard: what they alone hold on theirs, less what that one lacks.
+    private func savings(of affinity: [UInt8], _ parts: [ShardIndex: Part], _ context: CallContext)
+        throws(StoreError) -> UInt64
+    {
+        let home = shard(forAffinity: affinity, idempotencyKey: [], account: context.account)
+        let moved = parts.filter { $0.key != home.index }.sorted { $0.key < $1.key }.map(\.value)
+        var freed: UInt64 = 0
+        for part in moved { freed += try part.walk.freeing(part.targets).chunkBytes }
+        let there = try UsageWalk(home, of: context.account) {}
+        let lacking = try UsageWalk.lacking(moved.map { ($0.walk, $0.targets) }, at: there)
+        return freed > lacking ? freed - lacking : 0
+    }
+
+    private static func usage(_ sum: UsageWalk.Sum, logicalBytes: UInt64) -> Wire.Usage {
+        Wire.Usage(logicalBytes: logicalBytes, uniqueBytes: sum.uniqueBytes, storedBytes: sum.storedBytes)
+    }
+}
+
+extension UsageWalk.Target {
+    fileprivate var size: UInt64 {
+        switch self {
+        case .volume(let volume): volume.size
+        case .snapshot(let snapshot): snapshot.size
+        }
+    }
+}
