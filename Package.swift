@@ -55,6 +55,11 @@ let targets: [Target] = [
         name: "cairn-growth",
         dependencies: ["CairnClient", "CairnCore", "CairnTransport", argumentParser]
     ),
+    // Not a product: tools/fairness builds and runs it.
+    .executableTarget(
+        name: "cairn-fairness",
+        dependencies: ["CairnClient", "CairnCore", "CairnTransport", argumentParser]
+    ),
     .executableTarget(name: "cairnd", dependencies: ["CairnServer", argumentParser, logging]),
     .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", argumentParser]),
     .testTarget(name: "CairnCoreTests", dependencies: ["CairnCore"]),
@@ -68,6 +73,7 @@ let targets: [Target] = [
     .testTarget(name: "CairnLogTests", dependencies: ["CairnLog"]),
     .testTarget(name: "CairnStoreTests", dependencies: ["CairnStore", "CairnCrypto"]),
     .testTarget(name: "CairnServiceTests", dependencies: ["CairnService", "CairnCrypto"]),
+    .testTarget(name: "CairnServerTests", dependencies: ["CairnServer"]),
     .testTarget(name: "CairnClientTests", dependencies: ["CairnClient"]),
     .testTarget(name: "CairnCommandTests", dependencies: ["cairn"]),
     .testTarget(name: "EndToEndTests", dependencies: ["CairnClient", "CairnCrypto", "CairnRPC", "cairn", "cairnd"]),

@@ -24,7 +24,11 @@ public final class Buffer: @unchecked Sendable {
     /// A buffer of its own with a copy of `bytes`, outside any pool.
     public convenience init(copying bytes: some Collection<UInt8>) {
         let memory = BufferPool.allocate(max(bytes.count, 1))
-        _ = memory.initializeMemory(as: UInt8.self, from: bytes)
+        // In one piece where it lies so: byte by byte is a hundred times slower where nothing is optimized.
+        let isCopied: Void? = bytes.withContiguousStorageIfAvailable {
+            memory.copyMemory(from: UnsafeRawBufferPointer($0))
+        }
+        if isCopied == nil { _ = memory.initializeMemory(as: UInt8.self, from: bytes) }
         self.init(memory: memory, count: bytes.count, pool: nil)
     }
 

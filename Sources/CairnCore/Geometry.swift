@@ -49,6 +49,8 @@ public enum Limits {
     public static let tokensPerCall = 16384
     /// Snapshots of one volume that may be in progress at a time: cancelling one marks all later ones (SPEC S4).
     public static let snapshotsInProgress = 256
+    /// Volumes that one CreateSnapshots may name (SPEC R6): their shards stand still for it.
+    public static let volumesPerCall = 64
     /// Chunks that one list of CreateSnapshot may name, inline or by pointer (SPEC S5): 64 MiB of list at the most.
     public static let placementsPerList = 1 << 20
     /// The longest lease of a staged chunk, in seconds: 30 days (SPEC U7).

@@ -27,6 +27,9 @@ extension SegmentLog {
     /// Whether only `.reclaim` groups are taken. Ends with enough ``recycle(_:checkpoint:)`` or a ``refill()``.
     public var isFull: Bool { state.withLock { $0.isFull } }
 
+    /// What the segments take on disk.
+    public var allocatedBytes: UInt64 { state.withLock { UInt64($0.segments.count) * UInt64($0.segmentSize) } }
+
     /// Every segment, in no order.
     public var segments: [SegmentState] {
         state.withLock { state in

@@ -11,7 +11,9 @@ public struct SegmentScan {
     /// Nil where the segment has no header of this log: it was never written, or its header is damaged.
     /// - Throws: `.io`.
     public init?(_ segment: SegmentID, of log: SegmentLog) throws(LogError) {
-        guard let header = try SegmentHeader.read(segment, identity: log.identity, from: log.storage) else { return nil }
+        guard let header = try SegmentHeader.read(segment, identity: log.identity, from: log.storage) else {
+            return nil
+        }
         self.log = log
         self.header = header
     }

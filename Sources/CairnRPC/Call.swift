@@ -41,3 +41,20 @@ public protocol CallHandler: AnyObject, Sendable {
     /// ``IncomingCall/fail(status:detail:)`` ends the call, now or later, on any thread.
     func handle(_ call: IncomingCall)
 }
+
+/// How one of the peer's calls ended.
+public struct CallOutcome: Sendable {
+    /// As the peer gave it: any number.
+    public let method: UInt32
+    /// 0, or one of gRPC's codes.
+    public let status: UInt32
+    /// Whole frames; no answer where the connection was gone.
+    public let requestBytes: Int
+    public let answerBytes: Int
+}
+
+/// Told of every call that the peers of a server's connections make. On the connections' loops: must not block.
+public protocol CallObserver: AnyObject, Sendable {
+    func began(method: UInt32)
+    func ended(_ outcome: CallOutcome)
+}

@@ -16,6 +16,7 @@ public final class IncomingCall: Sendable {
         var message: [UInt8]
         var payload: BufferSlice?
         var observers: [@Sendable () -> Void] = []
+        var kept: [any AnyObject & Sendable] = []
         var givenUp: GivenUp?
         var hasEnded = false
         var hasReleased = false
@@ -72,24 +73,36 @@ public final class IncomingCall: Sendable {
         connection.charge(id, bytes: bytes, then: body)
     }
 
+    /// Holds on to `thing` until the answer has left, or can no longer: its `deinit` says so.
+    public func keep(_ thing: any AnyObject & Sendable) {
+        state.withLock { state in
+            if !state.hasEnded { state.kept.append(thing) }
+        }
+    }
+
+    /// The bytes of the request, its frame's header included.
+    public var requestBytes: Int {
+        state.withLock { FrameHeader.byteCount + $0.message.count + ($0.payload?.count ?? 0) }
+    }
+
     /// Answers the call and releases the request.
     public func reply(message: [UInt8], payload: [BufferSlice] = []) {
-        guard end() else { return }
-        connection.finish(id, .success(ReadyAnswer(message: message, payload: payload)))
+        guard let kept = end() else { return }
+        connection.finish(id, .success(ReadyAnswer(message: message, payload: payload, kept: kept)))
     }
 
     /// Answers the call with an error (`status` is not 0) and releases the request.
     /// - Parameter detail: an encoded `cairn.v1.ErrorDetail`.
     public func fail(status: UInt32, detail: [UInt8]) {
         precondition(status > 0 && status <= 16, "a failure has one of gRPC's codes")
-        guard end() else { return }
-        connection.finish(id, .success(ReadyAnswer(status: status, message: detail)))
+        guard let kept = end() else { return }
+        connection.finish(id, .success(ReadyAnswer(status: status, message: detail, kept: kept)))
     }
 
     /// Ends a call whose caller gave up: answers CANCELLED or DEADLINE_EXCEEDED.
     public func abandon() {
         let reason: Wire.Reason = state.withLock { $0.givenUp } == .expired ? .deadlineExceeded : .cancelled
-        guard end() else { return }
+        guard end() != nil else { return }
         connection.finish(id, .failure(CallError(reason)))
     }
 
@@ -117,15 +130,16 @@ public final class IncomingCall: Sendable {
         for observer in observers { observer() }
     }
 
-    /// False: somebody else has answered. The request's memory goes back here, on the answering thread.
-    private func end() -> Bool {
+    /// What was kept; nil: somebody else has answered. The request's memory goes back here, on the answering thread.
+    private func end() -> [any AnyObject & Sendable]? {
         state.withLock { state in
-            guard !state.hasEnded else { return false }
+            guard !state.hasEnded else { return nil }
             state.hasEnded = true
             state.message = []
             state.payload = nil
             state.observers = []
-            return true
+            defer { state.kept = [] }
+            return state.kept
         }
     }
 }
@@ -135,6 +149,8 @@ struct ReadyAnswer: Sendable {
     var status: UInt32 = 0
     var message: [UInt8]
     var payload: [BufferSlice] = []
+    /// Goes when the answer has left.
+    var kept: [any AnyObject & Sendable] = []
 
     var payloadBytes: Int { payload.reduce(0) { $0 + $1.count } }
 }

@@ -36,9 +36,9 @@ extension RPCConnection {
     }
 
     /// The frame that was just given to the transport counts until it is with the system.
-    func mark(_ bytes: Int, _ kind: WriteMark.Kind) {
+    func mark(_ bytes: Int, _ kind: WriteMark.Kind, keeping kept: [any AnyObject & Sendable] = []) {
         guard let transport else { return }
-        marks.append(WriteMark(end: transport.givenBytes, bytes: bytes, kind: kind))
+        marks.append(WriteMark(end: transport.givenBytes, bytes: bytes, kind: kind, kept: kept))
     }
 
     package func connection(_ connection: Connection, sent total: UInt64) {

@@ -8,7 +8,13 @@ extension RPCConnection {
         let header = frame.header
         let deadline = header.value == 0 ? nil : requestArrival + UInt64(header.value) * 1_000_000
         let call = IncomingCall(frame, connection: self, deadline: deadline)
-        served[call.id] = Served(call: call, method: header.method, cost: creditCost(of: header))
+        served[call.id] = Served(
+            call: call,
+            method: header.method,
+            requestBytes: FrameHeader.byteCount + header.bodyBytes,
+            cost: creditCost(of: header)
+        )
+        observer?.began(method: header.method)
         if let deadline {
             servedDeadlines.insert(call.id, at: deadline, live: served.count) { served[$0] != nil }
             timer.setNoLater(deadline)
@@ -105,7 +111,25 @@ extension RPCConnection {
             let bytes = FrameHeader.byteCount + header.bodyBytes
             budget.adjust(from: entry.charged, to: bytes)
             send(header, message: answer.message, payload: answer.payload)
-            mark(bytes, .answer)
+            mark(bytes, .answer, keeping: answer.kept)
+            observer?.ended(
+                CallOutcome(
+                    method: entry.method,
+                    status: answer.status,
+                    requestBytes: entry.requestBytes,
+                    answerBytes: bytes
+                )
+            )
+        } else {
+            // Nobody hears it.
+            let status: UInt32 =
+                switch result {
+                case .success(let answer): answer.status
+                case .failure(let error): error.status.rawValue
+                }
+            observer?.ended(
+                CallOutcome(method: entry.method, status: status, requestBytes: entry.requestBytes, answerBytes: 0)
+            )
         }
         if served.isEmpty { tellRetired() }
     }

@@ -31,6 +31,8 @@ public final class RPCConnection: @unchecked Sendable {
         /// The handler's: dropping it answers the call.
         weak var call: IncomingCall?
         let method: UInt32
+        /// The whole frame.
+        let requestBytes: Int
         /// Credit to give back when the request's buffers are free.
         var cost: Int
         /// What the answer budget holds for it.
@@ -44,6 +46,8 @@ public final class RPCConnection: @unchecked Sendable {
         let end: UInt64
         let bytes: Int
         let kind: Kind
+        /// What a call kept until its answer has left.
+        var kept: [any AnyObject & Sendable] = []
     }
 
     let loop: EventLoop
@@ -57,6 +61,8 @@ public final class RPCConnection: @unchecked Sendable {
     var decoder: FrameDecoder
     var hello: [UInt8]
     var handler: (any CallHandler)?
+    /// Counts the peer's calls.
+    var observer: (any CallObserver)?
     var authenticator: (any Authenticator)?
     /// Tells who made the connection how opening went: called once.
     var opened: (@Sendable (RPCError?) -> Void)?

@@ -39,6 +39,8 @@ public final class RPCServer: Sendable {
         public var connectionsPerAddress = 20_000
         /// Connections that the system may hold until they are accepted.
         public var backlog: Int32 = 1024
+        /// Counts the calls of all connections.
+        public var observer: (any CallObserver)?
         public init() {}
     }
     private struct State {
@@ -95,6 +97,7 @@ public final class RPCServer: Sendable {
         }
         guard isWelcome else { return nil }
         connection.authenticator = authenticator
+        connection.observer = options.observer
         connection.closeObservers.append { [weak self] _ in self?.forget(ObjectIdentifier(connection)) }
         return connection
     }

@@ -18,16 +18,14 @@ final class ClientAuthenticator: Authenticator {
         let id: [UInt8]
     }
 
-    private let service: Service
-    private let facts: ServerFacts
+    private let parts: RouterParts
     private let logger: Logger
     /// The connections of each client instance of which something may yet come: also those that are lost while their last
     /// calls are being carried out.
     private let instances = Mutex<[Instance: [RPCConnection]]>([:])
 
-    init(service: Service, facts: ServerFacts, logger: Logger) {
-        self.service = service
-        self.facts = facts
+    init(_ parts: RouterParts, logger: Logger) {
+        self.parts = parts
         self.logger = logger
     }
 
@@ -60,14 +58,11 @@ final class ClientAuthenticator: Authenticator {
         }
         let admission = Admission.accept(
             context: Peer(identity: identity),
-            hello: facts.hello().encode(),
-            handler: Router(
-                service: service,
-                facts: facts,
-                identity: identity,
-                connection: applicant.connection
-            )
+            hello: parts.facts.hello().encode(),
+            handler: Router(parts, identity: identity, connection: applicant.connection)
         )
+        parts.counters.opened()
+        applicant.connection.onClose { [counters = parts.counters] _ in counters.closed() }
         follow(applicant.connection, Instance(identity: identity, id: hello.instanceID)) { decide(admission) }
     }
 

@@ -1,4 +1,5 @@
 import CairnCore
+public import CairnStore
 
 /// How a server is set up: read from a file, overridden by flags of the same names (`listen = …` is `--listen …`).
 public struct Configuration: Sendable, Equatable {
@@ -35,6 +36,8 @@ public struct Configuration: Sendable, Equatable {
     public var promptSeconds = 60
     /// Seconds after which a snapshot in progress is cancelled that nobody does anything for (SPEC S11): 72 hours.
     public var snapshotIdleSeconds = 72 * 3600
+    /// What each account may have that has no limits of its own, and how fast it may ask (SPEC R3); 0 is no limit.
+    public var accountLimits = AccountLimits()
     /// Bytes of log behind which the index may lag: bounds recovery.
     public var checkpointBytes: UInt64 = 256 << 20
     /// The most bytes that the store may take on disk; 0: all that there is.
@@ -99,6 +102,12 @@ extension Configuration {
         case "snapshot-idle-seconds": snapshotIdleSeconds = try Self.count(key, value, 1...(365 * 86400))
         case "checkpoint-bytes": checkpointBytes = try Self.size(key, value, (1 << 20)...(1 << 40))
         case "capacity": capacity = try Self.size(key, value, 0...(1 << 60))
+        case "limit-volumes": accountLimits.volumes = try Self.number(key, value)
+        case "limit-snapshots": accountLimits.snapshots = try Self.number(key, value)
+        case "limit-logical-bytes": accountLimits.logicalBytes = try Self.size(key, value, 0...(1 << 62))
+        case "limit-stored-bytes": accountLimits.storedBytes = try Self.size(key, value, 0...(1 << 62))
+        case "limit-requests-per-second": accountLimits.requestsPerSecond = try Self.number(key, value)
+        case "limit-bytes-in-flight": accountLimits.bytesInFlight = try Self.size(key, value, 0...(1 << 62))
         case "drain-seconds": drainSeconds = try Self.count(key, value, 0...3600)
         default: throw ConfigurationError("there is no setting `\(key)`")
         }
@@ -111,6 +120,10 @@ extension Configuration {
             throw ConfigurationError("\(key): `\(value)` is no number from \(range.lowerBound) to \(range.upperBound)")
         }
         return number
+    }
+
+    private static func number(_ key: String, _ value: String) throws(ConfigurationError) -> UInt64 {
+        UInt64(try count(key, value, 0...1_000_000_000))
     }
 
     private static func size(_ key: String, _ value: String, _ range: ClosedRange<UInt64>) throws(ConfigurationError)

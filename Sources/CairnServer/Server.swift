@@ -93,17 +93,21 @@ public final class Server: Sendable {
         options.leaseMilliseconds = UInt64(configuration.leaseSeconds) * 1000
         options.promptMilliseconds = UInt64(configuration.promptSeconds) * 1000
         options.snapshotIdleMilliseconds = UInt64(configuration.snapshotIdleSeconds) * 1000
+        options.accountLimits = configuration.accountLimits
         options.logger = logger
         if configuration.workers > 0 { options.workers = configuration.workers }
         service = Service(store: store, options: options)
         let facts = ServerFacts(configuration: configuration, storeID: store.id.bytes, shardCount: store.shardCount)
+        do throws(ServiceError) { try service.start() } catch { throw ServerError(.store, "\(error)") }
         var network = RPCServer.Options()
+        let parts = RouterParts(service: service, facts: facts)
+        network.observer = parts.counters
         network.connections = configuration.maxConnections
         network.connectionsPerAddress = configuration.maxConnectionsPerAddress
         network.rpc.answerBudgetBytes = Int(configuration.answerBytesPerConnection)
         self.network = RPCServer(
             tls: tls,
-            authenticator: ClientAuthenticator(service: service, facts: facts, logger: logger),
+            authenticator: ClientAuthenticator(parts, logger: logger),
             options: network,
             loops: configuration.loops == 0 ? .shared : EventLoops(count: configuration.loops)
         )
@@ -111,9 +115,9 @@ public final class Server: Sendable {
         do throws(RPCError) {
             endpoint = try self.network.listen(at: listen)
         } catch {
+            service.stop()
             throw ServerError(.unavailable, "cannot listen on \(configuration.listen): \(error)")
         }
-        service.start()
         certificates.start { [network = self.network] in
             do throws(ServerError) {
                 network.replaceTLS(try Server.loadTLS(configuration))

@@ -5,6 +5,9 @@ import CairnWire
 
 /// What the server tells about itself: in its HELLO and by GetServerFacts (SPEC R4).
 struct ServerFacts: Sendable {
+    /// What this server can beyond the calls of its first version: PROTOCOL.md tells what each name means.
+    private static let features = ["account-limits", "accounts", "metrics"]
+
     private let facts: Wire.ServerFacts
     private let startedAt: UInt64
 
@@ -20,6 +23,7 @@ struct ServerFacts: Sendable {
         facts.maxBlocksPerCall = UInt32(Limits.blocksPerCall)
         facts.maxTokensPerCall = UInt32(Limits.tokensPerCall)
         facts.checksumOptional = configuration.checksumOptional
+        facts.features = Self.features
         self.facts = facts
         startedAt = UnixTime.milliseconds
     }
@@ -29,6 +33,7 @@ struct ServerFacts: Sendable {
         var hello = Wire.Hello()
         hello.protocolVersion = 1
         hello.agent = ServerVersion.agent
+        hello.features = Self.features
         hello.server = facts
         return hello
     }

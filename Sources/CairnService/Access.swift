@@ -42,6 +42,7 @@ extension ServiceError {
         case .full: self.init(.storeFull, error.text)
         case .fenced, .closed: self.init(.unavailable, error.text)
         case .invalid: self.init(.invalidArgument, error.text)
+        case .forbidden: self.init(.permissionDenied, error.text)
         case .notAStore, .exists, .locked, .newerFormat, .io, .aborted: self.init(.internalFailure, error.text)
         }
     }

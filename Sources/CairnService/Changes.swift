@@ -15,7 +15,8 @@ extension Service {
         var reclaims = false
     }
 
-    /// Runs `body` as one transaction of `shard`, and answers when it is durable. What `body` throws undoes it.
+    /// Runs `body` as one transaction of `shard`, and answers when it is durable. What `body` throws undoes it; so does that the
+    /// account would have more than it may (SPEC R3).
     func change<Value: Sendable>(
         on shard: Shard,
         _ footprint: Footprint,
@@ -23,6 +24,10 @@ extension Service {
         _ answer: @escaping Answer<Value>,
         _ body: @escaping @Sendable (Transaction) throws(ServiceError) -> Value
     ) {
+        let limits = limitTable.limits(of: context.account)
+        let hold =
+            limits.isQuota
+            ? QuotaHold(quotas.quota(of: context.account), limits, on: shard, all: store.shards) : nil
         shard.submit(
             for: context.account,
             durability: footprint.durability,
@@ -34,12 +39,14 @@ extension Service {
             do throws(ServiceError) {
                 // Expired work is dropped here, before the disk (DESIGN §3).
                 try context.checkWanted()
+                if let hold { return .success(try hold.judge(transaction, body)) }
                 return .success(try body(transaction))
             } catch {
                 transaction.abort()
                 return .failure(error)
             }
         } completion: { result in
+            hold?.settle()
             answer(result.mapError { ServiceError($0) }.flatMap { $0 })
         }
     }

@@ -27,6 +27,8 @@ struct Destination: Sendable {
     let target: WriteTarget
     /// Nil for a volume.
     let snapshot: SnapshotRecord?
+    /// Of a volume: how often it was attached (SPEC R5).
+    var attachment: UInt64 = 0
 }
 
 extension Service {
@@ -55,7 +57,7 @@ extension Service {
         case .volume(let id):
             let volume = try self.volume(id, in: reader, context)
             try Self.checkRemote(volume)
-            return Destination(target: WriteTarget(volume), snapshot: nil)
+            return Destination(target: WriteTarget(volume), snapshot: nil, attachment: volume.attachment)
         case .snapshot(let id):
             let snapshot = try self.snapshot(id, in: reader, context)
             if let earlier = try Self.checkInProgress(snapshot, in: reader) {

@@ -27,66 +27,44 @@ extension Service {
         answer: @escaping Answer<Download>
     ) {
         onWorker(context, bytes: Self.largestAnswer(to: request), answer) { () throws(ServiceError) in
-            let (shard, source, name) = try self.readTarget(request.target, request.dataVersion, context)
+            // SPEC D5: a compute host reads what its account may use, and names none of it.
+            let target = try self.readable(
+                try Named(request.target),
+                version: request.dataVersion,
+                for: context.isHost ? .use : .export,
+                context
+            )
+            let source = target.source
             let ranges = try Self.check(request.ranges, source)
-            let known = Set(try Self.fingerprints(request.knownTokens))
+            let namesChunks = try self.mayNameChunks(of: target, request.target, context)
+            let named = Set(try Self.fingerprints(request.knownTokens))
+            let known = namesChunks ? named : []
             let acceptsLZ4 = request.acceptedCodecs.contains(.lz4)
             let algorithm = try Self.check(request.checksumAlgorithm)
             let pieces: [ReadPiece]
             do throws(StoreError) {
-                pieces = try shard.read(source, ranges, acceptsLZ4: acceptsLZ4, known: known)
-            } catch {
-                // SPEC D4: the volume beside the offset and the fingerprint.
-                let failure = ServiceError(error)
-                throw ServiceError(failure.code, "\(name): \(failure.text)")
-            }
-            return try Self.answer(pieces, ranges, source, algorithm)
-        }
-    }
-
-    /// The volume or snapshot that a call reads, at the version that it must have.
-    private func readTarget(
-        _ target: Wire.Target?,
-        _ version: UInt64,
-        _ context: CallContext
-    ) throws(ServiceError) -> (shard: Shard, source: ReadSource, name: String) {
-        switch target?.target {
-        case .volumeID(let bytes):
-            guard let id = VolumeID(bytes: bytes), let shard = shard(of: id.uuid) else {
-                throw ServiceError.noSuchVolume
-            }
-            let volume = try view(shard) { (view) throws(ServiceError) in try self.volume(id, in: view, context) }
-            try Self.checkRemote(volume)
-            guard version == 0 || version == volume.dataVersion.rawValue else {
-                throw ServiceError(
-                    .invalidDataVersion,
-                    "the volume's data version is \(volume.dataVersion), not \(version)"
+                pieces = try target.shard.read(
+                    source,
+                    ranges,
+                    acceptsLZ4: acceptsLZ4,
+                    known: known,
+                    rule: target.rule
                 )
-            }
-            return (shard, ReadSource(volume), "\(id)")
-        case .snapshotID(let bytes):
-            guard let id = SnapshotID(bytes: bytes) else { throw ServiceError.noSuchSnapshot }
-            return try snapshotTarget(id, version, context)
-        case .snapshotToken(let token): return try snapshotTarget(try SnapshotToken.id(token), version, context)
-        case nil: throw ServiceError(.invalidArgument, "the call names neither a volume nor a snapshot")
+            } catch { throw target.refusal(error) }
+            return try Self.answer(pieces, ranges, source, algorithm, namesChunks: namesChunks)
         }
     }
 
-    private func snapshotTarget(
-        _ id: SnapshotID,
-        _ version: UInt64,
-        _ context: CallContext
-    ) throws(ServiceError) -> (shard: Shard, source: ReadSource, name: String) {
-        guard let shard = shard(of: id.uuid) else { throw ServiceError.noSuchSnapshot }
-        let snapshot = try view(shard) { (view) throws(ServiceError) in try self.snapshot(id, in: view, context) }
-        if snapshot.state == .error { throw Self.cancelled(snapshot) }
-        guard version == 0 || version == snapshot.version.rawValue else {
-            throw ServiceError(
-                .invalidDataVersion,
-                "the snapshot's data version is \(snapshot.version), not \(version)"
-            )
+    /// Whether the tokens of what a call reads may be told and confirmed: not to a compute host that only may use it.
+    private func mayNameChunks(of target: Readable, _ named: Wire.Target?, _ context: CallContext) throws(ServiceError)
+        -> Bool
+    {
+        guard context.isHost else { return true }
+        do throws(ServiceError) {
+            return try readable(try Named(named), version: 0, context).rule.isOpen
+        } catch {
+            return false
         }
-        return (shard, ReadSource(snapshot), "\(snapshot.volume) (\(id))")
     }
 
     private static func check(_ ranges: [Wire.ByteRange], _ source: ReadSource) throws(ServiceError) -> [Range<UInt64>]
@@ -130,7 +108,8 @@ extension Service {
         _ pieces: [ReadPiece],
         _ ranges: [Range<UInt64>],
         _ source: ReadSource,
-        _ algorithm: Wire.ChecksumAlgorithm
+        _ algorithm: Wire.ChecksumAlgorithm,
+        namesChunks: Bool
     ) throws(ServiceError) -> Download {
         var message = Wire.DownloadBlockResponse()
         message.dataVersion = source.version.rawValue
@@ -145,7 +124,7 @@ extension Service {
             var block = Wire.DownloadedBlock()
             block.offset = piece.offset
             block.length = UInt32(piece.length)
-            block.token = piece.fingerprint?.bytes ?? []
+            if namesChunks { block.token = piece.fingerprint?.bytes ?? [] }
             switch piece.content {
             case .hole: block.content = .hole(Wire.Empty())
             case .zeros: block.content = .zeros(Wire.Empty())
@@ -199,7 +178,8 @@ extension Service {
         answer: @escaping Answer<Wire.ListBlocksResponse>
     ) {
         onWorker(context, answer) { () throws(ServiceError) in
-            let (shard, source, _) = try self.readTarget(request.target, 0, context)
+            let target = try self.readable(try Named(request.target), version: 0, context)
+            let source = target.source
             let limit = try request.page.itemCount(atMost: Limits.blocksPerPage)
             var range = ChunkIndex(0)..<ChunkIndex(source.chunkSize.count(for: source.size))
             if let wanted = request.range {
@@ -214,26 +194,33 @@ extension Service {
                 range = start..<range.upperBound
             }
             let page = range
-            let (entries, next) = try storeCall { () throws(StoreError) in
-                try shard.makeView().blocks(of: source.lineage, at: source.version, in: page, limit: limit)
-            }
+            let (entries, next): ([BlockEntry], ChunkIndex?)
+            do throws(StoreError) {
+                (entries, next) = try target.shard.makeView().blocks(
+                    of: source.lineage,
+                    at: source.version,
+                    in: page,
+                    limit: limit,
+                    rule: target.rule
+                )
+            } catch { throw target.refusal(error) }
             var response = Wire.ListBlocksResponse()
-            response.blocks = entries.map { Self.describe($0, source, context.account) }
+            response.blocks = entries.map { Self.describe($0, source.chunkSize, end: source.size) }
             response.nextPageToken = next.map(BlockCursor.token) ?? []
             return response
         }
     }
 
-    private static func describe(_ entry: BlockEntry, _ source: ReadSource, _ owner: AccountID) -> Wire.BlockDescription
-    {
+    /// - Parameter end: bytes: a last chunk may be shorter.
+    static func describe(_ entry: BlockEntry, _ chunkSize: ChunkSize, end: UInt64) -> Wire.BlockDescription {
         var block = Wire.BlockDescription()
-        block.offset = source.chunkSize.offset(of: entry.chunk)
-        block.length = UInt32(min(UInt64(source.chunkSize.bytes), source.size - block.offset))
+        block.offset = chunkSize.offset(of: entry.chunk)
+        block.length = UInt32(min(UInt64(chunkSize.bytes), end - block.offset))
+        block.owner = entry.owner?.name ?? ""
         switch entry.state {
         case .data(let fingerprint):
             block.state = .data
             block.token = fingerprint?.bytes ?? []
-            block.owner = owner.name
         case .zeros: block.state = .zeros
         case .hole: block.state = .hole
         }

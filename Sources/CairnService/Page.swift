@@ -52,7 +52,7 @@ extension Wire.PageRequest? {
     var token: [UInt8] { self?.pageToken ?? [] }
 }
 
-/// The page token of ListBlocks: the chunk to go on with, a CRC behind it.
+/// The page token of ListBlocks and ListChangedBlocks: the chunk to go on with, a CRC behind it.
 enum BlockCursor {
     static func token(_ chunk: ChunkIndex) -> [UInt8] {
         var writer = ByteWriter(capacity: 13)
@@ -72,7 +72,9 @@ enum BlockCursor {
             else { return nil }
             return ChunkIndex(chunk)
         }
-        guard let chunk else { throw ServiceError(.invalidArgument, "page_token is not one that this listing gave") }
+        guard let chunk else { throw refused }
         return chunk
     }
+
+    static let refused = ServiceError(.invalidArgument, "page_token is not one that this listing gave")
 }

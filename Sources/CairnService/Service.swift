@@ -18,6 +18,8 @@ public struct ServiceOptions: Sendable {
     public var promptMilliseconds: UInt64 = 60_000
     /// After how long a snapshot in progress is cancelled that nobody does anything for, in milliseconds (SPEC S11).
     public var snapshotIdleMilliseconds: UInt64 = 72 * 3600 * 1000
+    /// What an account may have that has no limits of its own (SPEC R3).
+    public var accountLimits = AccountLimits()
     public var logger = Logger(label: "cairn.service")
     /// Threads that hash, compress and read.
     public var workers = 1 + max(1, ProcessorCount.value)
@@ -35,6 +37,8 @@ public final class Service: Sendable {
     let options: ServiceOptions
     let workers: Workers
     let gate = IdempotencyGate()
+    let limitTable: AccountLimitTable
+    let quotas = Quotas()
     let prompts: Prompts
     let idleRule: IdleRule
     private let watch = Mutex<SnapshotWatch?>(nil)
@@ -45,12 +49,16 @@ public final class Service: Sendable {
         self.store = store
         self.options = options
         workers = Workers(width: options.workers)
+        limitTable = AccountLimitTable(usual: options.accountLimits)
         prompts = Prompts(intervalNanoseconds: options.promptMilliseconds * 1_000_000)
         idleRule = IdleRule(limitMilliseconds: options.snapshotIdleMilliseconds)
     }
 
-    /// Begins what the service does by itself, as time goes by.
-    public func start() { watch.withLock { $0 = $0 ?? SnapshotWatch(self) } }
+    /// Reads the accounts' limits, and begins what the service does by itself, as time goes by. Before the first call.
+    public func start() throws(ServiceError) {
+        try storeCall { () throws(StoreError) in try limitTable.load(from: store.shards) }
+        watch.withLock { $0 = $0 ?? SnapshotWatch(self) }
+    }
 
     /// Ends it: before the store is closed, and before the service is let go of.
     public func stop() {

@@ -108,6 +108,10 @@ extension Service {
         guard let id = SnapshotID(bytes: request.snapshotID), let shard = shard(of: id.uuid) else {
             return answer(.failure(.noSuchSnapshot))
         }
+        let withdrawing: Answer<Wire.DeleteSnapshotResponse> = { result in
+            if case .success = result { self.withdrawGrants(for: .snapshot(id), of: context.account) }
+            answer(result)
+        }
         var parameters = request
         parameters.idempotencyKey = []
         idempotent(
@@ -117,7 +121,7 @@ extension Service {
             on: shard,
             reclaims: true,
             context,
-            answer
+            withdrawing
         ) {
             (transaction) throws(ServiceError) in
             let snapshot = try self.snapshot(id, in: transaction, context)
@@ -152,7 +156,7 @@ extension Service {
             guard let shard = self.shard(of: id.uuid) else { throw ServiceError.noSuchSnapshot }
             var response = Wire.DescribeSnapshotResponse()
             response.snapshot = try self.view(shard) { (view) throws(ServiceError) in
-                Self.describe(try self.snapshot(id, in: view, context))
+                try self.describe(try self.snapshot(id, for: .use, in: view, context), in: view, context)
             }
             return response
         }
@@ -189,7 +193,12 @@ extension Service {
             }
             let page = found.sorted { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }.prefix(count)
             var response = Wire.ListSnapshotsResponse()
-            response.snapshots = page.map(Self.describe).filter {
+            var snapshots: [Wire.SnapshotDescription] = []
+            for snapshot in page {
+                guard let shard = self.shard(of: snapshot.id.uuid) else { continue }
+                snapshots.append(try self.describe(snapshot, in: shard.makeView(), context))
+            }
+            response.snapshots = snapshots.filter {
                 (request.state == .unspecified || $0.state == request.state)
                     && request.tags.allSatisfy($0.tags.contains)
             }
@@ -207,6 +216,49 @@ extension Service {
         case .error: .error
         case .deleting: .deleting
         }
+    }
+
+    /// As the caller may know it: what follows from other accounts' data is told only where they permitted EXPORT (SPEC D5).
+    func describe(_ snapshot: SnapshotRecord, in view: ManifestReader, _ context: CallContext) throws(ServiceError)
+        -> Wire.SnapshotDescription
+    {
+        var description = Self.describe(snapshot)
+        let isOwn = snapshot.account == context.account
+        let rule = try exportRule(
+            of: ReadSource(snapshot),
+            snapshot: snapshot.id,
+            volume: snapshot.volume,
+            in: view,
+            context
+        )
+        if !Self.tellsSeal(snapshot, rule, isOwn: isOwn) { description.seal = nil }
+        if isOwn {
+            description.owners = snapshot.owners.map { share in
+                Wire.OwnerShare(
+                    account: share.owner.name,
+                    bytes: share.bytes,
+                    exportable: rule.allowsAll(of: share.owner)
+                )
+            }
+        }
+        return description
+    }
+
+    /// The seal of one's own snapshot, pending while it is computed; nil where its data is not all the caller's to have.
+    func toldSeal(of snapshot: SnapshotRecord, in view: ManifestReader, _ context: CallContext) throws(ServiceError)
+        -> Wire.Seal?
+    {
+        let source = ReadSource(snapshot)
+        let rule = try exportRule(of: source, snapshot: snapshot.id, volume: snapshot.volume, in: view, context)
+        guard Self.tellsSeal(snapshot, rule, isOwn: true) else { return nil }
+        return Wire.Seal(pending: snapshot.seal == nil, value: snapshot.seal?.bytes ?? [])
+    }
+
+    /// A seal proves what the data is: it is told to who may have all of the data.
+    private static func tellsSeal(_ snapshot: SnapshotRecord, _ rule: ExportRule, isOwn: Bool) -> Bool {
+        if rule.isOpen { return true }
+        guard isOwn, snapshot.seal != nil else { return false }
+        return snapshot.owners.allSatisfy { rule.allowsAll(of: $0.owner) }
     }
 
     static func describe(_ snapshot: SnapshotRecord) -> Wire.SnapshotDescription {

@@ -39,7 +39,8 @@ extension Service {
                 }
                 // C5: said again, because the answer was lost.
                 if report.completes, record.state == .complete || record.state == .waiting {
-                    return answer(.success(Self.progress(of: record)))
+                    let said = try self.progress(of: record, in: shard.makeView(), context)
+                    return answer(.success(said))
                 }
                 let done: Answer<Wire.SnapshotProgressResponse> = { result in
                     if case .success = result { self.prompts.reported(id, complete: report.completes) }
@@ -50,7 +51,7 @@ extension Service {
                     self.change(on: shard, Footprint(), context, done) { (transaction) throws(ServiceError) in
                         let present = try self.snapshot(id, in: transaction, context)
                         if report.completes, present.state == .complete || present.state == .waiting {
-                            return Self.progress(of: present)
+                            return try self.progress(of: present, in: transaction, context)
                         }
                         if let earlier = try Self.checkInProgress(present, in: transaction) {
                             throw ServiceError(
@@ -58,19 +59,22 @@ extension Service {
                                 "\(present.id) is not the next to be completed: \(Self.comesFirst(earlier))"
                             )
                         }
-                        return Self.progress(of: try self.apply(report, to: present, in: transaction))
+                        let reported = try self.apply(report, to: present, in: transaction)
+                        return try self.progress(of: reported, in: transaction, context)
                     }
                 }
             } catch { answer(.failure(error)) }
         }
     }
 
-    private static func progress(of snapshot: SnapshotRecord) -> Wire.SnapshotProgressResponse {
+    private func progress(of snapshot: SnapshotRecord, in reader: ManifestReader, _ context: CallContext)
+        throws(ServiceError) -> Wire.SnapshotProgressResponse
+    {
         var response = Wire.SnapshotProgressResponse()
-        response.state = state(of: snapshot)
+        response.state = Self.state(of: snapshot)
         response.percent = UInt32(snapshot.progress)
         if snapshot.progress == 100 {
-            response.seal = Wire.Seal(pending: snapshot.seal == nil, value: snapshot.seal?.bytes ?? [])
+            response.seal = try toldSeal(of: snapshot, in: reader, context)
         }
         return response
     }
@@ -198,7 +202,9 @@ extension Service {
             report.isMerging = report.isMerging || found.isMerging
             guard let next = found.next else { return body(.success(report)) }
             let soFar = report
-            self.workers.run(for: context.account) { self.countInherited(snapshot, soFar, on: shard, from: next, context, then: body) }
+            self.workers.run(for: context.account) {
+                self.countInherited(snapshot, soFar, on: shard, from: next, context, then: body)
+            }
         }
         change(on: shard, Footprint(entries: Self.missingStep), context, step) { (transaction) throws(ServiceError) in
             let present = try self.snapshot(snapshot.id, in: transaction, context)

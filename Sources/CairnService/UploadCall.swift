@@ -33,9 +33,6 @@ struct WriteCall: Sendable {
             guard progress == nil, !rebased else {
                 throw ServiceError(.invalidArgument, "progress and rebased belong to a snapshot in progress")
             }
-            guard attachment == 0 else {
-                throw ServiceError(.unimplemented, "this server attaches no volumes yet")
-            }
         case .snapshot:
             guard attachment == 0 else {
                 throw ServiceError(.invalidArgument, "an attachment belongs to a volume, not to a snapshot")
@@ -93,6 +90,7 @@ extension Service {
             try self.destination(call.named, dataVersion: call.dataVersion, in: view, context)
         }
         let target = seen.target
+        try Self.check(attachment: call.attachment, against: seen.attachment)
         let plan = try plan(target)
         let hint = shard.makeView()
         let preparation = UploadPreparation(
@@ -148,6 +146,7 @@ extension Service {
         )
         change(on: shard, footprint, context, answer) { (transaction) throws(ServiceError) in
             let present = try self.destination(call.named, dataVersion: call.dataVersion, in: transaction, context)
+            try Self.check(attachment: call.attachment, against: present.attachment)
             guard present.target.size == prepared.target.size || changes.allSatisfy({ !$0.dependsOnSize }) else {
                 // Its last chunk is another one now: what was hashed as a whole chunk is only a part.
                 throw ServiceError(.unavailable, "the volume was resized meanwhile: try again")

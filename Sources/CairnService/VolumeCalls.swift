@@ -99,7 +99,7 @@ extension Service {
         var chunkSize = creation.chunkSize ?? options.defaultChunkSize
         var source: SnapshotRecord?
         if let id = creation.source {
-            let found = try self.snapshot(id, in: transaction, context)
+            let found = try self.snapshot(id, for: .use, in: transaction, context)
             if found.state == .error { throw Self.cancelled(found) }
             source = found
             size = creation.size == 0 ? found.size : creation.size
@@ -262,6 +262,7 @@ extension Service {
         description.affinity = volume.affinity
         description.tags = TagRules.wire(volume.tags)
         description.createdAtMs = volume.createdAt
+        description.attachmentGeneration = volume.attachment
         return description
     }
 }

@@ -49,13 +49,32 @@ extension ManifestReader {
         return try AccountLimits.decode(bytes)
     }
 
+    /// Every account whose home shard this is, and that has limits of its own.
+    public func ownLimits() throws(StoreError) -> [AccountID: AccountLimits] {
+        let cursor = seeker
+        cursor.seek(Key(.accountLimits).bytes)
+        var limits: [AccountID: AccountLimits] = [:]
+        while try cursor.isValid(), cursor.key.first == Table.accountLimits.rawValue {
+            limits[try Self.name(in: cursor.key)] = try AccountLimits.decode(cursor.value)
+            cursor.next()
+        }
+        return limits
+    }
+
+    private static func name(in key: UnsafeRawBufferPointer) throws(StoreError) -> AccountID {
+        guard let account = AccountID(String(decoding: key.dropFirst(), as: UTF8.self)) else {
+            throw StoreError(.damaged, "an account's name in the index is none")
+        }
+        return account
+    }
+
     /// Names of accounts that this shard knows (they have, or had, something here) or that have limits of their own here, in the
     /// order of their bytes, each once.
     /// - Parameter after: goes on behind this name.
     public func accounts(after: AccountID?, limit: Int) throws(StoreError) -> [AccountID] {
         var names = Set(try names(.accounts, after, limit))
         names.formUnion(try self.names(.accountLimits, after, limit))
-        return Array(names.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }.prefix(limit))
+        return Array(names.sorted().prefix(limit))
     }
 
     private func names(_ table: Table, _ after: AccountID?, _ limit: Int) throws(StoreError) -> [AccountID] {
@@ -63,11 +82,7 @@ extension ManifestReader {
         cursor.seek(Key(table).then(bytes: after.map { Array($0.name.utf8) + [0] } ?? []).bytes)
         var names: [AccountID] = []
         while names.count < limit, try cursor.isValid(), cursor.key.first == table.rawValue {
-            let name = String(decoding: cursor.key.dropFirst(), as: UTF8.self)
-            guard let account = AccountID(name) else {
-                throw StoreError(.damaged, "an account's name in the index is none")
-            }
-            names.append(account)
+            names.append(try Self.name(in: cursor.key))
             cursor.next()
         }
         return names

@@ -45,9 +45,50 @@ extension AccountUsage: StoredRecord {
 extension ManifestReader {
     /// What the account has on this shard; zeros where it has nothing.
     public func usage(of account: AccountID) throws(StoreError) -> AccountUsage {
-        guard let number = try accountNumber(account), let bytes = try index.get(Key.usage(number)) else {
-            return AccountUsage()
+        guard let number = try accountNumber(account) else { return AccountUsage() }
+        let written = try index.get(Key.usage(number)).map { bytes throws(StoreError) in
+            try AccountUsage.decode(bytes)
         }
-        return try AccountUsage.decode(bytes)
+        guard let usage = (written ?? AccountUsage()).changed(by: pendingUsage(of: number)) else {
+            throw StoreError(.damaged, "\(account) would have less than nothing")
+        }
+        return usage
     }
+}
+
+/// By how much calls change what an account has on a shard.
+struct UsageDelta: Hashable, Sendable {
+    var volumes: Int64 = 0
+    var snapshots: Int64 = 0
+    var logicalBytes: Int64 = 0
+    var uniqueBytes: Int64 = 0
+    var storedBytes: Int64 = 0
+
+    var isZero: Bool { self == UsageDelta() }
+
+    /// The most bytes that a commit takes for one account: op, key and its length, value and its length.
+    static let changeBytes = 1 + 2 + 5 + 4 + 41
+
+    /// A chunk gets its first reference, or loses its last one.
+    mutating func count(_ chunk: ChunkRecord, _ sign: Int64) {
+        uniqueBytes += sign * Int64(chunk.rawLength)
+        storedBytes += sign * Int64(chunk.location.length)
+    }
+}
+
+extension AccountUsage {
+    /// Nil where something would be less than zero.
+    func changed(by delta: UsageDelta) -> AccountUsage? {
+        guard let volumes = Self.sum(volumes, delta.volumes), let snapshots = Self.sum(snapshots, delta.snapshots),
+            let logicalBytes = Self.sum(logicalBytes, delta.logicalBytes),
+            let uniqueBytes = Self.sum(uniqueBytes, delta.uniqueBytes),
+            let storedBytes = Self.sum(storedBytes, delta.storedBytes)
+        else { return nil }
+        var usage = AccountUsage()
+        (usage.volumes, usage.snapshots, usage.logicalBytes) = (volumes, snapshots, logicalBytes)
+        (usage.uniqueBytes, usage.storedBytes) = (uniqueBytes, storedBytes)
+        return usage
+    }
+
+    private static func sum(_ value: UInt64, _ delta: Int64) -> UInt64? { UInt64(exactly: Int64(value) + delta) }
 }

@@ -113,6 +113,7 @@ extension Audit {
         var locations: [RecordLocation] = []
         var problems: [String] = []
         var (chunks, unreferenced) = (0, 0)
+        var usage = counted
         let view = view
         try walk(.chunks) { (key, value) throws(StoreError) in
             guard let chunk = key.takeChunk() else { return }
@@ -127,7 +128,12 @@ extension Audit {
                 )
             }
             let isListed = try view.index.get(Key.unreferenced(chunk)) != nil
-            if record.references == 0 { unreferenced += 1 }
+            if record.references == 0 {
+                unreferenced += 1
+            } else {
+                usage[chunk.account, default: AccountUsage()].uniqueBytes += UInt64(record.rawLength)
+                usage[chunk.account, default: AccountUsage()].storedBytes += UInt64(record.location.length)
+            }
             if isListed != (record.references == 0) {
                 problems.append(
                     "chunk \(fingerprint) has \(record.references) references and is \(isListed ? "" : "not ")listed as unreferenced"
@@ -143,6 +149,7 @@ extension Audit {
             problems.append("\(listed) chunks are listed as unreferenced; \(unreferenced) are")
         }
         (report.chunks, report.unreferencedChunks) = (chunks, unreferenced)
+        counted = usage
         for location in locations { count(location) }
         for problem in problems { report.note(problem) }
     }

@@ -43,6 +43,7 @@ extension Shard {
         try audit.leases()
         try audit.dictionary()
         try audit.volumesAndSnapshots()
+        try audit.usage()
         // The log goes on: what was in use before the view or after it may be named by it.
         try audit.segments(before.union(segmentsInUse))
         return audit.report
@@ -68,6 +69,8 @@ struct Audit {
     var patched: [PatchedPlace: Int] = [:]
     /// What the written maps say; marks are taken out as entries are found.
     var written: [WrittenPlace: WrittenMap] = [:]
+    /// What accounts have, as far as it was found.
+    var counted: [AccountNumber: AccountUsage] = [:]
     /// Of each entry on the dead list, the earliest version that covered it.
     var deaths: [PatchedPlace: DataVersion] = [:]
 
@@ -208,7 +211,10 @@ struct Audit {
             report.note("\(place) is not in its written map")
         }
         if entry.base == .inherit, entry.patches.isEmpty { report.note("\(place) says nothing") }
-        for patch in entry.patches { count(patch.location) }
+        for patch in entry.patches {
+            count(patch.location)
+            counted[lineage.account, default: AccountUsage()].storedBytes += UInt64(patch.location.length)
+        }
         if lineage.cancelled.contains(place.version) {
             // Shown to clones of its own version alone; covers nothing.
             if retainedRecords[VersionKey(lineage: place.lineage, version: place.version)] == nil,

@@ -109,6 +109,8 @@ extension Background {
             entry.version == place.version, !entry.entry.patches.isEmpty, try view.canMerge(entry.entry, place)
         else { return }
         let lineage = try view.lineage(place.lineage)
+        let shown = try view.resolve(place.lineage, place.version, place.chunk)
+        guard let owner = shown.mergedOwner(in: lineage.account) else { return }
         guard let data = try MergedChunk(shard: shard, place: place, lineage: lineage, view: view).load() else {
             // Its bytes moved meanwhile: another time.
             return merges.add([place])
@@ -117,7 +119,7 @@ extension Background {
         // Not a call that frees space by itself: where the store is full it waits.
         try change(records: 1, bytes: data.chunk?.bytes.count ?? 0, entries: 8, reclaims: false) {
             (transaction) throws(StoreError) in
-            try transaction.replaceMerged(place, expected: expected, with: data.chunk)
+            try transaction.replaceMerged(place, expected: expected, with: data.chunk, owner: owner)
         }
     }
 }

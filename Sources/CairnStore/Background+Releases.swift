@@ -90,7 +90,7 @@ extension Background {
     }
 
     private func seal(_ id: SnapshotID, work key: [UInt8]) throws(StoreError) {
-        var seal: Fingerprint?
+        var seal: SealWalk.Sealed?
         if let snapshot = try shard.makeView().snapshot(id), snapshot.state == .complete, snapshot.seal == nil {
             try mergePatches(of: snapshot)
             do throws(StoreError) {

@@ -42,6 +42,8 @@ struct ChunkReading {
     let log: SegmentLog
     let view: ManifestReader
     let source: ReadSource
+    /// Which data the reader may have; nil: all.
+    var rule: ExportRule?
 
     private struct Wanted {
         let offset: UInt64
@@ -83,6 +85,7 @@ struct ChunkReading {
                 let end = min(start + UInt64(source.chunkSize.bytes), source.size)
                 let stop = min(end, range.upperBound)
                 let resolved = try view.resolve(source.lineage, source.version, chunk)
+                try rule?.check(resolved)
                 var record: ChunkRecord?
                 if case .data(let key, _) = resolved.base {
                     record = try view.chunk(key)

@@ -58,10 +58,15 @@ final class GroupBuilding: @unchecked Sendable {
         return true
     }
 
-    /// Whether the commit record can still be written, with what ``Transaction/finish()`` adds for segments and written maps.
+    /// Whether the commit record can still be written, with what ``Transaction/finish()`` adds for segments, accounts and written maps.
     private var commitFits: Bool {
         let segments = transaction.liveDeltas.count * Transaction.segmentChangeBytes
-        return group.hasRoom(records: 0, bytes: 0, commit: overlay.encoded.count + segments + transaction.writtenBytes)
+        let accounts = transaction.usageDeltas.count * UsageDelta.changeBytes
+        return group.hasRoom(
+            records: 0,
+            bytes: 0,
+            commit: overlay.encoded.count + segments + accounts + transaction.writtenBytes
+        )
     }
 
     /// Refused calls and questions leave nothing to write.

@@ -94,6 +94,14 @@ final class IndexDatabase: @unchecked Sendable {
         try Self.check(failure, "cannot apply to the index")
     }
 
+    /// Bytes on disk, and of what is not written yet; RocksDB's own counts.
+    var approximateBytes: UInt64 {
+        ["rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables"].reduce(0) { sum, name in
+            var value: UInt64 = 0
+            return rocksdb_property_int(handle, name, &value) == 0 ? sum + value : sum
+        }
+    }
+
     /// Makes all that was applied before durable. Blocks.
     func flush() throws(StoreError) {
         let flushOptions = rocksdb_flushoptions_create()

@@ -47,8 +47,11 @@ enum Table: UInt8 {
     case leases = 0x65  // e
     case leaseEnds = 0x45  // E
     case segments = 0x67  // g
+    case grants = 0x47  // G
+    case receivedGrants = 0x68  // h
     case idempotency = 0x6b  // k
     case idempotencyAges = 0x4b  // K
+    case intents = 0x69  // i
     case lineages = 0x6c  // l
     case manifests = 0x6d  // m
     case outstanding = 0x6f  // o

@@ -30,6 +30,9 @@ public class ManifestReader {
     /// Called before the index is looked at.
     func settle() {}
 
+    /// Changes of what an account has that are not in the index yet.
+    func pendingUsage(of account: AccountNumber) -> UsageDelta { UsageDelta() }
+
     /// A cursor for short seeks; nothing else may have moved it between a seek and its use.
     var seeker: IndexCursor {
         settle()

@@ -59,10 +59,12 @@ extension ReadSource {
 
 extension Transaction {
     /// Replaces an entry by what it shows, if it is still the same: the content does not change, only how it is kept.
+    /// - Parameter owner: whose data it is (SPEC V8).
     func replaceMerged(
         _ place: PatchedPlace,
         expected: ManifestEntry,
-        with data: ChunkData?
+        with data: ChunkData?,
+        owner: AccountNumber
     ) throws(StoreError) {
         guard try overlay.get(Key.lineage(place.lineage)) != nil,
             let present = try entry(place.lineage, place.chunk, place.version), present == expected,
@@ -71,8 +73,8 @@ extension Transaction {
         let lineage = try self.lineage(place.lineage)
         let base: ManifestEntry.Base
         if let data {
-            try addReference(storing: data, lineage)
-            base = .data(data.fingerprint, owner: lineage.account)
+            try addReference(storing: data, lineage, owner: owner)
+            base = .data(data.fingerprint, owner: owner)
         } else {
             base = .zeros
         }
@@ -102,8 +104,15 @@ struct SealWalk {
 
     private static let step = 4096
 
+    struct Sealed: Sendable {
+        let seal: Fingerprint
+        /// How much of it is whose (SPEC V8), by name.
+        let owners: [OwnerBytes]
+    }
+
     /// Nil when told to stop.
-    func seal(stopping isStopped: () throws(StoreError) -> Bool) throws(StoreError) -> Fingerprint? {
+    func seal(stopping isStopped: () throws(StoreError) -> Bool) throws(StoreError) -> Sealed? {
+        var owners: [AccountID: UInt64] = [:]
         var seal = SealBuilder(size: snapshot.size, chunkSize: snapshot.chunkSize)
         let end = ChunkIndex(snapshot.chunkSize.count(for: snapshot.size))
         var position = ChunkIndex(0)
@@ -124,13 +133,18 @@ struct SealWalk {
                 case .data(nil): seal.add(try fingerprintOfParts(entry.chunk))
                 case .zeros, .hole: seal.add(zeros: 1)
                 }
+                if case .data = entry.state, let owner = entry.owner {
+                    let start = snapshot.chunkSize.offset(of: entry.chunk)
+                    owners[owner, default: 0] += min(UInt64(snapshot.chunkSize.bytes), snapshot.size - start)
+                }
                 sealed = entry.chunk.rawValue + 1
             }
             guard let next else { break }
             position = next
         }
         seal.add(zeros: end.rawValue - sealed)
-        return seal.finish()
+        let shares = owners.map { OwnerBytes(owner: $0.key, bytes: $0.value) }.sorted { $0.owner.name < $1.owner.name }
+        return Sealed(seal: seal.finish(), owners: shares)
     }
 
     /// Of a chunk whose parts are not merged yet: those of a parent are merged with the parent's own seal.

@@ -93,6 +93,9 @@ public struct SnapshotRecord: Sendable, Hashable {
     public internal(set) var missing: UInt64 = 0
     /// By account; computed with the seal.
     public internal(set) var owners: [OwnerBytes] = []
+
+    /// Whether it was made with its volume (SPEC V1): those are not counted.
+    public var isInitial: Bool { version == .initial }
 }
 
 /// A call that is carried out once for each idempotency key (SPEC C5).
@@ -101,6 +104,8 @@ public enum IdempotentCall: UInt8, Sendable, Hashable {
     case deleteVolume = 2
     case createSnapshot = 3
     case deleteSnapshot = 4
+    case createSnapshots = 5
+    case createGrant = 6
 }
 
 public struct IdempotencyRecord: Sendable, Hashable {

@@ -33,6 +33,26 @@ public struct BlockEntry: Sendable, Hashable {
     }
     public let chunk: ChunkIndex
     public let state: State
+    /// Whose the data is (SPEC V8); nil for zeros and holes.
+    public let owner: AccountID?
+
+    /// - Parameter names: of the accounts that the chunk may be of.
+    init(_ chunk: ChunkIndex, _ resolved: ResolvedChunk, _ names: [AccountNumber: AccountID]) {
+        self.chunk = chunk
+        switch resolved.base {
+        case .data(let key, _):
+            state = .data(resolved.patches.isEmpty ? key.fingerprint : nil)
+            owner = names[key.owner]
+        case .zeros, .hole:
+            if resolved.patches.isEmpty {
+                state = resolved.base == .zeros ? .zeros : .hole
+                owner = nil
+            } else {
+                state = .data(nil)
+                owner = resolved.patchLayers.last.flatMap { names[$0.account] }
+            }
+        }
+    }
 }
 
 extension ManifestReader {
@@ -93,13 +113,16 @@ extension ManifestReader {
     /// - Parameters:
     ///   - range: chunks to look at.
     ///   - limit: the most entries to give, and ten times as many to look at.
+    ///   - rule: which data the reader may know of; nil: all.
     /// - Returns: the entries, and where to go on; nil at the range's end.
     public func blocks(
         of lineage: LineageID,
         at version: DataVersion,
         in range: Range<ChunkIndex>,
-        limit: Int
+        limit: Int,
+        rule: ExportRule? = nil
     ) throws(StoreError) -> (entries: [BlockEntry], next: ChunkIndex?) {
+        let names = try accountNames(along: lineage)
         var found: [BlockEntry] = []
         var position = range.lowerBound
         var looked = 0
@@ -107,15 +130,9 @@ extension ManifestReader {
             guard found.count < limit, looked < limit * 10 else { return (found, chunk) }
             looked += 1
             let resolved = try resolve(lineage, version, chunk)
-            let state: BlockEntry.State? =
-                if !resolved.patches.isEmpty { .data(nil) } else {
-                    switch resolved.base {
-                    case .data(let key, _): .data(key.fingerprint)
-                    case .zeros: .zeros
-                    case .hole: nil
-                    }
-                }
-            if let state { found.append(BlockEntry(chunk: chunk, state: state)) }
+            try rule?.check(resolved)
+            let entry = BlockEntry(chunk, resolved, names)
+            if entry.state != .hole { found.append(entry) }
             position = ChunkIndex(chunk.rawValue + 1)
         }
         return (found, nil)

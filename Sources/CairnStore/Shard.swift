@@ -23,7 +23,7 @@ public enum CommitDurability: Sendable {
 /// ```
 /// While a group is being written the next calls gather: they are the next group. So a group is always built on what is
 /// applied and its own changes, and there is no third state in between.
-// Safety: `pending`, `isWriting`, `isClosed` are only touched on `queue`; the rest is constant or synchronized.
+// Safety: `pending`, `standstill`, `isWriting`, `isClosed` are only touched on `queue`; the rest is constant or synchronized.
 public final class Shard: @unchecked Sendable {
     public let index: ShardIndex
     /// Changes with every recovery: what was answered before it and not flushed may be lost (SPEC U8).
@@ -39,9 +39,11 @@ public final class Shard: @unchecked Sendable {
 
     /// What waits for a group, account by account; the background's own calls take turns with them (SPEC R3).
     private var pending = FairQueue<AccountID?, PendingCall>(quantum: 256 << 10)
+    private var standstill = Standstill()
     private var isWriting = false
     private var isClosed = false
     private let fence = Mutex<String?>(nil)
+    private let waiting = Atomic<Int>(0)
     /// What has been applied since the index was last flushed.
     let unflushed = Mutex(Unflushed())
 
@@ -84,6 +86,9 @@ public final class Shard: @unchecked Sendable {
         background = Background(self)
     }
 
+    /// Calls that wait for a group.
+    public var waitingCalls: Int { waiting.load(ordering: .relaxed) }
+
     /// Why the shard takes no changes any more; nil while it does.
     public var fenceReason: String? { fence.withLock { $0 } }
 
@@ -115,21 +120,13 @@ public final class Shard: @unchecked Sendable {
         completion: @escaping @Sendable (Result<Value, StoreError>) -> Void
     ) {
         let call = PendingCall(
-            isDurable: durability == .durable,
+            durability: durability,
             records: records,
             bytes: bytes,
-            commitBytes: 4096 + entries * 384,
+            entries: entries,
             reclaims: reclaims,
-            run: { transaction in
-                let result = Result { () throws(StoreError) in
-                    let value = try body(transaction)
-                    if !transaction.isAborted { try transaction.endCall() }
-                    return value
-                }
-                if case .failure = result { transaction.abort() }
-                return { failure in completion(failure.map { .failure($0) } ?? result) }
-            },
-            refuse: { completion(.failure($0)) }
+            body,
+            completion: completion
         )
         queue.async {
             // What it costs the others: the log's bytes, and the time of the queue, in the measure of the commit record.
@@ -150,22 +147,27 @@ public final class Shard: @unchecked Sendable {
     /// Builds and writes the next group, if calls wait and none is being written.
     private func pump() {
         dispatchPrecondition(condition: .onQueue(queue))
-        guard !isWriting, let next = pending.first() else { return }
+        defer { waiting.store(pending.count, ordering: .relaxed) }
+        guard !isWriting else { return }
+        for reached in standstill.takeReached() { reached() }
+        guard let next = nextCall else { return }
         if let refusal {
-            for call in pending.removeAll() { call.refuse(refusal) }
+            for call in standstill.front + pending.removeAll() { call.refuse(refusal) }
+            standstill.front = []
             return
         }
+        if standstill.isHeld { return }
         let building: GroupBuilding
         do throws(StoreError) {
             building = try GroupBuilding(first: next, self)
         } catch {
             // Only the call that the group was made for is known not to fit.
-            _ = pending.popFirst()
+            removeNextCall()
             next.refuse(error)
             if error.code == .fenced { fence(error) }
             return queue.async { self.pump() }
         }
-        while let call = pending.first(), building.takes(call), building.add(call) { _ = pending.popFirst() }
+        while let call = nextCall, building.takes(call), building.add(call) { removeNextCall() }
         if building.changesSomething {
             isWriting = true
             io.async { self.write(building) }
@@ -179,6 +181,29 @@ public final class Shard: @unchecked Sendable {
             background.merge(soon: building.mergeable)
             background.wake(newWork: building.hasNewWork, isFull: false)
             queue.async { self.pump() }
+        }
+    }
+
+    private var nextCall: PendingCall? { standstill.front.first ?? pending.first() }
+
+    private func removeNextCall() {
+        if standstill.front.popFirst() == nil { _ = pending.popFirst() }
+    }
+
+    /// Begins no group any more until ``goOn(with:)``, which must follow soon.
+    /// - Parameter reached: called on the shard's queue when the group that was on its way is finished.
+    func standStill(_ reached: @escaping @Sendable () -> Void) {
+        queue.async {
+            self.standstill.hold(reached)
+            self.pump()
+        }
+    }
+
+    /// Begins groups again, unless others hold the shard too, with `call` in front of all that wait.
+    func goOn(with call: PendingCall) {
+        queue.async {
+            self.standstill.release(call)
+            self.pump()
         }
     }
 
@@ -272,15 +297,17 @@ public final class Shard: @unchecked Sendable {
     ///   - ranges: bytes, within the source's size.
     ///   - acceptsLZ4: whether whole chunks may be given as they are stored.
     ///   - known: whole chunks with these fingerprints are only named.
-    /// - Throws: `.damaged` naming offset and fingerprint (SPEC D4), `.io`.
+    ///   - rule: which data the reader may have; nil: all.
+    /// - Throws: `.damaged` naming offset and fingerprint (SPEC D4), `.forbidden` (D5), `.io`.
     public func read(
         _ source: ReadSource,
         _ ranges: [Range<UInt64>],
         acceptsLZ4: Bool,
-        known: Set<Fingerprint> = []
+        known: Set<Fingerprint> = [],
+        rule: ExportRule? = nil
     ) throws(StoreError) -> [ReadPiece] {
         for _ in 0..<8 {
-            let reading = ChunkReading(log: log, view: makeView(), source: source)
+            let reading = ChunkReading(log: log, view: makeView(), source: source, rule: rule)
             do throws(ChunkReading.Failure) {
                 return try reading.read(ranges, acceptsLZ4: acceptsLZ4, known: known)
             } catch {
@@ -327,4 +354,31 @@ struct PendingCall: Sendable {
     let reclaims: Bool
     let run: @Sendable (Transaction) -> Ending
     let refuse: @Sendable (StoreError) -> Void
+
+    /// As ``Shard/submit(for:durability:records:bytes:entries:reclaims:_:completion:)`` has it.
+    init<Value: Sendable>(
+        durability: CommitDurability = .durable,
+        records: Int = 0,
+        bytes: Int = 0,
+        entries: Int,
+        reclaims: Bool = false,
+        _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value,
+        completion: @escaping @Sendable (Result<Value, StoreError>) -> Void
+    ) {
+        isDurable = durability == .durable
+        self.records = records
+        self.bytes = bytes
+        commitBytes = 4096 + entries * 384
+        self.reclaims = reclaims
+        run = { transaction in
+            let result = Result { () throws(StoreError) in
+                let value = try body(transaction)
+                if !transaction.isAborted { try transaction.endCall() }
+                return value
+            }
+            if case .failure = result { transaction.abort() }
+            return { failure in completion(failure.map { .failure($0) } ?? result) }
+        }
+        refuse = { completion(.failure($0)) }
+    }
 }

@@ -87,6 +87,7 @@ public final class Store: Sendable {
         }
         do throws(StoreError) {
             for shard in shards { try shard.undoCreations() }
+            try undoIntents(shards)
         } catch {
             for shard in shards { shard.close() }
             throw error

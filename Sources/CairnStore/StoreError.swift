@@ -23,6 +23,8 @@ public struct StoreError: Error, Sendable, Hashable, CustomStringConvertible {
         case io
         /// A transaction's parameters name what is not there, or is too large for one commit.
         case invalid
+        /// Another account's data, which it did not permit the caller to have (SPEC D5); the text names the accounts.
+        case forbidden
         /// The transaction was given up by its own body.
         case aborted
         /// The store was closed.

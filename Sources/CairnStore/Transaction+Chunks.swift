@@ -92,11 +92,12 @@ extension Transaction {
         let place = PatchedPlace(lineage: target.lineage, version: target.version, chunk: chunk)
         var entry = try entryForParts(place)
         if entry.patches.isEmpty, entry.base == .inherit { try buryUnderLater(chunk, target) }
+        let account = try lineage(target.lineage).account
         // What the new one covers wholly is of no use any more.
         entry.patches.removeAll { patch in
             let covered =
                 Int(patch.start) >= start && Int(patch.start) + Int(patch.location.length) <= start + bytes.count
-            if covered { dropLive(patch.location) }
+            if covered { dropPart(patch.location, account) }
             return covered
         }
         let header = PatchHeader(
@@ -107,22 +108,22 @@ extension Transaction {
             rawChecksum: CRC32C.extend(0, bytes.bytes)
         )
         let location = group.appendPatch(header, bytes)
-        addLive(location)
+        addPart(location, account)
         entry.patches.append(Patch(start: UInt32(start), location: location))
-        if entry.patches.count.isMultiple(of: 64) { dropHidden(&entry) }
+        if entry.patches.count.isMultiple(of: 64) { dropHidden(&entry, account) }
         try gather(entry, place)
         try checkExpected(chunk, of: target)
     }
 
     /// Drops the parts of which later ones together leave nothing to be seen: so there are never many more than sectors.
-    private func dropHidden(_ entry: inout ManifestEntry) {
+    private func dropHidden(_ entry: inout ManifestEntry, _ account: AccountNumber) {
         let sector = Int(Limits.sector)
         var covered = [Bool](repeating: false, count: ChunkSize.maximum.bytes / sector)
         var kept: [Patch] = []
         for patch in entry.patches.reversed() {
             let sectors = Int(patch.start) / sector..<(Int(patch.start) + Int(patch.location.length)) / sector
             if sectors.allSatisfy({ covered[$0] }) {
-                dropLive(patch.location)
+                dropPart(patch.location, account)
                 continue
             }
             for index in sectors { covered[index] = true }
@@ -163,6 +164,7 @@ extension Transaction {
             references: 1
         )
         overlay.put(Key.chunk(chunk), record.encoded)
+        countUsage(of: chunk.account) { $0.count(record, 1) }
     }
 
     private func addReference(_ token: Fingerprint, _ lineage: LineageRecord) throws(StoreError) {
@@ -176,14 +178,17 @@ extension Transaction {
 
     func addReference(_ record: ChunkRecord, _ chunk: ChunkKey) {
         var record = record
-        if record.references == 0 { overlay.delete(Key.unreferenced(chunk)) }
+        if record.references == 0 {
+            overlay.delete(Key.unreferenced(chunk))
+            countUsage(of: chunk.account) { $0.count(record, 1) }
+        }
         record.references += 1
         overlay.put(Key.chunk(chunk), record.encoded)
     }
 
     /// Gives back what an entry held: its chunk's reference, its patches' bytes.
     func release(_ entry: ManifestEntry, _ account: AccountNumber) throws(StoreError) {
-        for patch in entry.patches { dropLive(patch.location) }
+        for patch in entry.patches { dropPart(patch.location, account) }
         guard case .data(let fingerprint, let owner) = entry.base else { return }
         try dropReference(ChunkKey(account: account, owner: owner, fingerprint))
     }
@@ -201,6 +206,7 @@ extension Transaction {
         if record.references == 0 {
             // Not removed yet: a lease may hold it (SPEC A1), and the next upload of the same data finds it.
             overlay.put(Key.unreferenced(chunk), [])
+            countUsage(of: chunk.account) { $0.count(record, -1) }
             noteNewWork()
         }
     }

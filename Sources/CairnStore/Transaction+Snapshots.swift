@@ -63,6 +63,7 @@ extension Transaction {
         put(snapshot)
         overlay.put(Key.snapshotListing(account, now, id.uuid), [])
         overlay.put(Key.volumeSnapshots(volume.id, now, id.uuid), [])
+        if !snapshot.isInitial { countUsage(of: account) { $0.snapshots += 1 } }
         try changeRetained(volume.lineage, snapshot.version) { retained in
             retained.hasSnapshot = true
             retained.isIncomplete = takesData
@@ -220,6 +221,7 @@ extension Transaction {
         overlay.delete(Key.snapshot(snapshot.id))
         overlay.delete(Key.snapshotListing(number, snapshot.createdAt, snapshot.id.uuid))
         overlay.delete(Key.volumeSnapshots(snapshot.volume, snapshot.createdAt, snapshot.id.uuid))
+        if !snapshot.isInitial { countUsage(of: number) { $0.snapshots -= 1 } }
     }
 
     /// What was cloned from a version in progress has it settled now; so has what was cloned from later ones that were cancelled

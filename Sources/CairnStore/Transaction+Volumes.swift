@@ -46,6 +46,10 @@ extension Transaction {
             base: kind == .local ? .initial : DataVersion(0)
         )
         overlay.put(Key.volumeListing(number, now, volume.id.uuid), [])
+        countUsage(of: number) { usage in
+            usage.volumes += 1
+            usage.logicalBytes += Int64(size)
+        }
         let (advanced, initial) = try addSnapshot(
             volume.initialSnapshot,
             of: volume,
@@ -75,6 +79,10 @@ extension Transaction {
         let number = try numberAccount(volume.account)
         overlay.delete(Key.volume(volume.id))
         overlay.delete(Key.volumeListing(number, volume.createdAt, volume.id.uuid))
+        countUsage(of: number) { usage in
+            usage.volumes -= 1
+            usage.logicalBytes -= Int64(volume.size)
+        }
         var lineage = try self.lineage(volume.lineage)
         lineage.hasHead = false
         put(lineage, volume.lineage)
@@ -84,15 +92,17 @@ extension Transaction {
     /// R1: grows only; the caller has checked the new size.
     public func resizeVolume(_ volume: VolumeRecord, to size: UInt64) throws(StoreError) {
         guard size >= volume.size else { throw StoreError(.invalid, "volumes only grow") }
+        countUsage(of: try numberAccount(volume.account)) { $0.logicalBytes += Int64(size - volume.size) }
         var volume = volume
         volume.size = size
         put(volume)
     }
 
     /// Records what was computed of a complete snapshot, if it is still there.
-    func setSeal(_ seal: Fingerprint, of id: SnapshotID) throws(StoreError) {
+    func setSeal(_ sealed: SealWalk.Sealed, of id: SnapshotID) throws(StoreError) {
         guard var snapshot = try snapshot(id), snapshot.state == .complete else { return }
-        snapshot.seal = seal
+        snapshot.seal = sealed.seal
+        snapshot.owners = sealed.owners
         put(snapshot)
     }
 

@@ -34,6 +34,9 @@ public final class Transaction: ManifestReader {
     /// What the group's calls changed in segments' live bytes; written when the group is finished.
     private(set) var liveDeltas: [SegmentID: Int64] = [:]
     private var savedDeltas: [SegmentID: Int64] = [:]
+    /// By how much the group's calls changed what accounts have; written when the group is finished.
+    private(set) var usageDeltas: [AccountNumber: UsageDelta] = [:]
+    private var savedUsage: [AccountNumber: UsageDelta] = [:]
     private var savedGroup: LogGroup.Savepoint
     private(set) var isAborted = false
     /// Whether something waits now for the background: a purge, a release, a seal.
@@ -80,6 +83,7 @@ public final class Transaction: ManifestReader {
         overlay.setSavepoint()
         savedGroup = group.savepoint
         savedDeltas = liveDeltas
+        savedUsage = usageDeltas
         savedWritten = written
         savedNewWork = hasNewWork
         savedMergeable = mergeable.count
@@ -92,6 +96,7 @@ public final class Transaction: ManifestReader {
         batch.rollback()
         group.rollback(to: savedGroup)
         liveDeltas = savedDeltas
+        usageDeltas = savedUsage
         written = savedWritten
         missingDeltas = [:]
         hasNewWork = savedNewWork
@@ -200,12 +205,21 @@ public final class Transaction: ManifestReader {
     /// What ``finish()`` adds to the commit for the maps.
     var writtenBytes: Int { written.count * (1 + 2 + 25 + 4 + WrittenMap.bytes) }
 
+    // MARK: Usage
+
+    override func pendingUsage(of account: AccountNumber) -> UsageDelta { usageDeltas[account] ?? UsageDelta() }
+
+    func countUsage(of account: AccountNumber, _ change: (inout UsageDelta) -> Void) {
+        change(&usageDeltas[account, default: UsageDelta()])
+    }
+
     /// The most bytes that ``finish()`` adds to the commit for one segment: op, key and its length, value and its length.
     static let segmentChangeBytes = 1 + 2 + 5 + 4 + 9
 
-    /// Writes the written maps and the segments' live bytes: once, before the group is finished.
+    /// Writes the written maps, what accounts have, and the segments' live bytes: once, before the group is finished.
     func finish() throws(StoreError) {
         settleWritten()
+        try settleUsage()
         for (segment, delta) in liveDeltas where delta != 0 {
             var record = SegmentRecord()
             if let bytes = try overlay.get(Key.segment(segment)) { record = try SegmentRecord.decode(bytes) }
@@ -221,8 +235,31 @@ public final class Transaction: ManifestReader {
         liveDeltas = [:]
     }
 
+    private func settleUsage() throws(StoreError) {
+        for (account, delta) in usageDeltas.sorted(by: { $0.key.rawValue < $1.key.rawValue }) where !delta.isZero {
+            let key = Key.usage(account)
+            let present = try batch.get(key).map { bytes throws(StoreError) in try AccountUsage.decode(bytes) }
+            guard let usage = (present ?? AccountUsage()).changed(by: delta) else {
+                throw StoreError(.damaged, "account \(account.rawValue) would have less than nothing")
+            }
+            if usage == AccountUsage() { batch.delete(key) } else { batch.put(key, usage.encoded) }
+        }
+        usageDeltas = [:]
+    }
+
     func addLive(_ location: RecordLocation) { liveDeltas[location.segment, default: 0] += Int64(location.length) }
     func dropLive(_ location: RecordLocation) { liveDeltas[location.segment, default: 0] -= Int64(location.length) }
+
+    /// A part of a chunk, and with it what the account stores.
+    func addPart(_ location: RecordLocation, _ account: AccountNumber) {
+        addLive(location)
+        countUsage(of: account) { $0.storedBytes += Int64(location.length) }
+    }
+
+    func dropPart(_ location: RecordLocation, _ account: AccountNumber) {
+        dropLive(location)
+        countUsage(of: account) { $0.storedBytes -= Int64(location.length) }
+    }
 
     /// Counters that never repeat a number: lineages (1), accounts (2), work items (3).
     func nextNumber(_ counter: UInt8) throws(StoreError) -> UInt64 {

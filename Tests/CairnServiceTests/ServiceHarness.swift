@@ -50,7 +50,7 @@ final class ServiceHarness: Sendable {
         configure(&storeOptions, &options)
         let store = try Store.open(at: folder, storeOptions)
         let service = Service(store: store, options: options)
-        service.start()
+        try service.start()
         return (store, service)
     }
 

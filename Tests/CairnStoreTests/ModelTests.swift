@@ -29,7 +29,7 @@ import Testing
         Configuration(name: "chunks of 16 KiB", segmentBytes: 4 << 20, chunk: 16 << 10),
     ]
 
-    @Test("V4, V7, S2, S6, S8, D2: what the store holds is what was done to it", arguments: configurations)
+    @Test("V4, V7, S2, S6, S8, D2, R1, R2: what the store holds is what was done to it", arguments: configurations)
     func randomOperations(_ configuration: Configuration) throws {
         let environment = ProcessInfo.processInfo.environment
         let seed = environment["CAIRN_MODEL_SEED"].flatMap { UInt64($0) } ?? .random(in: 1...1 << 40)
@@ -106,7 +106,8 @@ struct ModelRun {
         case 760..<810: if let id = pickSnapshot() { try deleteSnapshot(id) }
         case 810..<835: try deleteVolume(volumeOrder[random.below(volumeOrder.count)])
         case 835..<850: try resize()
-        case 850..<970: try readSomething()
+        case 850..<920: try readSomething()
+        case 920..<970: try compareSomething()
         case 970..<980: try settleAndAudit()
         case 980..<990: try reopen(crashing: false)
         default: try reopen(crashing: true)
@@ -247,6 +248,8 @@ struct ModelRun {
         guard report.entries == 0, report.chunks == 0, report.liveBytes == 0 else {
             throw ModelFailure("left over: \(report)")
         }
+        let usage = try store.shard.makeView().usage(of: Self.account)
+        guard usage == AccountUsage() else { throw ModelFailure("left over: \(usage)") }
         try store.crash()
         try settleAndAudit()
     }

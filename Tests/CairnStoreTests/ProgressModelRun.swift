@@ -82,6 +82,7 @@ struct ProgressModelRun {
         }
         if operations.isMultiple(of: 4) { try audit() }
         try readSomething()
+        if random.chance(30) { try compareSomething() }
     }
 
     mutating func pick<Value>(_ values: [Value]) -> Value? { values.isEmpty ? nil : values[random.below(values.count)] }
@@ -372,5 +373,7 @@ struct ProgressModelRun {
         guard report.entries == 0, report.chunks == 0, report.liveBytes == 0 else {
             throw ModelFailure("left over: \(report)")
         }
+        let usage = try store.shard.makeView().usage(of: ModelRun.account)
+        guard usage == AccountUsage() else { throw ModelFailure("left over: \(usage)") }
     }
 }

@@ -123,16 +123,21 @@ struct CertificateTests {
     )
     func badNames(_ names: [AlternativeName]) async throws { try await expectRefusal(names) }
 
-    @Test("C1: admin and host certificates are known as what they are, and are no account's")
+    @Test(
+        "C1: the operator's certificate is no account's; a compute host's acts for its account, and is known as a host"
+    )
     func otherRoles() async throws {
-        for (name, uri, identity) in [
-            ("operator", "cairn://admin", "admin"), ("node", "cairn://account/tenant/host", "tenant/host"),
-        ] {
-            let caller = try await server.connect(try server.issue(name, [.uri(uri)]))
-            #expect(try await caller.call(Wire.GetServerFactsRequest()).message.identity == identity)
-            let error = try await failure { try await caller.createVolume() }
-            #expect(error.status == .permissionDenied)
-        }
+        let admin = try await server.connect(try server.issue("operator", [.uri("cairn://admin")]))
+        #expect(try await admin.call(Wire.GetServerFactsRequest()).message.identity == "admin")
+        #expect(try await failure { try await admin.createVolume() }.status == .permissionDenied)
+        let account = freshAccount("tenant")
+        let host = try await server.connect(try server.issue("node", [.uri("cairn://account/\(account)/host")]))
+        #expect(try await host.call(Wire.GetServerFactsRequest()).message.identity == "\(account)/host")
+        let volume = try await host.createVolume().volumeID
+        let tenant = try await server.connect(account)
+        #expect(try await tenant.describeVolume(volume).account == account)
+        let other = try await server.connect(freshAccount())
+        try await expectFailure(.invalidVolumeID) { try await other.describeVolume(volume) }
     }
 
     @Test("C1: no session is resumed: no ticket is given")

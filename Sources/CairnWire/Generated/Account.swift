@@ -36,6 +36,8 @@ extension Wire {
         public var grantee: String = ""
         public var permission: Wire.Permission = .unspecified
         public var createdAtMs: UInt64 = 0
+        /// Who gave it: in answers.
+        public var grantor: String = ""
 
         /// All fields at their defaults.
         public init() {}
@@ -43,12 +45,14 @@ extension Wire {
             resource: Wire.Target? = nil,
             grantee: String = "",
             permission: Wire.Permission = .unspecified,
-            createdAtMs: UInt64 = 0
+            createdAtMs: UInt64 = 0,
+            grantor: String = ""
         ) {
             self.resource = resource
             self.grantee = grantee
             self.permission = permission
             self.createdAtMs = createdAtMs
+            self.grantor = grantor
         }
     }
 

@@ -11,12 +11,14 @@ extension Wire.Grant: CodedMessage {
         grantee = try arena.text(c.pointee.grantee)
         permission = Wire.Permission(rawValue: Int32(bitPattern: c.pointee.permission.rawValue))
         createdAtMs = c.pointee.created_at_ms
+        grantor = try arena.text(c.pointee.grantor)
     }
     func fill(_ c: UnsafeMutablePointer<Cairn__V1__Grant>, in arena: MessageArena) {
         if let resource { c.pointee.resource = arena.build(resource) }
         c.pointee.grantee = arena.cString(grantee)
         c.pointee.permission = Cairn__V1__Permission(rawValue: UInt32(bitPattern: permission.rawValue))
         c.pointee.created_at_ms = createdAtMs
+        c.pointee.grantor = arena.cString(grantor)
     }
 }
 

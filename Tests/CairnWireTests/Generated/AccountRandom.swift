@@ -9,6 +9,7 @@ extension Wire.Grant: RandomMessage {
         if random.isSet() { grantee = random.text() }
         if random.isSet() { permission = random.enumeration(Wire.Permission.allCases) }
         if random.isSet() { createdAtMs = random.integer() }
+        if random.isSet() { grantor = random.text() }
     }
 }
 
@@ -19,6 +20,7 @@ extension Wire.Grant: OracleConvertible {
         oracle.grantee = grantee
         oracle.permission = Cairn_V1_Permission(rawValue: Int(permission.rawValue))!
         oracle.createdAtMs = createdAtMs
+        oracle.grantor = grantor
         return oracle
     }
 }

@@ -91,6 +91,9 @@ nonisolated struct Cairn_V1_Grant: Sendable {
 
   var createdAtMs: UInt64 = 0
 
+  /// Who gave it: in answers.
+  var grantor: String = String()
+
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   init() {}
@@ -428,7 +431,7 @@ nonisolated extension Cairn_V1_Permission: SwiftProtobuf._ProtoNameProviding {
 
 nonisolated extension Cairn_V1_Grant: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".Grant"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}resource\0\u{1}grantee\0\u{1}permission\0\u{3}created_at_ms\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}resource\0\u{1}grantee\0\u{1}permission\0\u{3}created_at_ms\0\u{1}grantor\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -440,6 +443,7 @@ nonisolated extension Cairn_V1_Grant: SwiftProtobuf.Message, SwiftProtobuf._Mess
       case 2: try { try decoder.decodeSingularStringField(value: &self.grantee) }()
       case 3: try { try decoder.decodeSingularEnumField(value: &self.permission) }()
       case 4: try { try decoder.decodeSingularUInt64Field(value: &self.createdAtMs) }()
+      case 5: try { try decoder.decodeSingularStringField(value: &self.grantor) }()
       default: break
       }
     }
@@ -462,6 +466,9 @@ nonisolated extension Cairn_V1_Grant: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if self.createdAtMs != 0 {
       try visitor.visitSingularUInt64Field(value: self.createdAtMs, fieldNumber: 4)
     }
+    if !self.grantor.isEmpty {
+      try visitor.visitSingularStringField(value: self.grantor, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -470,6 +477,7 @@ nonisolated extension Cairn_V1_Grant: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if lhs.grantee != rhs.grantee {return false}
     if lhs.permission != rhs.permission {return false}
     if lhs.createdAtMs != rhs.createdAtMs {return false}
+    if lhs.grantor != rhs.grantor {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -21,22 +21,18 @@ enum Content {
     /// Bytes that no codec makes smaller.
     static func noise(_ seed: UInt64, _ count: Int) -> [UInt8] {
         var generator = SeededGenerator(seed)
-        return [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
-            for index in stride(from: 0, to: count, by: 8) {
-                var word = generator.next()
-                for byte in index..<min(index + 8, count) {
-                    buffer.initializeElement(at: byte, to: UInt8(truncatingIfNeeded: word))
-                    word >>= 8
-                }
-            }
-            initialized = count
-        }
+        // Word by word, and the last one's first bytes.
+        let words = (0..<(count + 7) / 8).map { _ in generator.next().littleEndian }
+        return words.withUnsafeBytes { Array($0.prefix(count)) }
     }
 
     /// Bytes that LZ4 makes much smaller.
     static func text(_ seed: UInt64, _ count: Int) -> [UInt8] {
         let line = noise(seed, 97)
-        return (0..<count).map { line[$0 % 97] }
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(count + 97)
+        while bytes.count < count { bytes.append(contentsOf: line) }
+        return Array(bytes.prefix(count))
     }
 
     static func lz4(_ bytes: [UInt8]) -> [UInt8] {

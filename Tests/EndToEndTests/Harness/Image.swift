@@ -9,7 +9,7 @@ enum Image {
         else {
             throw HarnessError("/dev/urandom cannot be read")
         }
-        return Array(data)
+        return data.withUnsafeBytes { Array($0) }
     }
 
     /// A file of `size` bytes that holds `pieces` at their offsets, and holes between.

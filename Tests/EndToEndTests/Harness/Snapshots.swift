@@ -64,7 +64,7 @@ extension Caller {
                 blocks: uploads.map(\.block),
                 rebased: rebased
             ),
-            payload: uploads.flatMap(\.bytes)
+            payload: uploads.payload
         ).message
     }
 
@@ -95,7 +95,7 @@ extension Caller {
                 leaseSeconds: leaseSeconds,
                 nearVolumeID: volume
             ),
-            payload: uploads.flatMap(\.bytes)
+            payload: uploads.payload
         ).message
     }
 

@@ -772,7 +772,7 @@ void   cairn__v1__list_accounts_response__free_unpacked
   assert(message->base.descriptor == &cairn__v1__list_accounts_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor cairn__v1__grant__field_descriptors[4] =
+static const ProtobufCFieldDescriptor cairn__v1__grant__field_descriptors[5] =
 {
   {
     "resource",
@@ -822,17 +822,30 @@ static const ProtobufCFieldDescriptor cairn__v1__grant__field_descriptors[4] =
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "grantor",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__Grant, grantor),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned cairn__v1__grant__field_indices_by_name[] = {
   3,   /* field[3] = created_at_ms */
   1,   /* field[1] = grantee */
+  4,   /* field[4] = grantor */
   2,   /* field[2] = permission */
   0,   /* field[0] = resource */
 };
 static const ProtobufCIntRange cairn__v1__grant__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 4 }
+  { 0, 5 }
 };
 const ProtobufCMessageDescriptor cairn__v1__grant__descriptor =
 {
@@ -842,7 +855,7 @@ const ProtobufCMessageDescriptor cairn__v1__grant__descriptor =
   "Cairn__V1__Grant",
   "cairn.v1",
   sizeof(Cairn__V1__Grant),
-  4,
+  5,
   cairn__v1__grant__field_descriptors,
   cairn__v1__grant__field_indices_by_name,
   1,  cairn__v1__grant__number_ranges,

@@ -65,10 +65,14 @@ struct  Cairn__V1__Grant
   char *grantee;
   Cairn__V1__Permission permission;
   uint64_t created_at_ms;
+  /*
+   * Who gave it: in answers.
+   */
+  char *grantor;
 };
 #define CAIRN__V1__GRANT__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&cairn__v1__grant__descriptor) \
-    , NULL, (char *)protobuf_c_empty_string, CAIRN__V1__PERMISSION__PERMISSION_UNSPECIFIED, 0 }
+    , NULL, (char *)protobuf_c_empty_string, CAIRN__V1__PERMISSION__PERMISSION_UNSPECIFIED, 0, (char *)protobuf_c_empty_string }
 
 
 struct  Cairn__V1__CreateGrantRequest

@@ -1,0 +1,174 @@
+import CairnCore
+import CairnStore
+import CairnWire
+
+/// CreateGrant, DeleteGrant, ListGrants (SPEC D5). A grant is kept on its grantor's home shard.
+extension Service {
+    /// The caller shares what is its own. A grant that is there already is answered as it is.
+    public func createGrant(
+        _ request: Wire.CreateGrantRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.CreateGrantResponse>
+    ) {
+        var parameters = request
+        parameters.idempotencyKey = []
+        parameters.grant?.createdAtMs = 0
+        let grant: Grant
+        do throws(ServiceError) {
+            grant = try Self.grant(request.grant, context)
+            try TagRules.check(idempotencyKey: request.idempotencyKey)
+            try checkOwned(grant.resource, context)
+        } catch { return answer(.failure(error)) }
+        idempotent(
+            .createGrant,
+            key: request.idempotencyKey,
+            parameters: parameters,
+            on: homeShard(of: context.account),
+            context,
+            answer
+        ) { (transaction) throws(ServiceError) in
+            let given = try storeCall { () throws(StoreError) in try transaction.give(grant) }
+            return Wire.CreateGrantResponse(grant: Self.wire(given))
+        }
+    }
+
+    /// Withdrawn with the next call that asks. What was granted may be gone meanwhile.
+    public func deleteGrant(
+        _ request: Wire.DeleteGrantRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.DeleteGrantResponse>
+    ) {
+        let grant: Grant
+        do throws(ServiceError) { grant = try Self.grant(request.grant, context) } catch {
+            return answer(.failure(error))
+        }
+        change(on: homeShard(of: context.account), Footprint(reclaims: true), context, answer) {
+            (transaction) throws(ServiceError) in
+            let wasGiven = try storeCall { () throws(StoreError) in try transaction.withdraw(grant) }
+            guard wasGiven else { throw ServiceError(.failedPrecondition, "there is no such grant") }
+            return Wire.DeleteGrantResponse()
+        }
+    }
+
+    /// The grants for a snapshot go with it. A crash in between leaves rows that open nothing: what they are for is gone.
+    func withdrawGrants(for resource: GrantResource, of account: AccountID) {
+        let home = homeShard(of: account)
+        workers.run(for: account) {
+            let step = 256
+            guard let grants = try? home.makeView().grants(by: account, for: resource, limit: step), !grants.isEmpty
+            else { return }
+            home.submit(for: account, entries: grants.count * 2, reclaims: true) { (transaction) throws(StoreError) in
+                for grant in grants { _ = try transaction.withdraw(grant) }
+            } completion: { result in
+                if case .success = result, grants.count == step { self.withdrawGrants(for: resource, of: account) }
+            }
+        }
+    }
+
+    public func listGrants(
+        _ request: Wire.ListGrantsRequest,
+        _ context: CallContext,
+        answer: @escaping Answer<Wire.ListGrantsResponse>
+    ) {
+        onWorker(context, answer) { () throws(ServiceError) in
+            let count = try request.page.itemCount()
+            let after = try GrantCursor.key(request.page.token)
+            let shards = request.received ? self.store.shards : [self.homeShard(of: context.account)]
+            var found: [(key: [UInt8], grant: Grant)] = []
+            for shard in shards {
+                found += try storeCall { () throws(StoreError) in
+                    let view = shard.makeView()
+                    return request.received
+                        ? try view.grants(to: context.account, after: after, limit: count)
+                        : try view.grants(by: context.account, after: after, limit: count)
+                }
+            }
+            let page = found.sorted { $0.key.lexicographicallyPrecedes($1.key) }.prefix(count)
+            var response = Wire.ListGrantsResponse()
+            response.grants = page.map { Self.wire($0.grant) }
+            if page.count == count, let last = page.last { response.nextPageToken = GrantCursor.token(last.key) }
+            return response
+        }
+    }
+
+    private static func grant(_ grant: Wire.Grant?, _ context: CallContext) throws(ServiceError) -> Grant {
+        guard let grant else { throw ServiceError(.invalidArgument, "no grant is given") }
+        guard let grantee = AccountID(grant.grantee) else {
+            throw ServiceError(.invalidArgument, "the grantee is no account's name")
+        }
+        guard grantee != context.account else {
+            throw ServiceError(.invalidArgument, "an account needs no grant for what is its own")
+        }
+        let permission: GrantPermission
+        switch grant.permission {
+        case .use: permission = .use
+        case .export: permission = .export
+        default: throw ServiceError(.invalidArgument, "permission \(grant.permission.rawValue) is unknown")
+        }
+        var resource = GrantResource.account
+        if grant.resource?.target != nil {
+            switch try Named(grant.resource) {
+            case .volume(let id): resource = .volume(id)
+            case .snapshot(let id): resource = .snapshot(id)
+            }
+        }
+        return Grant(
+            grantor: context.account,
+            resource: resource,
+            permission: permission,
+            grantee: grantee,
+            createdAt: UnixTime.milliseconds
+        )
+    }
+
+    /// C2's answer for what is not the caller's.
+    private func checkOwned(_ resource: GrantResource, _ context: CallContext) throws(ServiceError) {
+        switch resource {
+        case .account: break
+        case .volume(let id):
+            let view = try shard(of: .volume(id)).makeView()
+            _ = try volume(id, in: view, context)
+        case .snapshot(let id):
+            let view = try shard(of: .snapshot(id)).makeView()
+            _ = try snapshot(id, in: view, context)
+        }
+    }
+
+    private static func wire(_ grant: Grant) -> Wire.Grant {
+        var wire = Wire.Grant()
+        switch grant.resource {
+        case .account: break
+        case .volume(let id): wire.resource = Wire.Target(target: .volumeID(id.bytes))
+        case .snapshot(let id): wire.resource = Wire.Target(target: .snapshotID(id.bytes))
+        }
+        wire.grantee = grant.grantee.name
+        wire.grantor = grant.grantor.name
+        wire.permission = grant.permission == .use ? .use : .export
+        wire.createdAtMs = grant.createdAt
+        return wire
+    }
+}
+
+/// The page token of ListGrants: the rest of the last key, a CRC behind it.
+enum GrantCursor {
+    static func token(_ key: [UInt8]) -> [UInt8] {
+        var writer = ByteWriter(capacity: key.count + 5)
+        writer.put(UInt8(3))
+        writer.put(bytes: key)
+        writer.put(writer.bytes.withUnsafeBytes { CRC32C.extend(0, $0) })
+        return writer.bytes
+    }
+
+    /// Nil for an empty token; throws INVALID_ARGUMENT for one that no listing gave.
+    static func key(_ token: [UInt8]) throws(ServiceError) -> [UInt8]? {
+        if token.isEmpty { return nil }
+        let body = token.dropLast(4)
+        let checksum = token.suffix(4).withUnsafeBytes { bytes in
+            bytes.count == 4 ? UInt32(littleEndian: bytes.loadUnaligned(as: UInt32.self)) : nil
+        }
+        guard token.count > 5, token[0] == 3, body.withUnsafeBytes({ CRC32C.extend(0, $0) }) == checksum else {
+            throw ServiceError(.invalidArgument, "page_token is not one that this listing gave")
+        }
+        return Array(body.dropFirst())
+    }
+}

@@ -1,0 +1,39 @@
+public import CairnCore
+import CairnStore
+
+/// How busy and how full a service is, for its operator (SPEC R4).
+public struct ServiceMetrics: Sendable {
+    public struct OfShard: Sendable {
+        public let index: ShardIndex
+        /// Changes that wait for the next group.
+        public let waitingCalls: Int
+        public let logBytes: UInt64
+        public let indexBytes: UInt64
+        public let isFull: Bool
+        public let isFenced: Bool
+    }
+    public let workers: Int
+    /// Jobs that wait for a worker.
+    public let waitingJobs: Int
+    public let shards: [OfShard]
+}
+
+extension Service {
+    /// Any thread; waits for nothing.
+    public func metrics() -> ServiceMetrics {
+        ServiceMetrics(
+            workers: options.workers,
+            waitingJobs: workers.waiting,
+            shards: store.shards.map { shard in
+                ServiceMetrics.OfShard(
+                    index: shard.index,
+                    waitingCalls: shard.waitingCalls,
+                    logBytes: shard.logBytes,
+                    indexBytes: shard.indexBytes,
+                    isFull: shard.isFull,
+                    isFenced: shard.fenceReason != nil
+                )
+            }
+        )
+    }
+}

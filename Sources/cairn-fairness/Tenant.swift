@@ -1,0 +1,55 @@
+import CairnClient
+import CairnCore
+import CairnTransport
+
+/// An account with a volume of its own, at work.
+struct Tenant: Sendable {
+    private static let volumeBytes: UInt64 = 1 << 30
+
+    private let client: Client
+    private let volume: VolumeID
+
+    static func make(_ endpoint: Endpoint, _ identity: String, connections: Int) async throws -> Tenant {
+        var options = ClientOptions()
+        options.connections = min(connections, 64)
+        // A call that waits behind many others is what is to be seen.
+        options.callLimit = .seconds(600)
+        let client = try Client(server: endpoint, credentials: Credentials(identity: identity), options: options)
+        var new = NewVolume()
+        new.size = volumeBytes
+        new.chunkSize = ChunkSize(bytes: 65536)!
+        return Tenant(client: client, volume: try await client.createVolume(new).id)
+    }
+
+    /// Writes and reads in turn, one call after the other, and says how long each took.
+    /// - Parameter lane: of several that work at once: which places are its own.
+    func work(until end: ContinuousClock.Instant, bytes: Int, lane: Int) async throws -> Samples {
+        let clock = ContinuousClock()
+        var random = SystemRandomNumberGenerator()
+        var content = (0..<bytes / 8).map { _ in UInt64.random(in: .min ... .max, using: &random) }
+        var samples = Samples()
+        let places = Self.volumeBytes / UInt64(bytes)
+        var place = UInt64(lane) &* 7919 % places
+        while clock.now < end {
+            // Every chunk of it is new to the server.
+            for index in stride(from: 0, to: content.count, by: 512) { content[index] = random.next() }
+            let slice = content.withUnsafeBytes { Buffer(copying: Array($0)).slice }
+            let offset = place * UInt64(bytes)
+            place = (place &+ 104_729) % places
+            let block = BlockUpload(offset: offset, length: UInt32(bytes), content: .plain(slice))
+            var start = clock.now
+            _ = try await client.upload([block], to: .volume(volume))
+            samples.times[.write]!.append((clock.now - start).seconds)
+            start = clock.now
+            _ = try await client.download([BlockRange(offset: offset, length: UInt64(bytes))], from: .volume(volume))
+            samples.times[.read]!.append((clock.now - start).seconds)
+        }
+        return samples
+    }
+}
+
+extension Duration {
+    fileprivate var seconds: Double {
+        Double(components.seconds) + Double(components.attoseconds) / 1e18
+    }
+}
