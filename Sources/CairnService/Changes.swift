@@ -24,10 +24,7 @@ extension Service {
         _ answer: @escaping Answer<Value>,
         _ body: @escaping @Sendable (Transaction) throws(ServiceError) -> Value
     ) {
-        let limits = limitTable.limits(of: context.account)
-        let hold =
-            limits.isQuota
-            ? QuotaHold(quotas.quota(of: context.account), limits, on: shard, all: store.shards) : nil
+        let hold = quotaHold(on: shard, context)
         shard.submit(
             for: context.account,
             durability: footprint.durability,
@@ -49,6 +46,13 @@ extension Service {
             hold?.settle()
             answer(result.mapError { ServiceError($0) }.flatMap { $0 })
         }
+    }
+
+    /// What keeps a change within its account's quota; nil where there is none.
+    func quotaHold(on shard: Shard, _ context: CallContext) -> QuotaHold? {
+        let limits = limitTable.limits(of: context.account)
+        guard limits.isQuota else { return nil }
+        return QuotaHold(quotas.quota(of: context.account), limits, on: shard, all: store.shards)
     }
 
     /// As ``change(on:_:_:_:_:)``, and once only for each key: the answer is recorded in the same commit as the

@@ -147,13 +147,22 @@ private struct SnapshotSet: Sendable {
     }
 
     private func make(_ parts: [Part], _ intent: UUID128, _ home: Shard) {
+        let holds = parts.map { service.quotaHold(on: $0.shard, context) }
         PointInTime<Made>.submit(to: parts.map(\.shard), entries: volumes.count * Self.entries) {
             (place, transaction) throws(StoreError) -> Made in
-            do throws(ServiceError) { return .success(try make(parts[place], transaction)) } catch {
+            do throws(ServiceError) {
+                guard let hold = holds[place] else { return .success(try make(parts[place], transaction)) }
+                return .success(
+                    try hold.judge(transaction) { (transaction) throws(ServiceError) in
+                        try make(parts[place], transaction)
+                    }
+                )
+            } catch {
                 transaction.abort()
                 return .failure(error)
             }
         } completion: { results in
+            for hold in holds { hold?.settle() }
             let made = results.map { $0.mapError { ServiceError($0) }.flatMap { $0 } }
             var responses = [Wire.CreateSnapshotResponse](repeating: .init(), count: volumes.count)
             for (part, result) in zip(parts, made) {
