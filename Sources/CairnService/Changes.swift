@@ -24,7 +24,7 @@ extension Service {
         _ answer: @escaping Answer<Value>,
         _ body: @escaping @Sendable (Transaction) throws(ServiceError) -> Value
     ) {
-        let hold = quotaHold(on: shard, context)
+        let hold = quotaHold(of: context.account, on: shard)
         shard.submit(
             for: context.account,
             durability: footprint.durability,
@@ -48,11 +48,11 @@ extension Service {
         }
     }
 
-    /// What keeps a change within its account's quota; nil where there is none.
-    func quotaHold(on shard: Shard, _ context: CallContext) -> QuotaHold? {
-        let limits = limitTable.limits(of: context.account)
+    /// What judges a change of the account on a shard by what the account may have; nil where it may have all.
+    func quotaHold(of account: AccountID, on shard: Shard) -> QuotaHold? {
+        let limits = limitTable.limits(of: account)
         guard limits.isQuota else { return nil }
-        return QuotaHold(quotas.quota(of: context.account), limits, on: shard, all: store.shards)
+        return QuotaHold(quotas.quota(of: account), limits, on: shard, all: store.shards)
     }
 
     /// As ``change(on:_:_:_:_:)``, and once only for each key: the answer is recorded in the same commit as the

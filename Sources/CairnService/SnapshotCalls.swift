@@ -223,6 +223,8 @@ extension Service {
         -> Wire.SnapshotDescription
     {
         var description = Self.describe(snapshot)
+        // It holds no data any more, and what it was part of may be gone.
+        if snapshot.state == .error { return description }
         let isOwn = snapshot.account == context.account
         let rule = try exportRule(
             of: ReadSource(snapshot),

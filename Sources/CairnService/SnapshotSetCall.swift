@@ -147,7 +147,7 @@ private struct SnapshotSet: Sendable {
     }
 
     private func make(_ parts: [Part], _ intent: UUID128, _ home: Shard) {
-        let holds = parts.map { service.quotaHold(on: $0.shard, context) }
+        let holds = parts.map { service.quotaHold(of: context.account, on: $0.shard) }
         PointInTime<Made>.submit(to: parts.map(\.shard), entries: volumes.count * Self.entries) {
             (place, transaction) throws(StoreError) -> Made in
             do throws(ServiceError) {

@@ -60,7 +60,8 @@ struct Fairness: AsyncParsableCommand {
     }
 
     private static func table(_ samples: [Company: Samples]) -> String {
-        var text = pad("the victim's calls", 34) + ["p50 ms", "p99 ms", "p50 ×", "p99 ×", "calls"].map { pad($0) }.joined()
+        var text =
+            pad("the victim's calls", 34) + ["p50 ms", "p99 ms", "p50 ×", "p99 ×", "calls"].map { pad($0) }.joined()
         for kind in Samples.Kind.allCases {
             for company in Company.allCases {
                 let alone = samples[.none]!.times[kind]!

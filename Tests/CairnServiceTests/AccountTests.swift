@@ -39,8 +39,10 @@ import Testing
         }
         try #require(done.wait(timeout: .now() + 60) == .success)
         let all = results.withLock { $0 }
-        return (all.count { if case .success = $0 { true } else { false } },
-            all.compactMap { if case .failure(let error) = $0 { error } else { nil } })
+        return (
+            all.count { if case .success = $0 { true } else { false } },
+            all.compactMap { if case .failure(let error) = $0 { error } else { nil } }
+        )
     }
 
     @Test("R3: of many volumes that are made at once on several shards exactly as many are as the limit lets")
@@ -105,6 +107,22 @@ import Testing
         }
     }
 
+    @Test("R3, R6: snapshots of several volumes at once count, all or none") func snapshotSets() throws {
+        let harness = try ServiceHarness(shards: 4)
+        let volumes = try (0..<8).map { _ in try harness.createVolume().volumeID }
+        try set(harness, Wire.AccountLimits(snapshots: 12), alice)
+        let request = Wire.CreateSnapshotsRequest(volumeIDs: volumes)
+        _ = try harness.call(harness.service.createSnapshots, request)
+        let error = #expect(throws: ServiceError.self) { try harness.call(harness.service.createSnapshots, request) }
+        #expect(error?.code == .quotaExceeded)
+        #expect(try describe(harness, alice).snapshots == 8)
+        _ = try harness.call(
+            harness.service.createSnapshots,
+            Wire.CreateSnapshotsRequest(volumeIDs: Array(volumes.prefix(4)))
+        )
+        #expect(try describe(harness, alice).snapshots == 12)
+    }
+
     @Test("R3: stored bytes: of uploads at once, on several shards, none goes beyond, and what fits is let in")
     func storedBytes() throws {
         let harness = try ServiceHarness(shards: 4)
@@ -126,10 +144,12 @@ import Testing
         #expect(errors.allSatisfy { $0.code == .quotaExceeded && $0.text.hasPrefix("stored bytes: ") })
         #expect(try describe(harness, alice).usage?.storedBytes == 10 * 65536)
         // What is there already takes nothing more: by its bytes or by its token.
-        let written = try #require(contents.indices.first { index in
-            let chunk = UInt64(index / 8) * 65536
-            return (try? harness.read(.volumeID(volumes[index % 8]), chunk, 65536)) == contents[index]
-        })
+        let written = try #require(
+            contents.indices.first { index in
+                let chunk = UInt64(index / 8) * 65536
+                return (try? harness.read(.volumeID(volumes[index % 8]), chunk, 65536)) == contents[index]
+            }
+        )
         try harness.write(contents[written], at: UInt64(written / 8) * 65536, to: volumes[written % 8])
         // Zeros take nothing.
         try harness.write([UInt8](repeating: 0, count: 65536), at: 20 * 65536, to: volumes[0])
