@@ -80,8 +80,9 @@ extension Client {
     }
 
     /// Sets all of an account's limits at once. An admin certificate only.
-    public func setLimits(_ limits: AccountLimits, of account: String) async throws(ClientError) {
-        _ = try await caller.call(Wire.SetAccountLimitsRequest(account: account, limits: limits.wire))
+    /// - Parameter limits: nil: those of the server's configuration hold again.
+    public func setLimits(_ limits: AccountLimits?, of account: String) async throws(ClientError) {
+        _ = try await caller.call(Wire.SetAccountLimitsRequest(account: account, limits: limits?.wire))
     }
 
     /// The names of all accounts that have anything here. An admin certificate only.

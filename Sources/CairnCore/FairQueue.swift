@@ -8,7 +8,7 @@ import DequeModule
 /// other at the most. One key's items keep their order.
 ///
 /// Each operation takes constant time, amortized: an item costs ``maximumTurns`` turns at the most. Memory is that of the items: a
-/// key of which nothing waits is forgotten. How many may wait is the callers' to bound (see `Admission` in CairnServer).
+/// key of which nothing waits is forgotten. How many may wait is the callers' to bound (see `Router` in CairnServer).
 public struct FairQueue<Key: Hashable, Item> {
     fileprivate struct Lane {
         let key: Key

@@ -156,4 +156,17 @@ import Testing
         let again = try ServiceHarness(restarting: restarted)
         #expect(try snapshots(again, of: all[1].bytes).count == 1)
     }
+
+    @Test("R6, R3: a set that is more than the account may have is refused as a whole, on whichever shards it is")
+    func quota() throws {
+        let harness = try ServiceHarness(shards: 2)
+        let all = try volumes(harness, 2)
+        let limits = Wire.SetAccountLimitsRequest(account: "alice", limits: Wire.AccountLimits(snapshots: 3))
+        _ = try harness.call(harness.service.setAccountLimits, limits)
+        #expect(try create(harness, all).count == 2)
+        let error = #expect(throws: ServiceError.self) { try create(harness, all) }
+        #expect(error?.code == .quotaExceeded)
+        for volume in all { #expect(try snapshots(harness, of: volume).count == 1) }
+        #expect(try create(harness, [all[0]]).count == 1)
+    }
 }

@@ -33,7 +33,9 @@ import Testing
     func randomOperations(_ configuration: Configuration) throws {
         let environment = ProcessInfo.processInfo.environment
         let seed = environment["CAIRN_MODEL_SEED"].flatMap { UInt64($0) } ?? .random(in: 1...1 << 40)
-        let operations = environment["CAIRN_MODEL_OPERATIONS"].flatMap { Int($0) } ?? 400
+        // Of all configurations together.
+        let all = environment["CAIRN_MODEL_OPERATIONS"].flatMap { Int($0) } ?? 1600
+        let operations = all / Self.configurations.count
         print("model: seed \(seed), \(operations) operations, \(configuration.name)")
         var options = StoreOptions()
         options.leaseTime = .milliseconds(2)

@@ -47,38 +47,40 @@ struct ProgressModelRun {
     var snapshots: [Snapshot] = []
     var nextStamp: UInt32 = 1
     var last = ""
+    let mix: ModelMix
+    private var operations = 0
 
-    init(store: ModelStore, random: ModelRandom, chunkSize: ChunkSize) {
-        (self.store, self.random, self.chunkSize) = (store, random, chunkSize)
+    init(store: ModelStore, random: ModelRandom, chunkSize: ChunkSize, mix: ModelMix) {
+        (self.store, self.random, self.chunkSize, self.mix) = (store, random, chunkSize, mix)
     }
 
     var local: [Volume] { volumes.filter { $0.kind == .local } }
     var remote: [Volume] { volumes.filter { $0.kind == .remote } }
 
     mutating func step() throws {
-        switch random.below(1000) {
-        case _ where local.isEmpty: try createVolume(.local, from: nil)
-        case 0..<20: if volumes.count < 10 { try createVolume(.local, from: nil) }
-        case 20..<90:
+        operations += 1
+        switch local.isEmpty ? .createLocal : mix.pick(&random) {
+        case .createLocal: if volumes.count < 14 { try createVolume(.local, from: nil) }
+        case .clone:
             if volumes.count < 14, let source = pick(snapshots.filter { !$0.isError }) {
                 try createVolume(random.chance(30) ? .local : .remote, from: source)
             }
-        case 90..<190: if let volume = pick(local), volume.outstanding.count < 6 { try createPending(of: volume) }
-        case 190..<450: if let snapshot = pick(local.compactMap(\.outstanding.first)) { try upload(to: snapshot) }
-        case 450..<600: if let volume = pick(remote) { try write(to: volume) }
-        case 600..<670: if let snapshot = pick(local.compactMap(\.outstanding.first)) { try complete(snapshot) }
-        case 670..<720: if let snapshot = pick(snapshots.filter(\.layer.isPending)) { try cancel(snapshot) }
-        case 720..<760: if let volume = pick(remote), snapshots.count < 50 { try createSnapshot(of: volume) }
-        case 760..<815: if let snapshot = pick(snapshots) { try delete(snapshot) }
-        case 815..<840: if let volume = pick(volumes) { try delete(volume) }
-        case 840..<855: if let volume = pick(volumes) { try grow(volume) }
-        case 855..<870: try changeLeases()
-        case 870..<970: try readSomething()
-        case 970..<983: try settleAndAudit()
-        case 983..<991: try reopen(crashing: false)
-        default: try reopen(crashing: true)
+        case .createPending: if let volume = pick(local), volume.outstanding.count < 6 { try createPending(of: volume) }
+        case .upload: if let snapshot = pick(local.compactMap(\.outstanding.first)) { try upload(to: snapshot) }
+        case .write: if let volume = pick(remote) { try write(to: volume) }
+        case .complete: if let snapshot = pick(local.compactMap(\.outstanding.first)) { try complete(snapshot) }
+        case .cancel: if let snapshot = pick(snapshots.filter(\.layer.isPending)) { try cancel(snapshot) }
+        case .createSnapshot: if let volume = pick(remote), snapshots.count < 50 { try createSnapshot(of: volume) }
+        case .deleteSnapshot: if let snapshot = pick(snapshots) { try delete(snapshot) }
+        case .deleteVolume: if let volume = pick(volumes) { try delete(volume) }
+        case .grow: if let volume = pick(volumes) { try grow(volume) }
+        case .leases: try changeLeases()
+        case .read: try readSomething()
+        case .settle: try settleAndAudit()
+        case .reopen: try reopen(crashing: false)
+        case .crash: try reopen(crashing: true)
         }
-        if random.chance(30) { try audit() }
+        if operations.isMultiple(of: 4) { try audit() }
         try readSomething()
         if random.chance(30) { try compareSomething() }
     }

@@ -76,7 +76,7 @@ struct PromptCallbackTests {
 }
 
 /// SPEC S11: snapshots in progress that nobody does anything for.
-@Suite(.serialized, .server("snapshot-idle-seconds=8", "prompt-seconds=0"))
+@Suite(.serialized, .server("snapshot-idle-seconds=16", "prompt-seconds=0"))
 struct IdleTests {
     private let server = ServerProcess.shared
 
@@ -89,7 +89,7 @@ struct IdleTests {
         let third = try await caller.createSnapshot(volume).snapshotID
         try await caller.upload(to: .snapshotID(first), [.plain(0, Content.noise(10, 131072))], progress: 40)
         // It is touched: it stays.
-        for step in 0..<11 {
+        for step in 0..<19 {
             try await caller.upload(snapshot: first, .plain(UInt64(step) * 512, Content.noise(UInt64(11 + step), 512)))
             #expect(try await caller.describeSnapshot(first).state == .inProgress)
             try await Task.sleep(for: .seconds(1))
@@ -115,7 +115,7 @@ struct IdleTests {
         let expected = [UInt8](repeating: 0, count: 1 << 20).replacing(65536, bytes)
         #expect(try await caller.seal(third) == Content.seal(expected, chunkSize: 65536))
         // Complete ones and REMOTE ones are never idle.
-        try await Task.sleep(for: .seconds(10))
+        try await Task.sleep(for: .seconds(18))
         #expect(try await caller.describeSnapshot(second).state == .complete)
         // S8: it can be deleted.
         try await caller.deleteSnapshot(first)
