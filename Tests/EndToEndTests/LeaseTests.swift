@@ -46,7 +46,7 @@ struct LeaseTests {
         let caller = try await server.connect(freshAccount())
         let chunks = (0..<4).map { Content.noise(UInt64(10 + $0), chunk) }
         let tokens = chunks.map { Content.token($0) }
-        try await caller.stage(Array(chunks[0..<3]), leaseSeconds: 2)
+        try await caller.stage(Array(chunks[0..<3]), leaseSeconds: 10)
         let volume = try await caller.createVolume().volumeID
         try await caller.upload(volume, .token(0, tokens[2]), .plain(65536, chunks[3]))
         let before = UnixTime.milliseconds
