@@ -51,6 +51,7 @@ struct Serve: AsyncParsableCommand {
         }
         LoggingSystem.bootstrap { LineLogHandler(label: $0, level: level) }
         let logger = Logger(label: "cairnd")
+        let signals = Signals()
         let server: Server
         do {
             server = try Server.start(configuration, logger: logger)
@@ -61,7 +62,6 @@ struct Serve: AsyncParsableCommand {
             case .store: throw Exit.failing("\(error)", Exit.storeFailure)
             }
         }
-        let signals = Signals()
         StandardOutput.write("cairnd ready on \(server.endpoint)\n")
         for await signal in signals.stream {
             if signal == SIGHUP { server.reloadCertificates() } else { break }
@@ -97,20 +97,37 @@ struct Serve: AsyncParsableCommand {
     }
 }
 
-/// SIGTERM, SIGINT and SIGHUP as a stream, instead of their default effect.
+/// SIGTERM, SIGINT and SIGHUP as a stream, instead of their default effect; none is lost from ``init()`` on.
+///
+/// A handler writes each to a pipe. A dispatch source of signals would be registered some time after it was activated, and
+/// what comes until then would be gone.
 private final class Signals {
     let stream: AsyncStream<Int32>
-    private let sources: [any DispatchSourceSignal]
+    /// The pipe's end that the handler writes to.
+    nonisolated(unsafe) private static var target: Int32 = -1
 
     init() {
         let (stream, continuation) = AsyncStream<Int32>.makeStream()
         self.stream = stream
-        sources = [SIGTERM, SIGINT, SIGHUP].map { number in
-            signal(number, SIG_IGN)
-            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-            source.setEventHandler { continuation.yield(number) }
-            source.activate()
-            return source
+        var ends: [Int32] = [-1, -1]
+        precondition(pipe(&ends) == 0, "no descriptors are left for a pipe")
+        Self.target = ends[1]
+        let source = ends[0]
+        Thread.detachNewThread {
+            var number: UInt8 = 0
+            while read(source, &number, 1) == 1 { continuation.yield(Int32(number)) }
+        }
+        for number in [SIGTERM, SIGINT, SIGHUP] {
+            var action = sigaction()
+            action.__sigaction_handler.sa_handler = { number in
+                // Only what a signal handler may do.
+                let before = errno
+                var byte = UInt8(truncatingIfNeeded: number)
+                _ = write(Signals.target, &byte, 1)
+                errno = before
+            }
+            action.sa_flags = SA_RESTART
+            sigaction(number, &action, nil)
         }
     }
 }

@@ -55,6 +55,26 @@ struct ServerLifeTests {
         #expect(!caller.connection.isOpen)
     }
 
+    @Test("SIGTERM at any moment of the start ends the server")
+    func earlySignal() async throws {
+        let server = try await ServerProcess.started(shards: 1)
+        #expect(try await server.stop().status == 0)
+        for delay in 0..<30 as Range<UInt64> {
+            let child = try ChildProcess(Program.cairnd, server.serveArguments, in: server.folder)
+            try await Task.sleep(for: .milliseconds(delay * 7))
+            child.send(SIGTERM)
+            // Before the program has begun, the signal's own effect ends it; an outcome of any kind is the end.
+            _ = try await child.wait(limit: .seconds(20))
+        }
+        // At once after the line that says it serves: what comes then was lost, now and then, by a handler installed too late.
+        for _ in 0..<10 {
+            let child = try ChildProcess(Program.cairnd, server.serveArguments, in: server.folder)
+            while !child.output.contains("cairnd ready"), child.isRunning { await Task.yield() }
+            child.send(SIGTERM)
+            #expect(try await child.wait(limit: .seconds(20)).status == 0)
+        }
+    }
+
     @Test("A store that another server has open is refused, in clear words; the first goes on")
     func twoServers() async throws {
         let server = try await ServerProcess.started()
