@@ -7,8 +7,8 @@ struct ProgressReport: Sendable {
     /// Nil where nothing is said.
     let percent: UInt32?
     let rebased: Bool
-    /// Whether expected chunks came in parts that are still being put together: they cannot be counted yet.
-    var isMerging = false
+    /// Where the first expected chunk belongs that is not there: for the text of a refusal.
+    var firstMissing: UInt64?
 
     /// - Throws: INVALID_PROGRESS for what is no percentage.
     init(percent: UInt32?, rebased: Bool) throws(ServiceError) {
@@ -46,7 +46,7 @@ extension Service {
                     if case .success = result { self.prompts.reported(id, complete: report.completes) }
                     answer(result)
                 }
-                self.countInherited(record, report, on: shard, context) { result in
+                self.countExpected(record, report, on: shard, context) { result in
                     guard case .success(let report) = result else { return answer(result.map { _ in .init() }) }
                     self.change(on: shard, Footprint(), context, done) { (transaction) throws(ServiceError) in
                         let present = try self.snapshot(id, in: transaction, context)
@@ -139,8 +139,8 @@ extension Service {
             )
         }
         if snapshot.isExpecting, snapshot.missing > 0 {
-            guard !report.isMerging else { throw Self.beingPutTogether }
-            throw try Self.missing(of: snapshot, in: transaction)
+            let first = report.firstMissing.map { ", the first at offset \($0)" } ?? ""
+            throw ServiceError(.failedPrecondition, "\(snapshot.missing) expected chunks are missing\(first)")
         }
         return try storeCall { () throws(StoreError) in
             let complete = try transaction.complete(snapshot, at: now)
@@ -152,69 +152,50 @@ extension Service {
         }
     }
 
-    /// How many chunks are missing, and where the first one belongs.
-    private static func missing(of snapshot: SnapshotRecord, in reader: ManifestReader) throws(ServiceError)
-        -> ServiceError
-    {
-        var from: ChunkIndex? = ChunkIndex(0)
-        while let start = from {
-            let page = try storeCall { () throws(StoreError) in
-                try reader.missing(of: snapshot, from: start, limit: missingStep)
-            }
-            if let first = page.chunks.first {
-                let offset = snapshot.chunkSize.offset(of: first.0)
-                return ServiceError(
-                    .failedPrecondition,
-                    "\(snapshot.missing) expected chunks are missing, the first at offset \(offset)"
-                )
-            }
-            from = page.next
-        }
-        // All are there: by inheritance, since they were counted.
-        return beingPutTogether
-    }
-
-    private static let beingPutTogether = ServiceError(
-        .unavailable,
-        "expected chunks that came in parts are still being put together: try again",
-        retryAfter: .seconds(1)
-    )
-
     /// Rows of what is expected that are looked at in one step.
-    private static let missingStep = 1024
+    private static let missingStep = 256
 
-    /// Before completion: finds what is expected and there by inheritance, a bounded step at a time (SPEC S5). Gives the report as
-    /// it can be carried out then.
-    func countInherited(
+    /// Before completion: counts what is expected and there by inheritance or in parts, a bounded step at a time (SPEC S5). Gives
+    /// the report as it can be carried out then. Runs on a worker.
+    func countExpected(
         _ snapshot: SnapshotRecord,
         _ report: ProgressReport,
         on shard: Shard,
         from: ChunkIndex = ChunkIndex(0),
+        attempt: Int = 1,
         _ context: CallContext,
         then body: @escaping Answer<ProgressReport>
     ) {
-        guard report.completes, snapshot.state == .pending, snapshot.isExpecting, snapshot.missing > 0 else {
-            return body(.success(report))
-        }
-        let step: Answer<(next: ChunkIndex?, isMerging: Bool)> = { result in
-            guard case .success(let found) = result else { return body(result.map { _ in report }) }
+        guard report.completes, snapshot.state == .pending, snapshot.isExpecting else { return body(.success(report)) }
+        let page: ExpectedPage
+        do throws(ServiceError) {
+            try context.checkWanted()
+            page = try storeCall { () throws(StoreError) in
+                try shard.expected(of: snapshot, from: from, limit: Self.missingStep)
+            }
+        } catch { return body(.failure(error)) }
+        let step: Answer<Bool> = { result in
+            guard case .success(let isAsFound) = result else { return body(result.map { _ in report }) }
+            guard isAsFound || attempt < 8 else {
+                return body(.failure(ServiceError(.unavailable, "expected chunks change while they are counted")))
+            }
             var report = report
-            report.isMerging = report.isMerging || found.isMerging
-            guard let next = found.next else { return body(.success(report)) }
-            let soFar = report
+            if isAsFound, report.firstMissing == nil {
+                report.firstMissing = page.missing.first.map { snapshot.chunkSize.offset(of: $0.chunk) }
+            }
+            guard let next = isAsFound ? page.next : from else { return body(.success(report)) }
+            let (soFar, attempt) = (report, isAsFound ? 1 : attempt + 1)
             self.workers.run(for: context.account) {
-                self.countInherited(snapshot, soFar, on: shard, from: next, context, then: body)
+                self.countExpected(snapshot, soFar, on: shard, from: next, attempt: attempt, context, then: body)
             }
         }
         change(on: shard, Footprint(entries: Self.missingStep), context, step) { (transaction) throws(ServiceError) in
             let present = try self.snapshot(snapshot.id, in: transaction, context)
             // What is below it may still change: then nothing is counted, and the call is refused for that.
             guard present.state == .pending, try Self.checkInProgress(present, in: transaction) == nil else {
-                return (nil, false)
+                return true
             }
-            return try storeCall { () throws(StoreError) in
-                try transaction.countInherited(in: present, from: from, limit: Self.missingStep)
-            }
+            return try storeCall { () throws(StoreError) in try transaction.count(page, in: present) }
         }
     }
 
@@ -242,9 +223,9 @@ extension Service {
             var response = Wire.MissingBlocksResponse()
             guard snapshot.isExpecting else { return response }
             let page = try storeCall { () throws(StoreError) in
-                try view.missing(of: snapshot, from: start, limit: limit)
+                try shard.expected(of: snapshot, from: start, limit: limit)
             }
-            response.missing = page.chunks.map { chunk, token in
+            response.missing = page.missing.map { chunk, token in
                 Wire.ChunkPlacement(offset: snapshot.chunkSize.offset(of: chunk), token: token.bytes)
             }
             response.nextPageToken = page.next.map(BlockCursor.token) ?? []

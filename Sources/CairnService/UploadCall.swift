@@ -111,7 +111,7 @@ extension Service {
         guard let snapshot = seen.snapshot else {
             return commit(changes, seen, call, on: shard, context, answer)
         }
-        countInherited(snapshot, call.report, on: shard, context) { result in
+        countExpected(snapshot, call.report, on: shard, context) { result in
             guard case .success(let report) = result else { return answer(result.map { _ in .init() }) }
             var call = call
             call.report = report

@@ -220,7 +220,7 @@ extension Audit {
             waits += takesData ? 1 : 0
             waits += snapshot.state == .waiting ? 1 : 0
             let missing = try view.expectedRows(of: snapshot.id, from: ChunkIndex(0), limit: .max).rows
-            if snapshot.isExpecting, UInt64(missing.count { !$0.1.isThere }) != snapshot.missing {
+            if snapshot.isExpecting, UInt64(missing.count { $0.1.presence == .missing }) != snapshot.missing {
                 problems.append("\(snapshot.id) counts \(snapshot.missing) missing chunks")
             }
             let id = snapshot.id.uuid

@@ -4,8 +4,8 @@ import CairnCrypto
 /// Chunks that a snapshot in progress is to hold before it may be complete (SPEC S5).
 ///
 /// Each is a row of the index; the snapshot counts those that are missing. A row is *there* when the snapshot's own entry holds the
-/// chunk; writes keep that exact. One that holds it by inheritance is found when completion is asked for: the snapshot is then
-/// the earliest outstanding one, so that nothing below it changes any more.
+/// chunk: writes keep that exact. What is there in another way — by inheritance, or in parts — is found when completion is asked for:
+/// ``Shard/expected(of:from:limit:)`` looks, off the shard's queue, and ``Transaction/count(_:in:)`` writes down what is still so.
 extension Transaction {
     /// Adds rows. Of two for one chunk the later counts.
     public func expect(_ chunks: [(ChunkIndex, Fingerprint)], in snapshot: SnapshotRecord) throws(StoreError) {
@@ -15,10 +15,10 @@ extension Transaction {
         for (chunk, token) in chunks {
             let key = Key.expected(record.id, chunk)
             let old = try overlay.get(key).flatMap(ExpectedRow.init)
-            let row = ExpectedRow(token: token, isThere: try holds(token, record, chunk))
+            let row = ExpectedRow(token: token, presence: try holds(token, record, chunk) ? .own : .missing)
             overlay.put(key, row.encoded)
-            if old?.isThere == false { record.missing -= 1 }
-            if !row.isThere { record.missing += 1 }
+            if old?.presence == .missing { record.missing -= 1 }
+            if row.presence == .missing { record.missing += 1 }
         }
         record.isExpecting = true
         put(record)
@@ -26,14 +26,21 @@ extension Transaction {
 
     /// After a write of the chunk at the target: whether what was expected is there now.
     func checkExpected(_ chunk: ChunkIndex, of target: WriteTarget) throws(StoreError) {
-        guard target.isExpecting, let id = target.snapshot else { return }
-        let key = Key.expected(id, chunk)
-        guard var row = try overlay.get(key).flatMap(ExpectedRow.init) else { return }
-        let isThere = try holds(row.token, target, chunk)
-        guard isThere != row.isThere else { return }
-        row.isThere = isThere
-        overlay.put(key, row.encoded)
-        countMissing(id, isThere ? -1 : 1)
+        guard target.isExpecting, let id = target.snapshot, let row = try expectedRow(id, chunk) else { return }
+        try set(row, to: try holds(row.token, target, chunk) ? .own : .missing, id, chunk)
+    }
+
+    private func expectedRow(_ id: SnapshotID, _ chunk: ChunkIndex) throws(StoreError) -> ExpectedRow? {
+        try overlay.get(Key.expected(id, chunk)).flatMap(ExpectedRow.init)
+    }
+
+    private func set(_ row: ExpectedRow, to presence: ExpectedRow.Presence, _ id: SnapshotID, _ chunk: ChunkIndex)
+        throws(StoreError)
+    {
+        guard row.presence != presence else { return }
+        overlay.put(Key.expected(id, chunk), ExpectedRow(token: row.token, presence: presence).encoded)
+        if row.presence == .missing { countMissing(id, -1) }
+        if presence == .missing { countMissing(id, 1) }
     }
 
     private func holds(_ token: Fingerprint, _ snapshot: SnapshotRecord, _ chunk: ChunkIndex) throws(StoreError)
@@ -49,32 +56,20 @@ extension Transaction {
         }
     }
 
-    /// A step of looking for what is there by inheritance.
-    /// - Parameter from: the first chunk to look at.
-    /// - Returns: where to go on, nil at the end; and whether parts of a chunk wait to be merged first.
-    public func countInherited(
-        in snapshot: SnapshotRecord,
-        from: ChunkIndex,
-        limit: Int
-    ) throws(StoreError) -> (next: ChunkIndex?, isMerging: Bool) {
-        let page = try expectedRows(of: snapshot.id, from: from, limit: limit)
-        var isMerging = false
-        for (chunk, row) in page.rows where !row.isThere {
-            switch try shown(row.token, snapshot, chunk) {
-            case .same:
-                var row = row
-                row.isThere = true
-                overlay.put(Key.expected(snapshot.id, chunk), row.encoded)
-                countMissing(snapshot.id, -1)
-            case .parts:
-                isMerging = true
-                if let entry = try entry(snapshot.lineage, chunk, snapshot.version), !entry.patches.isEmpty {
-                    mergeSoon(PatchedPlace(lineage: snapshot.lineage, version: snapshot.version, chunk: chunk))
-                }
-            case .other: break
+    /// Counts what ``Shard/expected(of:from:limit:)`` found of a snapshot in progress.
+    /// - Returns: whether all of it is still as it was found; what changed meanwhile is left as it is, to be looked at again.
+    public func count(_ page: ExpectedPage, in snapshot: SnapshotRecord) throws(StoreError) -> Bool {
+        var isAsFound = true
+        for found in page.rows {
+            guard let row = try expectedRow(snapshot.id, found.chunk), row == found.row,
+                try resolve(snapshot.lineage, snapshot.version, found.chunk) == found.resolved
+            else {
+                isAsFound = false
+                continue
             }
+            try set(row, to: found.isShown ? .shown : .missing, snapshot.id, found.chunk)
         }
-        return (page.next, isMerging)
+        return isAsFound
     }
 
     /// A step of removing the rows of a snapshot; true when none is left.
@@ -83,77 +78,108 @@ extension Transaction {
     }
 }
 
-extension ManifestReader {
-    enum Shown { case same, parts, other }
-
-    /// What the snapshot shows at a chunk, against what was expected.
-    func shown(_ token: Fingerprint, _ snapshot: SnapshotRecord, _ chunk: ChunkIndex) throws(StoreError) -> Shown {
-        let resolved = try resolve(snapshot.lineage, snapshot.version, chunk)
-        guard resolved.patches.isEmpty else { return .parts }
-        switch resolved.base {
-        case .data(let key, _): return key.fingerprint == token ? .same : .other
-        case .zeros, .hole: return token == ZeroChunk.fingerprint(snapshot.chunkSize) ? .same : .other
-        }
+/// What is expected of a snapshot, and what it shows there.
+public struct ExpectedPage: Sendable {
+    struct Row: Sendable {
+        let chunk: ChunkIndex
+        let row: ExpectedRow
+        let resolved: ResolvedChunk
+        /// Whether the snapshot shows what is expected.
+        let isShown: Bool
     }
+    var rows: [Row] = []
+    /// Where to go on; nil at the end.
+    public fileprivate(set) var next: ChunkIndex?
 
-    struct ExpectedPage {
-        var rows: [(ChunkIndex, ExpectedRow)] = []
-        /// Where to go on; nil at the end.
-        var next: ChunkIndex?
+    /// What is not there, in order.
+    public var missing: [(chunk: ChunkIndex, token: Fingerprint)] {
+        rows.filter { !$0.isShown }.map { ($0.chunk, $0.row.token) }
     }
+}
 
-    func expectedRows(of id: SnapshotID, from: ChunkIndex, limit: Int) throws(StoreError) -> ExpectedPage {
-        let prefix = Key(.expected).then(id.uuid).bytes
-        let cursor = index.makeCursor()
-        cursor.seek(Key.expected(id, from))
-        var page = ExpectedPage()
-        while try cursor.isValid(), cursor.key.starts(with: prefix), var key = KeyReader(cursor.key, .expected),
-            key.takeID() != nil, let chunk = key.take(UInt64.self).map({ ChunkIndex($0) })
-        {
-            guard page.rows.count < limit else {
-                page.next = chunk
-                break
-            }
-            guard let row = ExpectedRow(Array(cursor.value)) else {
-                throw StoreError(.damaged, "what is expected of \(id) does not decode")
-            }
-            page.rows.append((chunk, row))
-            cursor.next()
+extension Shard {
+    /// Looks at what is expected of a snapshot, apart from what its own entries are known to hold. Any thread; blocks on the disk, for
+    /// chunks that came in parts are read and hashed.
+    /// - Parameters:
+    ///   - from: the first chunk to look at.
+    ///   - limit: rows to look at.
+    /// - Throws: `.damaged`, `.io`.
+    public func expected(of snapshot: SnapshotRecord, from: ChunkIndex, limit: Int) throws(StoreError) -> ExpectedPage {
+        let view = makeView()
+        // What is below a settled lineage changes no more: what was seen to show through still does.
+        let isSettled = try view.isSettled(snapshot.lineage)
+        let listed = try view.expectedRows(of: snapshot.id, from: from, limit: limit)
+        var page = ExpectedPage(next: listed.next)
+        for (chunk, row) in listed.rows where row.presence == .missing || row.presence == .shown && !isSettled {
+            let resolved = try view.resolve(snapshot.lineage, snapshot.version, chunk)
+            let isShown =
+                if resolved.patches.isEmpty {
+                    switch resolved.base {
+                    case .data(let key, _): key.fingerprint == row.token
+                    case .zeros, .hole: row.token == ZeroChunk.fingerprint(snapshot.chunkSize)
+                    }
+                } else {
+                    try fingerprint(of: chunk, in: snapshot) == row.token
+                }
+            page.rows.append(.init(chunk: chunk, row: row, resolved: resolved, isShown: isShown))
         }
         return page
     }
 
-    /// What is expected of a snapshot and missing, in order (SPEC R1).
-    /// - Parameters:
-    ///   - from: the first chunk to look at.
-    ///   - limit: rows to look at; those that are there are left out of the answer.
-    /// - Returns: where to go on, nil at the end.
-    public func missing(
-        of snapshot: SnapshotRecord,
-        from: ChunkIndex,
-        limit: Int
-    ) throws(StoreError) -> (chunks: [(ChunkIndex, Fingerprint)], next: ChunkIndex?) {
-        let page = try expectedRows(of: snapshot.id, from: from, limit: limit)
-        var chunks: [(ChunkIndex, Fingerprint)] = []
-        for (chunk, row) in page.rows where !row.isThere {
-            if try shown(row.token, snapshot, chunk) != .same { chunks.append((chunk, row.token)) }
+    /// Of a chunk as the snapshot shows it: read and hashed.
+    func fingerprint(of chunk: ChunkIndex, in snapshot: SnapshotRecord) throws(StoreError) -> Fingerprint {
+        let start = snapshot.chunkSize.offset(of: chunk)
+        let end = min(start + UInt64(snapshot.chunkSize.bytes), snapshot.size)
+        let pieces = try read(ReadSource(snapshot), [start..<end], acceptsLZ4: false)
+        guard let piece = pieces.first, case .plain(let bytes, _) = piece.content else {
+            return ZeroChunk.fingerprint(snapshot.chunkSize)
         }
-        return (chunks, page.next)
+        return SHA256.hash(bytes.bytes, padding: snapshot.chunkSize.bytes - bytes.count)
+    }
+}
+
+extension ManifestReader {
+    func expectedRows(of id: SnapshotID, from: ChunkIndex, limit: Int) throws(StoreError)
+        -> (rows: [(ChunkIndex, ExpectedRow)], next: ChunkIndex?)
+    {
+        let prefix = Key(.expected).then(id.uuid).bytes
+        let cursor = index.makeCursor()
+        cursor.seek(Key.expected(id, from))
+        var rows: [(ChunkIndex, ExpectedRow)] = []
+        while try cursor.isValid(), cursor.key.starts(with: prefix), var key = KeyReader(cursor.key, .expected),
+            key.takeID() != nil, let chunk = key.take(UInt64.self).map({ ChunkIndex($0) })
+        {
+            guard rows.count < limit else { return (rows, chunk) }
+            guard let row = ExpectedRow(Array(cursor.value)) else {
+                throw StoreError(.damaged, "what is expected of \(id) does not decode")
+            }
+            rows.append((chunk, row))
+            cursor.next()
+        }
+        return (rows, nil)
     }
 }
 
 /// A row of what is expected.
 struct ExpectedRow: Hashable {
+    enum Presence: UInt8 {
+        case missing = 0
+        /// The snapshot's own entry holds it.
+        case own = 1
+        /// The snapshot showed it when it was last looked at: by inheritance, or in parts.
+        case shown = 2
+    }
     let token: Fingerprint
-    /// Whether the snapshot's own entry holds it.
-    var isThere: Bool
+    let presence: Presence
 
-    init(token: Fingerprint, isThere: Bool) { (self.token, self.isThere) = (token, isThere) }
+    init(token: Fingerprint, presence: Presence) { (self.token, self.presence) = (token, presence) }
 
     init?(_ value: [UInt8]) {
-        guard value.count == 33, let token = Fingerprint(bytes: Array(value.prefix(32))) else { return nil }
-        self.init(token: token, isThere: value[32] == 1)
+        guard value.count == 33, let token = Fingerprint(bytes: Array(value.prefix(32))),
+            let presence = Presence(rawValue: value[32])
+        else { return nil }
+        self.init(token: token, presence: presence)
     }
 
-    var encoded: [UInt8] { token.bytes + [isThere ? 1 : 0] }
+    var encoded: [UInt8] { token.bytes + [presence.rawValue] }
 }

@@ -130,7 +130,7 @@ struct SealWalk {
                 seal.add(zeros: entry.chunk.rawValue - sealed)
                 switch entry.state {
                 case .data(let fingerprint?): seal.add(fingerprint)
-                case .data(nil): seal.add(try fingerprintOfParts(entry.chunk))
+                case .data(nil): seal.add(try shard.fingerprint(of: entry.chunk, in: snapshot))
                 case .zeros, .hole: seal.add(zeros: 1)
                 }
                 if case .data = entry.state, let owner = entry.owner {
@@ -145,16 +145,5 @@ struct SealWalk {
         seal.add(zeros: end.rawValue - sealed)
         let shares = owners.map { OwnerBytes(owner: $0.key, bytes: $0.value) }.sorted { $0.owner.name < $1.owner.name }
         return Sealed(seal: seal.finish(), owners: shares)
-    }
-
-    /// Of a chunk whose parts are not merged yet: those of a parent are merged with the parent's own seal.
-    private func fingerprintOfParts(_ chunk: ChunkIndex) throws(StoreError) -> Fingerprint {
-        let start = snapshot.chunkSize.offset(of: chunk)
-        let end = min(start + UInt64(snapshot.chunkSize.bytes), snapshot.size)
-        let pieces = try shard.read(ReadSource(snapshot), [start..<end], acceptsLZ4: false)
-        guard let piece = pieces.first, case .plain(let bytes, _) = piece.content else {
-            return ZeroChunk.fingerprint(snapshot.chunkSize)
-        }
-        return SHA256.hash(bytes.bytes, padding: snapshot.chunkSize.bytes - bytes.count)
     }
 }

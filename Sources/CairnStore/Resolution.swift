@@ -3,7 +3,7 @@ import CairnCrypto
 import CairnLog
 
 /// What a chunk of a volume or snapshot holds.
-struct ResolvedChunk {
+struct ResolvedChunk: Equatable {
     enum Base: Equatable {
         /// `depth`: how many parents up it was found; 0 in the own lineage.
         case data(ChunkKey, depth: Int)

@@ -177,8 +177,6 @@ public final class Shard: @unchecked Sendable {
             io.async { self.syncOnly(building) }
         } else {
             building.complete(nil)
-            // A call may change nothing and still have found parts that should be merged.
-            background.merge(soon: building.mergeable)
             background.wake(newWork: building.hasNewWork, isFull: false)
             queue.async { self.pump() }
         }

@@ -228,23 +228,12 @@ struct ProgressModelRun {
         last = "complete"
         let id = snapshot.id
         if !snapshot.expected.isEmpty {
-            var isMerging = true
-            let end = Date() + 20
-            // In an unsettled lineage parts stay parts.
-            while isMerging, snapshot.layer.below?.isSettled ?? true, Date() < end {
-                isMerging = try countInherited(id)
-            }
-            if isMerging { _ = try countInherited(id) }
             let expected = missing(of: snapshot)
-            let view = store.shard.makeView()
-            let listed = try view.missing(of: view.snapshot(id)!, from: ChunkIndex(0), limit: 100).chunks
-            let found = listed.map { Int($0.0.rawValue) }
-            let isUnmerged = !(snapshot.layer.below?.isSettled ?? true)
-            guard found == expected || isUnmerged && Set(found).isSuperset(of: expected) else {
-                throw ModelFailure("missing are \(found) instead of \(expected)")
-            }
-            guard try view.snapshot(id)!.missing == UInt64(found.count) else {
-                throw ModelFailure("\(try view.snapshot(id)!.missing) are missing instead of \(found.count)")
+            let found = try countExpected(id)
+            guard found == expected else { throw ModelFailure("missing are \(found) instead of \(expected)") }
+            let counted = try store.shard.makeView().snapshot(id)!.missing
+            guard counted == UInt64(found.count) else {
+                throw ModelFailure("\(counted) are missing instead of \(found.count)")
             }
             if !found.isEmpty { return }
         }
@@ -260,17 +249,26 @@ struct ProgressModelRun {
         guard done.state == snapshot.state else { throw ModelFailure("\(done.state) instead of \(snapshot.state)") }
     }
 
-    private func countInherited(_ id: SnapshotID) throws -> Bool {
+    /// As the service does; gives what is missing.
+    private func countExpected(_ id: SnapshotID) throws -> [Int] {
+        var missing: [Int] = []
         var next: ChunkIndex? = ChunkIndex(0)
-        var isMerging = false
+        var repeats = 0
         while let from = next {
-            let step = try store.change { (transaction) throws(StoreError) in
-                try transaction.countInherited(in: try transaction.snapshot(id)!, from: from, limit: 2)
+            let page = try store.shard.expected(of: store.shard.makeView().snapshot(id)!, from: from, limit: 2)
+            let isAsFound = try store.change { (transaction) throws(StoreError) in
+                try transaction.count(page, in: try transaction.snapshot(id)!)
             }
-            next = step.next
-            isMerging = isMerging || step.isMerging
+            guard isAsFound else {
+                // The background merged or moved something.
+                repeats += 1
+                guard repeats < 100 else { throw ModelFailure("what is expected changes by itself") }
+                continue
+            }
+            missing += page.missing.map { Int($0.chunk.rawValue) }
+            next = page.next
         }
-        return isMerging
+        return missing
     }
 
     private mutating func cancel(_ snapshot: Snapshot) throws {
