@@ -62,21 +62,25 @@ let targets: [Target] = [
     ),
     .executableTarget(name: "cairnd", dependencies: ["CairnServer", argumentParser, logging]),
     .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", argumentParser]),
-    .testTarget(name: "CairnCoreTests", dependencies: ["CairnCore"]),
+    .target(name: "CairnTesting", path: "Tests/CairnTesting"),
+    .testTarget(name: "CairnCoreTests", dependencies: ["CairnCore", "CairnTesting"]),
     .testTarget(name: "CairnCryptoTests", dependencies: ["CairnCrypto"]),
     .testTarget(
         name: "CairnWireTests",
-        dependencies: ["CairnWire", .product(name: "SwiftProtobuf", package: "swift-protobuf")]
+        dependencies: ["CairnWire", "CairnTesting", .product(name: "SwiftProtobuf", package: "swift-protobuf")]
     ),
     .testTarget(name: "CairnTransportTests", dependencies: ["CairnTransport", "CairnCrypto"]),
-    .testTarget(name: "CairnRPCTests", dependencies: ["CairnRPC", "CairnCrypto"]),
-    .testTarget(name: "CairnLogTests", dependencies: ["CairnLog"]),
-    .testTarget(name: "CairnStoreTests", dependencies: ["CairnStore", "CairnCrypto"]),
-    .testTarget(name: "CairnServiceTests", dependencies: ["CairnService", "CairnCrypto"]),
+    .testTarget(name: "CairnRPCTests", dependencies: ["CairnRPC", "CairnCrypto", "CairnTesting"]),
+    .testTarget(name: "CairnLogTests", dependencies: ["CairnLog", "CairnTesting"]),
+    .testTarget(name: "CairnStoreTests", dependencies: ["CairnStore", "CairnCrypto", "CairnTesting"]),
+    .testTarget(name: "CairnServiceTests", dependencies: ["CairnService", "CairnCrypto", "CairnTesting"]),
     .testTarget(name: "CairnServerTests", dependencies: ["CairnServer"]),
-    .testTarget(name: "CairnClientTests", dependencies: ["CairnClient"]),
+    .testTarget(name: "CairnClientTests", dependencies: ["CairnClient", "CairnTesting"]),
     .testTarget(name: "CairnCommandTests", dependencies: ["cairn"]),
-    .testTarget(name: "EndToEndTests", dependencies: ["CairnClient", "CairnCrypto", "CairnRPC", "cairn", "cairnd"]),
+    .testTarget(
+        name: "EndToEndTests",
+        dependencies: ["CairnClient", "CairnCrypto", "CairnRPC", "CairnTesting", "cairn", "cairnd"]
+    ),
 ]
 
 let package = Package(

@@ -1,5 +1,6 @@
 import CairnCore
 import CairnRPC
+import CairnTesting
 import CairnWire
 import Foundation
 import Testing
@@ -39,7 +40,7 @@ struct BackupTests {
     )
     func twice() async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(21)
+        var random = SeededRandom(seed: 21)
         let size: UInt64 = 2 << 20
         let bytes = random.bytes(1 << 20)
         let disk = try folder.sparse("disk", size: size, [0: bytes])
@@ -66,7 +67,7 @@ struct BackupTests {
     @Test("S3: nothing changed: nothing is sent, and a snapshot is made all the same")
     func nothing() async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(22)
+        var random = SeededRandom(seed: 22)
         let disk = try folder.sparse("disk", size: 1 << 20, [4096: random.bytes(300_000)])
         let server = FakeServer.local(size: 1 << 20)
         _ = try await Self.run(disk, into: server)
@@ -80,7 +81,7 @@ struct BackupTests {
     @Test("S9, U1: progress goes with the uploads, never backwards, and ends with 100")
     func progress() async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(23)
+        var random = SeededRandom(seed: 23)
         let disk = try folder.sparse("disk", size: 8 << 20, [0: random.bytes(8 << 20)])
         let server = FakeServer.local(size: 8 << 20)
         // Few pieces at a time, so that reports do not wait for each other.
@@ -92,7 +93,7 @@ struct BackupTests {
     @Test("S4, S5: an interrupted backup is gone on with from what the service holds", arguments: [true, false])
     func resume(isFrozen: Bool) async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(24)
+        var random = SeededRandom(seed: 24)
         let disk = try folder.sparse("disk", size: 4 << 20, [0: random.bytes(4 << 20)])
         let server = FakeServer.local(size: 4 << 20)
         server.state.withLock { $0.failures[9] = CallError(.storeFull, "", retryable: false) }
@@ -115,7 +116,7 @@ struct BackupTests {
     @Test("S4: after an earlier snapshot was cancelled, the backup compares everything and declares it")
     func rebase() async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(25)
+        var random = SeededRandom(seed: 25)
         let disk = try folder.sparse("disk", size: 1 << 20, [0: random.bytes(1 << 20)])
         let server = FakeServer.local(size: 1 << 20)
         let client = Client(caller: server)
@@ -130,7 +131,7 @@ struct BackupTests {
     @Test("S5: a disk that is not what the interrupted backup began with is not passed off as it")
     func anotherDisk() async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(26)
+        var random = SeededRandom(seed: 26)
         let disk = try folder.sparse("disk", size: 1 << 20, [0: random.bytes(1 << 20)])
         let server = FakeServer.local(size: 1 << 20)
         server.state.withLock { $0.failures[2] = CallError(.storeFull, "", retryable: false) }
@@ -145,7 +146,7 @@ struct BackupTests {
     @Test("S5: a disk that is written to between the scan and the upload is told, and the snapshot is cancelled")
     func movedUnder() async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(28)
+        var random = SeededRandom(seed: 28)
         let disk = try folder.sparse("disk", size: 1 << 20, [0: random.bytes(1 << 20)])
         let server = FakeServer.local(size: 1 << 20)
         let late = random.bytes(100)
@@ -180,7 +181,7 @@ struct BackupTests {
     @Test("S6: a seal that is another than what was read is told")
     func wrongSeal() async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(27)
+        var random = SeededRandom(seed: 27)
         let disk = try folder.sparse("disk", size: 1 << 20, [0: random.bytes(1 << 20)])
         let server = FakeServer.local(size: 1 << 20)
         let first = try await Self.run(disk, into: server)

@@ -1,5 +1,6 @@
 import CairnCore
 import CairnRPC
+import CairnTesting
 import CairnWire
 import Synchronization
 import Testing
@@ -32,7 +33,7 @@ final class ScriptedCaller: Caller {
 
 struct ChunkListTests {
     static func placements(_ count: Int) -> [ChunkPlacement] {
-        var random = Seeded(UInt64(count))
+        var random = SeededRandom(seed: UInt64(count))
         return (0..<count).map { index in
             ChunkPlacement(offset: UInt64(index) * 4096, token: Fingerprint(bytes: random.bytes(32))!)
         }

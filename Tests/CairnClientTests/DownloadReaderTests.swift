@@ -1,4 +1,5 @@
 import CairnCore
+import CairnTesting
 import CairnWire
 import Testing
 
@@ -60,7 +61,7 @@ struct DownloadReaderTests {
     }
 
     @Test func aShortLastChunkMayComePadded() throws {
-        var random = Seeded(1)
+        var random = SeededRandom(seed: 1)
         let chunk = random.text(1536) + [UInt8](repeating: 0, count: 2560)
         var packed = [UInt8](repeating: 0, count: 4096)
         let count = try #require(

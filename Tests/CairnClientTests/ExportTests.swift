@@ -1,5 +1,6 @@
 import CairnCore
 import CairnCrypto
+import CairnTesting
 import Foundation
 import Synchronization
 import Testing
@@ -11,7 +12,7 @@ struct ExportTests {
 
     /// A server with chunks of data, zeros and holes; the last chunk is a short one.
     static func filled(seed: UInt64 = 1) -> FakeServer {
-        var random = Seeded(seed)
+        var random = SeededRandom(seed: seed)
         let server = FakeServer(size: (2 << 20) - 1024)
         for chunk in UInt64(0)..<400 where chunk % 7 != 3 {
             server.place(chunk % 2 == 0 ? random.text(Self.chunk) : random.bytes(Self.chunk), at: chunk)
@@ -213,7 +214,7 @@ struct ExportTests {
     @Test func anImportAndAnExportAreOpposites() async throws {
         let folder = TemporaryFolder()
         for seed in UInt64(0)..<8 {
-            var random = Seeded(seed)
+            var random = SeededRandom(seed: seed)
             var parts: [UInt64: [UInt8]] = [:]
             for _ in 0..<random.next() % 40 {
                 let offset = random.next() % 1_000_000

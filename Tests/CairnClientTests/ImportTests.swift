@@ -1,4 +1,5 @@
 import CairnCore
+import CairnTesting
 import CairnWire
 import Foundation
 import Testing
@@ -20,7 +21,7 @@ struct ImportTests {
 
     @Test func anImageBecomesTheVolume() async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(1)
+        var random = SeededRandom(seed: 1)
         let size = 3 << 20
         let image =
             random.bytes(300 * Self.chunk) + [UInt8](repeating: 0, count: 100 * Self.chunk)
@@ -38,7 +39,7 @@ struct ImportTests {
 
     @Test func againSendsNothing() async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(2)
+        var random = SeededRandom(seed: 2)
         let path = try folder.sparse("image", size: 2 << 20, [0: random.bytes(1 << 20)])
         let server = FakeServer(size: 2 << 20)
         let first = try await Self.run(path, into: server)
@@ -51,7 +52,7 @@ struct ImportTests {
 
     @Test func changesAreSentAndWhatIsGoneIsCleared() async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(3)
+        var random = SeededRandom(seed: 3)
         let server = FakeServer(size: 1 << 20)
         let old = random.bytes(1 << 20)
         _ = try await Self.run(try folder.sparse("old", size: 1 << 20, [0: old]), into: server)
@@ -69,7 +70,7 @@ struct ImportTests {
 
     @Test func aChunkThatOccursOftenIsSentOnce() async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(4)
+        var random = SeededRandom(seed: 4)
         let pattern = (0..<5).map { _ in random.bytes(Self.chunk) }
         let image = (0..<1000).flatMap { pattern[$0 * $0 % 5] }
         let server = FakeServer(size: UInt64(image.count))
@@ -84,7 +85,7 @@ struct ImportTests {
     @Test(arguments: [2, 40])
     func lostLeasesAreMadeUpFor(every: Int) async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(5)
+        var random = SeededRandom(seed: 5)
         let image = random.text(40 * Self.chunk)
         let server = FakeServer(size: 1 << 20)
         let path = try folder.sparse("image", size: 1 << 20, [0: image])
@@ -107,7 +108,7 @@ struct ImportTests {
     @Test(arguments: [1, 511, 512, 4095, 4097, 1_000_001])
     func oddSizesArePadded(size: Int) async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(UInt64(size))
+        var random = SeededRandom(seed: UInt64(size))
         let image = random.bytes(size)
         let path = try folder.sparse("image", size: UInt64(size), [0: image])
         let server = FakeServer(size: 1_000_448)
@@ -120,7 +121,7 @@ struct ImportTests {
 
     @Test func partlyWrittenChunksAreReplaced() async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(6)
+        var random = SeededRandom(seed: 6)
         let server = FakeServer(size: 1 << 20)
         server.place(random.bytes(Self.chunk), at: 3, patched: true)
         server.place(random.bytes(Self.chunk), at: 200, patched: true)
@@ -141,7 +142,7 @@ struct ImportTests {
 
     @Test func anErrorEndsTheImport() async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(7)
+        var random = SeededRandom(seed: 7)
         let path = try folder.sparse("image", size: 4 << 20, [0: random.bytes(4 << 20)])
         let server = FakeServer(size: 4 << 20)
         server.state.withLock { $0.failures[5] = CallError(.quotaExceeded, "no more") }
@@ -171,7 +172,7 @@ struct ImportTests {
         let folder = TemporaryFolder()
         let path = folder.file("pipe")
         #expect(mkfifo(path, 0o600) == 0)
-        var random = Seeded(8)
+        var random = SeededRandom(seed: 8)
         let image = random.bytes(size)
         // The reader first: a pipe without one kills its writer.
         let source = try ImportSource.open(path)
@@ -196,7 +197,7 @@ struct ImportTests {
 
     @Test func hugeHolesCostNothing() async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(10)
+        var random = SeededRandom(seed: 10)
         let path = try folder.sparse("image", size: 8 << 40, [5 << 40: random.bytes(8192)])
         let server = FakeServer(size: 8 << 40)
         server.place(random.bytes(Self.chunk), at: 1 << 30)
@@ -207,7 +208,7 @@ struct ImportTests {
 
     @Test func memoryIsBounded() async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(9)
+        var random = SeededRandom(seed: 9)
         let server = FakeServer(size: 8 << 20)
         let path = try folder.sparse("image", size: 8 << 20, [0: random.bytes(8 << 20)])
         var options = ImportOptions()

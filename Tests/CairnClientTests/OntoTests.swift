@@ -1,4 +1,5 @@
 import CairnCore
+import CairnTesting
 import Foundation
 import Testing
 
@@ -19,7 +20,7 @@ struct OntoTests {
     func difference(longer: Int) async throws {
         let folder = TemporaryFolder()
         let server = ExportTests.filled(seed: 41)
-        var random = Seeded(42)
+        var random = SeededRandom(seed: 42)
         var old = server.content
         // Three chunks differ, and the hole at chunk 3 holds something.
         for chunk in [1, 100, 200, 3] {
@@ -42,7 +43,7 @@ struct OntoTests {
     @Test("A4: a chunk of which the listing knows no token is named to the server, which need not send it")
     func unknownChunks() async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(43)
+        var random = SeededRandom(seed: 43)
         let server = FakeServer(size: 1 << 20)
         let (one, two, three) = (random.bytes(4096), random.bytes(4096), random.bytes(4096))
         server.place(one, at: 10, patched: true)
@@ -62,7 +63,7 @@ struct OntoTests {
     @Test("A4: a chunk that the target holds in another place only is fetched all the same")
     func otherPlace() async throws {
         let folder = TemporaryFolder()
-        var random = Seeded(44)
+        var random = SeededRandom(seed: 44)
         let server = FakeServer(size: 1 << 20)
         let (one, two) = (random.bytes(4096), random.bytes(4096))
         server.place(one, at: 10, patched: true)

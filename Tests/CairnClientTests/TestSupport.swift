@@ -1,5 +1,6 @@
 import CairnCore
 import CairnCrypto
+import CairnTesting
 import Foundation
 
 @testable import CairnClient
@@ -24,26 +25,7 @@ final class TemporaryFolder: Sendable {
     }
 }
 
-/// Numbers that are the same in every run.
-struct Seeded: RandomNumberGenerator {
-    var state: UInt64
-    init(_ seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var word = state
-        word = (word ^ (word >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        word = (word ^ (word >> 27)) &* 0x94d0_49bb_1331_11eb
-        return word ^ (word >> 31)
-    }
-    mutating func bytes(_ count: Int) -> [UInt8] {
-        [UInt8](unsafeUninitializedCapacity: (count + 7) / 8 * 8) { buffer, filled in
-            let raw = UnsafeMutableRawBufferPointer(buffer)
-            for offset in stride(from: 0, to: count, by: 8) {
-                raw.storeBytes(of: next(), toByteOffset: offset, as: UInt64.self)
-            }
-            filled = count
-        }
-    }
+extension SeededRandom {
     /// Bytes that compress.
     mutating func text(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8(97 + next() % 4) } }
 }

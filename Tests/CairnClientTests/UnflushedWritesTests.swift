@@ -1,5 +1,6 @@
 import CairnCore
 import CairnRPC
+import CairnTesting
 import CairnWire
 import Synchronization
 import Testing
@@ -9,7 +10,7 @@ import Testing
 struct UnflushedWritesTests {
     @Test("U8: of each byte the newest write is kept, whatever overlaps")
     func newestWins() {
-        var random = Seeded(31)
+        var random = SeededRandom(seed: 31)
         for _ in 0..<200 {
             var writes = UnflushedWrites()
             var model = [UInt8](repeating: 0, count: 64)
@@ -152,7 +153,7 @@ private final class VolatileServer: Caller {
 struct FlushedWriterTests {
     @Test("U8: what a server lost before a flush is sent again, and nothing older over newer", arguments: 0..<20)
     func crashes(seed: UInt64) async throws {
-        var random = Seeded(seed)
+        var random = SeededRandom(seed: seed)
         let server = VolatileServer(size: 64 * 512)
         let writer = FlushedWriter(client: Client(caller: server), volume: server.volume)
         var model = [UInt8](repeating: 0, count: 64 * 512)

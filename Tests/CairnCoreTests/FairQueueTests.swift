@@ -1,4 +1,5 @@
 import CairnCore
+import CairnTesting
 import Testing
 
 /// The same by its definition, without any thought of speed.
@@ -90,7 +91,7 @@ private struct PlainRoundRobin {
     }
 
     @Test("R3: as the definition has it", arguments: 0..<20) func model(seed: UInt64) {
-        var random = SplitMix(state: seed)
+        var random = SeededRandom(seed: seed)
         let quantum = Int.random(in: 1...50, using: &random)
         var queue = FairQueue<Int, Int>(quantum: quantum)
         var model = PlainRoundRobin(quantum: quantum)
@@ -113,16 +114,5 @@ private struct PlainRoundRobin {
         let left = Set(queue.removeAll())
         #expect(left == Set(model.lanes.flatMap { $0.items.map(\.0) }))
         #expect(queue.isEmpty && queue.popFirst() == nil)
-    }
-}
-
-private struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }

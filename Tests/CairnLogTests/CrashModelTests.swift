@@ -1,16 +1,17 @@
 import CairnCore
+import CairnTesting
 import Foundation
 import Testing
 
 @testable import CairnLog
 
-/// Random lives of a log on a disk that loses what was not synced: groups, syncs, checkpoints, recycling, kills at any call of
+/// SeededRandom lives of a log on a disk that loses what was not synced: groups, syncs, checkpoints, recycling, kills at any call of
 /// the storage, recoveries that are killed too. The oracle: every durable group is recovered, none is torn, changed or foreign,
 /// and every record in a live segment reads back.
 @Suite struct CrashModelTests {
     private struct Life {
         let storage = SimulatedStorage()
-        var random: Random
+        var random: SeededRandom
         /// What the index would be if it had applied everything; and how much of it was durable.
         var written: [[UInt8]] = []
         var durableCount = 0
@@ -19,7 +20,7 @@ import Testing
         /// Record, its content's seed, and the LSN of its group.
         var records: [(location: RecordLocation, content: UInt64, lsn: LSN)] = []
 
-        init(seed: UInt64) { random = Random(state: seed) }
+        init(seed: UInt64) { random = SeededRandom(seed: seed) }
 
         mutating func chance(_ percent: Int) -> Bool { Int.random(in: 0..<100, using: &random) < percent }
 

@@ -1,4 +1,5 @@
 import CairnCore
+import CairnTesting
 import Foundation
 import Testing
 
@@ -20,26 +21,14 @@ final class TemporaryFolder {
     deinit { try? FileManager.default.removeItem(atPath: path) }
 }
 
-/// A seeded generator, so that a failure can be run again.
-struct Random: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var word = state
-        word = (word ^ (word >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        word = (word ^ (word >> 27)) &* 0x94d0_49bb_1331_11eb
-        return word ^ (word >> 31)
-    }
-}
-
 /// The bytes of a slice that may be the last to hold its buffer.
 func copy(_ slice: BufferSlice) -> [UInt8] { withExtendedLifetime(slice) { Array(slice.bytes) } }
 
 func pattern(_ count: Int, _ seed: UInt64) -> BufferSlice {
-    var random = Random(state: seed)
+    var random = SeededRandom(seed: seed)
     let buffer = BufferPool.shared.buffer(capacity: max(count, 1))
     let words = buffer.memory.bindMemory(to: UInt64.self)
-    // Random at the start of each 64 bytes: enough to notice any that are out of place.
+    // SeededRandom at the start of each 64 bytes: enough to notice any that are out of place.
     for word in 0..<(count + 7) / 8 { words[word] = word % 8 == 0 ? random.next() : UInt64(word) }
     buffer.count = count
     return buffer.slice

@@ -1,4 +1,5 @@
 import CairnCore
+import CairnTesting
 import Testing
 
 @testable import CairnLog
@@ -43,7 +44,7 @@ import Testing
 
     @Test func garbledAnywhere() throws {
         let (storage, _, last, segment) = try written()
-        var random = Random(state: 77)
+        var random = SeededRandom(seed: 77)
         let length = 64 + 72 + 9000 + 64 + 512 + 32 + 3
         let places =
             Array(0..<256) + (0..<300).map { _ in Int.random(in: 0..<last.count, using: &random) }

@@ -1,5 +1,6 @@
 import CairnCore
 import CairnRPC
+import CairnTesting
 import CairnTransport
 import CairnWire
 import Synchronization
@@ -213,7 +214,7 @@ import Testing
     }
 
     private func disturb(_ server: TestServer, seed: Int, loop: EventLoop) async throws {
-        var random = SplitMix(seed: UInt64(seed))
+        var random = SeededRandom(seed: UInt64(seed))
         let isGreeted = Bool.random(using: &random)
         let peer =
             isGreeted
@@ -243,7 +244,7 @@ enum FrameBytes {
 
 /// Bytes that a fuzzer would send.
 enum StrangeBytes {
-    static func make(using random: inout SplitMix) -> [UInt8] {
+    static func make(using random: inout SeededRandom) -> [UInt8] {
         let noise = (0..<Int.random(in: 1...400, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }
         switch Int.random(in: 0..<6, using: &random) {
         case 0: return noise
@@ -270,18 +271,5 @@ enum StrangeBytes {
                 )
             }
         }
-    }
-}
-
-/// A seeded generator (SplitMix64), so that a failure can be repeated.
-struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }

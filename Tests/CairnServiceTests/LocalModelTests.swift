@@ -1,6 +1,7 @@
 import CairnCore
 import CairnCrypto
 import CairnStore
+import CairnTesting
 import CairnWire
 import Testing
 
@@ -27,27 +28,16 @@ import Testing
 struct LocalModelRun {
     private var harness: ServiceHarness
     private var model = LocalModel()
-    private var random: Random
+    private var random: SeededRandom
     /// Of each byte value: the token of the staged chunk that is full of it.
     private var tokens: [UInt8: [UInt8]] = [:]
     private var idleTimes: UInt64 = 0
-
-    private struct Random: RandomNumberGenerator {
-        var state: UInt64
-        mutating func next() -> UInt64 {
-            state &+= 0x9e37_79b9_7f4a_7c15
-            var value = state
-            value = (value ^ value >> 30) &* 0xbf58_476d_1ce4_e5b9
-            value = (value ^ value >> 27) &* 0x94d0_49bb_1331_11eb
-            return value ^ value >> 31
-        }
-    }
 
     init(seed: UInt64) throws {
         harness = try ServiceHarness(chunkSize: LocalModel.chunk, shards: 2) { store, _ in
             store.leaseTime = .seconds(3)
         }
-        random = Random(state: seed)
+        random = SeededRandom(seed: seed)
         for value in 1...5 as ClosedRange<UInt8> {
             let bytes = [UInt8](repeating: value, count: LocalModel.chunk)
             var request = Wire.UploadBlockRequest()

@@ -1,5 +1,6 @@
 import CairnCore
 import CairnStore
+import CairnTesting
 
 /// How often each operation comes.
 struct ModelMix: Sendable {
@@ -29,7 +30,7 @@ struct ModelMix: Sendable {
         ModelMix("restarts", [.settle: 30, .reopen: 20, .crash: 40]),
     ]
 
-    func pick(_ random: inout ModelRandom) -> Operation {
+    func pick(_ random: inout SeededRandom) -> Operation {
         // In the order of their declaration: a seed chooses the same.
         var left = random.below(weights.values.reduce(0, +))
         for operation in Operation.allCases {

@@ -1,25 +1,12 @@
 import CairnCore
 import CairnCrypto
+import CairnTesting
 import Dispatch
 import Foundation
 import Logging
 import Synchronization
 
 @testable import CairnStore
-
-/// SplitMix64: the same seed gives the same run.
-struct ModelRandom: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var word = state
-        word = (word ^ (word >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        word = (word ^ (word >> 27)) &* 0x94d0_49bb_1331_11eb
-        return word ^ (word >> 31)
-    }
-    mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(bound)) }
-    mutating func chance(_ percent: Int) -> Bool { below(100) < percent }
-}
 
 /// What a volume or snapshot must hold: a stamp for each sector, 0 for zeros. A sector's bytes follow from its stamp.
 struct ModelContent {
@@ -34,7 +21,7 @@ struct ModelContent {
     }
 
     static func write(_ stamp: UInt32, to target: UnsafeMutableRawBufferPointer) {
-        var random = ModelRandom(state: UInt64(stamp))
+        var random = SeededRandom(seed: UInt64(stamp))
         for word in 0..<64 {
             // Half of it compresses.
             let value: UInt64 = stamp == 0 ? 0 : stamp & 1 == 0 || word & 1 == 0 ? random.next() : UInt64(stamp)

@@ -1,12 +1,13 @@
 import CairnCore
 import CairnCrypto
+import CairnTesting
 import Foundation
 import Testing
 
 @testable import CairnStore
 
 /// Random operations against what they must amount to. A failing run says its seed:
-/// `CAIRN_MODEL_SEED=… CAIRN_MODEL_OPERATIONS=… swift test --filter ModelTests` repeats and enlarges it.
+/// `tools/torture model --seed …` repeats it.
 @Suite(.serialized) struct ModelTests {
     struct Configuration: CustomTestStringConvertible, Sendable {
         let name: String
@@ -31,11 +32,9 @@ import Testing
 
     @Test("V4, V7, S2, S6, S8, D2, R1, R2: what the store holds is what was done to it", arguments: configurations)
     func randomOperations(_ configuration: Configuration) throws {
-        let environment = ProcessInfo.processInfo.environment
-        let seed = environment["CAIRN_MODEL_SEED"].flatMap { UInt64($0) } ?? .random(in: 1...1 << 40)
-        // Of all configurations together.
-        let all = environment["CAIRN_MODEL_OPERATIONS"].flatMap { Int($0) } ?? 1600
-        let operations = all / Self.configurations.count
+        let seed = Torture.seed("model")
+        // Of all configurations together; the other model has the other half.
+        let operations = Torture.count("model", otherwise: 3200) / 2 / Self.configurations.count
         print("model: seed \(seed), \(operations) operations, \(configuration.name)")
         var options = StoreOptions()
         options.leaseTime = .milliseconds(2)
@@ -45,7 +44,7 @@ import Testing
         let store = try ModelStore(segmentBytes: configuration.segmentBytes, options: options)
         var run = ModelRun(
             store: store,
-            random: ModelRandom(state: seed),
+            random: SeededRandom(seed: seed),
             chunkSize: ChunkSize(bytes: configuration.chunk)!
         )
         var done = 0
@@ -56,6 +55,7 @@ import Testing
             }
             try run.checkAll()
             try run.deleteAll()
+            Torture.report("model", ["operations": done, "configurations": 1])
         } catch {
             Issue.record("seed \(seed), operation \(done) (\(run.last)): \(error)")
         }
@@ -79,7 +79,7 @@ struct ModelRun {
         let isInitial: Bool
     }
     let store: ModelStore
-    var random: ModelRandom
+    var random: SeededRandom
     let chunkSize: ChunkSize
     var volumes: [VolumeID: Volume] = [:]
     var snapshots: [SnapshotID: Snapshot] = [:]
@@ -90,7 +90,7 @@ struct ModelRun {
     var last = ""
     static let account = AccountID("model")!
 
-    init(store: ModelStore, random: ModelRandom, chunkSize: ChunkSize) {
+    init(store: ModelStore, random: SeededRandom, chunkSize: ChunkSize) {
         self.store = store
         self.random = random
         self.chunkSize = chunkSize

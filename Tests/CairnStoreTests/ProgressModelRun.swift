@@ -1,5 +1,6 @@
 import CairnCore
 import CairnCrypto
+import CairnTesting
 import Foundation
 
 @testable import CairnStore
@@ -40,7 +41,7 @@ struct ProgressModelRun {
     }
 
     let store: ModelStore
-    var random: ModelRandom
+    var random: SeededRandom
     let chunkSize: ChunkSize
     /// In the order of their making, so that a seed chooses the same.
     var volumes: [Volume] = []
@@ -50,7 +51,7 @@ struct ProgressModelRun {
     let mix: ModelMix
     private var operations = 0
 
-    init(store: ModelStore, random: ModelRandom, chunkSize: ChunkSize, mix: ModelMix) {
+    init(store: ModelStore, random: SeededRandom, chunkSize: ChunkSize, mix: ModelMix) {
         (self.store, self.random, self.chunkSize, self.mix) = (store, random, chunkSize, mix)
     }
 

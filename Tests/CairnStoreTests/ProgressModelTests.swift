@@ -1,32 +1,29 @@
 import CairnCore
+import CairnTesting
 import Foundation
 import Testing
 
 @testable import CairnStore
 
 /// The random operations on snapshots in progress. A failing run says its seed and configuration:
-/// `CAIRN_MODEL_SEED=… CAIRN_MODEL_OPERATIONS=… CAIRN_MODEL_CONFIGURATION=… swift test --filter ProgressModelTests` repeats it;
-/// `tools/model` runs as many as are wanted. The operations are those of all configurations together.
+/// `tools/torture model --seed … --only CONFIGURATION` repeats it. The operations are those of all configurations together.
 @Suite struct ProgressModelTests {
-    private static let environment = ProcessInfo.processInfo.environment
-    private static func number(_ name: String) -> UInt64? { environment["CAIRN_MODEL_" + name].flatMap { UInt64($0) } }
     private static let configurations: [Int] =
-        number("CONFIGURATION").map { [Int($0)] }
-        ?? Array(0..<Int(number("CONFIGURATIONS") ?? UInt64(ModelConfiguration.count)))
+        Torture.only("model").map { [$0] } ?? Array(0..<ModelConfiguration.count)
 
     @Test(
         "V3, V5, S3, S4, S5, S6, S8, S9, U7: snapshots in progress, and what stands on them, hold what was done to them",
         arguments: configurations
     )
     func randomOperations(index: Int) throws {
-        let seed = Self.number("SEED") ?? .random(in: 1...1 << 40)
-        let operations = Int(Self.number("OPERATIONS") ?? 2000) / Self.configurations.count
+        let seed = Torture.seed("model")
+        let operations = Torture.count("model", otherwise: 4000) / 2 / ModelConfiguration.count
         let configuration = ModelConfiguration(index: index)
         print("model: seed \(seed), configuration \(index) (\(configuration.description)), \(operations) operations")
         let store = try ModelStore(segmentBytes: configuration.segmentBytes, options: configuration.options)
         var run = ProgressModelRun(
             store: store,
-            random: ModelRandom(state: seed &+ UInt64(index)),
+            random: SeededRandom(seed: seed &+ UInt64(index)),
             chunkSize: ChunkSize(bytes: configuration.chunkBytes)!,
             mix: configuration.mix
         )
@@ -38,6 +35,7 @@ import Testing
             }
             try run.checkAll()
             try run.deleteAll()
+            Torture.report("model", ["operations": done, "configurations": 1])
         } catch {
             Issue.record("seed \(seed), configuration \(index), operation \(done) (\(run.last)): \(error)")
         }

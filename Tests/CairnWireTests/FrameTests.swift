@@ -1,4 +1,5 @@
 import CairnCore
+import CairnTesting
 import Testing
 
 @testable import CairnWire
@@ -73,7 +74,7 @@ import Testing
 
     /// The same frames come out however the stream was cut.
     @Test(arguments: 1...40) func anyCutOfTheStream(seed: UInt64) throws {
-        var random = SplitMix(seed: seed)
+        var random = SeededRandom(seed: seed)
         var stream: [UInt8] = []
         var sent: [(FrameHeader, [UInt8], [UInt8])] = []
         for id in 1...20 {
@@ -108,7 +109,7 @@ import Testing
         #expect(!decoder.isMidFrame)
     }
 
-    private func feed(_ stream: [UInt8], to decoder: inout FrameDecoder, random: inout SplitMix) throws -> [Frame] {
+    private func feed(_ stream: [UInt8], to decoder: inout FrameDecoder, random: inout SeededRandom) throws -> [Frame] {
         var frames: [Frame] = []
         var rest = stream[...]
         while !rest.isEmpty {
@@ -153,17 +154,4 @@ import Testing
     }
 
     private func zeros(_ count: Int) -> [UInt8] { [UInt8](repeating: 0, count: count) }
-}
-
-/// A seeded generator (SplitMix64), so that a failure can be repeated.
-struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
 }

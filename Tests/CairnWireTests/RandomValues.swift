@@ -1,3 +1,4 @@
+import CairnTesting
 import CairnWire
 import SwiftProtobuf
 
@@ -12,23 +13,10 @@ protocol OracleConvertible: WireMessage {
     var oracle: Oracle { get }
 }
 
-/// SplitMix64: the same values for the same seed, on every machine.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-        return mixed ^ (mixed >> 31)
-    }
-}
-
 /// Values of fields: the edges often, anything sometimes.
 struct RandomValues {
-    var generator: SeededGenerator
-    init(seed: UInt64) { generator = SeededGenerator(seed: seed) }
+    var generator: SeededRandom
+    init(seed: UInt64) { generator = SeededRandom(seed: seed) }
 
     mutating func below(_ bound: Int) -> Int { Int.random(in: 0..<bound, using: &generator) }
     mutating func bool() -> Bool { Bool.random(using: &generator) }

@@ -1,4 +1,5 @@
 import CairnCore
+import CairnTesting
 import CairnWire
 import Testing
 
@@ -164,7 +165,7 @@ struct IncompleteCloneTests {
     )
     func random(_ seed: UInt64) async throws {
         let server = try await ServerProcess.started()
-        var generator = SeededGenerator(1000 + seed)
+        var generator = SeededRandom(seed: 1000 + seed)
         let account = freshAccount()
         var caller = try await server.connect(account)
         let chunkSize = [4096, 65536, 262144][Int(seed)]

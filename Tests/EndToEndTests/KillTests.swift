@@ -1,4 +1,5 @@
 import CairnCore
+import CairnTesting
 import CairnWire
 import Foundation
 import Synchronization
@@ -28,7 +29,7 @@ struct KillTests {
 
     /// Writes stamped sectors until the connection breaks.
     private static func stamp(_ caller: Caller, _ volume: [UInt8], _ ledger: Ledger, seed: UInt64, base: UInt64) async {
-        var generator = SeededGenerator(seed)
+        var generator = SeededRandom(seed: seed)
         var stamp = base
         while !Task.isCancelled {
             stamp += 1
@@ -149,7 +150,7 @@ struct KillTests {
         let account = freshAccount()
         let volume = try await server.connect(account).createVolume(size: 1 << 20, chunkSize: 4096).volumeID
         let ledger = Ledger()
-        var generator = SeededGenerator(120)
+        var generator = SeededRandom(seed: 120)
         for round in 0..<10 {
             let caller = try await server.connect(account)
             let writers = (0..<3).map { writer in

@@ -1,5 +1,6 @@
 import CairnCore
 import CairnRPC
+import CairnTesting
 import CairnWire
 import Testing
 
@@ -148,7 +149,7 @@ struct RetryTests {
         var caller = try await server.connect(account)
         let volume = try await caller.createVolume(size: 8 << 20).volumeID
         var content = [UInt8](repeating: 0, count: 8 << 20)
-        var generator = SeededGenerator(83)
+        var generator = SeededRandom(seed: 83)
         var verifiers: Set<[UInt8]> = []
         for round in 0..<4 {
             for index in 0..<25 {

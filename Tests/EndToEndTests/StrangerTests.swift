@@ -1,4 +1,5 @@
 import CairnCore
+import CairnTesting
 import CairnWire
 import Foundation
 import Testing
@@ -18,7 +19,7 @@ struct StrangerTests {
         var isFatal = true
     }
 
-    private static func bytes(_ count: Int, _ generator: inout SeededGenerator) -> [UInt8] {
+    private static func bytes(_ count: Int, _ generator: inout SeededRandom) -> [UInt8] {
         (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }
     }
 
@@ -28,12 +29,12 @@ struct StrangerTests {
     }
 
     private static func attack(_ seed: Int, volume: [UInt8]) -> Attack {
-        var generator = SeededGenerator(UInt64(seed) &* 7919)
+        var generator = SeededRandom(seed: UInt64(seed) &* 7919)
         return seed % 20 < 14 ? broken(seed % 20, &generator) : odd(seed % 20, volume, &generator)
     }
 
     /// What no frame or no order of frames looks like.
-    private static func broken(_ kind: Int, _ generator: inout SeededGenerator) -> Attack {
+    private static func broken(_ kind: Int, _ generator: inout SeededRandom) -> Attack {
         let facts = UInt32(Wire.Method.getServerFacts.rawValue)
         let good = TLSStream.frame(.request, method: facts, callID: 1)
         let large = UInt32.random(in: (17 << 20) + (1 << 20)...UInt32.max, using: &generator)
@@ -78,7 +79,7 @@ struct StrangerTests {
     }
 
     /// What frames can say, but no client would: cut off, or nonsense that is answered.
-    private static func odd(_ kind: Int, _ volume: [UInt8], _ generator: inout SeededGenerator) -> Attack {
+    private static func odd(_ kind: Int, _ volume: [UInt8], _ generator: inout SeededRandom) -> Attack {
         switch kind {
         case 14:
             let good = TLSStream.frame(.request, method: UInt32(Wire.Method.getServerFacts.rawValue), callID: 1)
@@ -119,7 +120,7 @@ struct StrangerTests {
         }
     }
 
-    private static func upload(_ volume: [UInt8], _ generator: inout SeededGenerator) -> Attack {
+    private static func upload(_ volume: [UInt8], _ generator: inout SeededRandom) -> Attack {
         var blocks: [Wire.UploadBlock] = []
         for _ in 0..<Int.random(in: 0...50, using: &generator) {
             blocks.append(
@@ -154,7 +155,7 @@ struct StrangerTests {
         )
     }
 
-    private static func download(_ volume: [UInt8], _ generator: inout SeededGenerator) -> Attack {
+    private static func download(_ volume: [UInt8], _ generator: inout SeededRandom) -> Attack {
         let ranges = (0..<Int.random(in: 0...200, using: &generator)).map { _ in
             Wire.ByteRange(
                 offset: .random(in: 0 ... .max, using: &generator),

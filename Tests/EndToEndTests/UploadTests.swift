@@ -1,5 +1,6 @@
 import CairnCore
 import CairnCrypto
+import CairnTesting
 import CairnWire
 import Testing
 
@@ -92,7 +93,7 @@ struct UploadTests {
     @Test("U3: any range of sectors works, and reads back over the old bytes")
     func parts() async throws {
         var (caller, volume, expected) = try await filled(33)
-        var generator = SeededGenerator(34)
+        var generator = SeededRandom(seed: 34)
         for round in 0..<60 {
             let count = Int.random(in: 1...300, using: &generator)
             let first = Int.random(in: 0...(2048 - count), using: &generator)

@@ -1,26 +1,12 @@
 import CairnCore
 import CairnCrypto
+import CairnTesting
 import CairnWire
-
-/// Numbers that are the same in every run.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-    init(_ seed: UInt64) { state = seed }
-
-    /// SplitMix64.
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var value = state
-        value = (value ^ value >> 30) &* 0xbf58_476d_1ce4_e5b9
-        value = (value ^ value >> 27) &* 0x94d0_49bb_1331_11eb
-        return value ^ value >> 31
-    }
-}
 
 enum Content {
     /// Bytes that no codec makes smaller.
     static func noise(_ seed: UInt64, _ count: Int) -> [UInt8] {
-        var generator = SeededGenerator(seed)
+        var generator = SeededRandom(seed: seed)
         // Word by word, and the last one's first bytes.
         let words = (0..<(count + 7) / 8).map { _ in generator.next().littleEndian }
         return words.withUnsafeBytes { Array($0.prefix(count)) }
