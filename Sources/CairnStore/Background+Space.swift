@@ -47,6 +47,12 @@ extension Background {
 
     /// Gives it room where the file system runs short of it, and looks whether RocksDB has failed at something on its own.
     func watchIndex() throws(StoreError) {
+        let isShort = shard.database.lookAtRoom()
+        if isShort != shard.isShort.exchange(isShort, ordering: .relaxed) {
+            shard.logger.warning(
+                isShort ? "the disk is short of room for the index" : "the disk has room for the index again"
+            )
+        }
         if shard.log.hasSpare, shard.log.isTight {
             try onDisk { () throws(LogError) in try shard.log.trim(spare: shard.options.spareSegments) }
         }
@@ -76,7 +82,9 @@ extension Background {
     }
 
     /// Makes the index durable up to now; the log before it is then only needed for its live records.
+    /// - Throws: `.full` where the disk has no room for it: nothing was done, and the shard goes on.
     func checkpoint() throws(StoreError) {
+        try shard.database.checkRoom()
         let position = try syncBeforeFlush()
         do throws(StoreError) { try shard.database.flush() } catch {
             // And nothing is applied that is not synced from now on: RocksDB may try again by itself.

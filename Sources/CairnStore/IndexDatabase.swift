@@ -16,14 +16,21 @@ final class IndexDatabase: Sendable {
         var cacheBytes = 64 << 20
         /// The shard flushes when this much has been applied; the write buffer itself is four times as large.
         var flushBytes = 32 << 20
+        /// Where it is.
+        var room: IndexRoom?
     }
 
     private let open: Mutex<IndexHandle?>
+    private let room: IndexRoom?
+    private let isCompacting: Atomic<Bool>
     /// Entered as long as RocksDB is open.
     private let users = DispatchGroup()
 
     /// Opens the database, and makes it where there is none.
     init(path: String, _ settings: Options) throws(StoreError) {
+        room = settings.room
+        isCompacting = Atomic(true)
+        try room?.make(0)
         let options = Self.databaseOptions(settings)
         var failure: UnsafeMutablePointer<CChar>?
         guard let database = rocksdb_open(options, path, &failure) else {
@@ -124,6 +131,30 @@ final class IndexDatabase: Sendable {
         var value: UInt64 = 0
         guard let handle, rocksdb_property_int(handle.database, name, &value) == 0 else { return 0 }
         return value
+    }
+
+    /// Whether there is room on the disk for what a flush would write; it may take the reserve.
+    /// - Throws: `.full`.
+    func checkRoom() throws(StoreError) { try room?.make(property("rocksdb.cur-size-all-mem-tables")) }
+
+    /// Whether the disk has little room for the index. Compactions, which can wait, begin only where it has; and the reserve is
+    /// made again then. To be called now and then.
+    func lookAtRoom() -> Bool {
+        guard let room else { return false }
+        let isShort = room.isShort
+        room.restore()
+        guard isCompacting.load(ordering: .relaxed) == isShort, let handle else { return isShort }
+        var failure: UnsafeMutablePointer<CChar>?
+        let isDone = "disable_auto_compactions".withCString { name in
+            (isShort ? "true" : "false").withCString { value in
+                var (name, value): (UnsafePointer<CChar>?, UnsafePointer<CChar>?) = (name, value)
+                rocksdb_set_options(handle.database, 1, &name, &value, &failure)
+                return failure == nil
+            }
+        }
+        if let failure { rocksdb_free(failure) }
+        if isDone { isCompacting.store(!isShort, ordering: .relaxed) }
+        return isShort
     }
 
     /// Makes all that was applied before durable. Blocks.

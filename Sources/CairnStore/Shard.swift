@@ -48,6 +48,8 @@ public final class Shard: @unchecked Sendable {
     private let waiting = Atomic<Int>(0)
     /// What has been applied since the index was last flushed.
     let unflushed = Mutex(Unflushed())
+    /// Whether the disk has little room for the index.
+    let isShort = Atomic(false)
 
     struct Unflushed {
         var position: LogPosition?
@@ -162,6 +164,12 @@ public final class Shard: @unchecked Sendable {
             standstill.front = []
             return
         }
+        if isOverdue {
+            let refusal = StoreError(.full, "the disk has no room for the index")
+            for call in standstill.front + pending.removeAll() { call.refuse(refusal) }
+            standstill.front = []
+            return
+        }
         if standstill.isHeld { return }
         let building: GroupBuilding
         do throws(StoreError) {
@@ -213,6 +221,13 @@ public final class Shard: @unchecked Sendable {
 
     /// Whether something applied is not synced yet.
     private var hasUnsynced: Bool { log.position.map { log.durable < $0.lsn } ?? false }
+
+    /// Whether so much waits to be flushed that RocksDB is about to do it by itself, and cannot.
+    private var isOverdue: Bool {
+        guard unflushed.withLock({ $0.indexBytes >= 2 * options.indexFlushBytes }) else { return false }
+        do throws(StoreError) { try database.checkRoom() } catch { return error.code == .full }
+        return false
+    }
 
     private var refusal: StoreError? {
         if fenceReason != nil { return fencedError }
@@ -299,7 +314,11 @@ public final class Shard: @unchecked Sendable {
             guard self.fenceReason == nil else { return }
             do throws(StoreError) {
                 try logCall { () throws(LogError) in try self.log.sync() }
-                try self.database.flush()
+                // Without room the next start replays what is not flushed.
+                do throws(StoreError) {
+                    try self.database.checkRoom()
+                    try self.database.flush()
+                } catch { guard error.code == .full else { throw error } }
                 try logCall { () throws(LogError) in try self.log.close() }
             } catch { self.logger.error("the shard was not closed in order", metadata: ["reason": "\(error)"]) }
         }

@@ -28,6 +28,7 @@ struct ShardOpening: Sendable {
         var settings = IndexDatabase.Options()
         settings.cacheBytes = options.indexCacheBytes
         settings.flushBytes = options.indexFlushBytes
+        settings.room = IndexRoom(folder: path, leave: freeBytes, shards: Int(header.shardCount))
         let database = try IndexDatabase(path: path + "/index", settings)
         var position = try database.get(Key.position).map { bytes throws(StoreError) in try LogPosition.decode(bytes) }
         var logOptions = LogOptions()
@@ -55,9 +56,9 @@ struct ShardOpening: Sendable {
             position = group.position
             groups += 1
             // The write buffer must not fill by itself, though here nothing could run ahead of the log.
-            if groups.isMultiple(of: 256) { try database.flush() }
+            if groups.isMultiple(of: 256) { try Self.flush(database) }
         }
-        if groups > 0 { try database.flush() }
+        if groups > 0 { try Self.flush(database) }
         let live = try Self.liveSegments(database)
         let end = position
         let log = try logCall { () throws(LogError) in try recovery.begin(durable: end, live: live) }
@@ -74,6 +75,11 @@ struct ShardOpening: Sendable {
             options: options,
             fenced: fenced
         )
+    }
+
+    private static func flush(_ database: IndexDatabase) throws(StoreError) {
+        try database.checkRoom()
+        try database.flush()
     }
 
     /// What is left to the indexes: a flush writes some 30 MiB, a compaction up to 256 MiB before it deletes what it read.
