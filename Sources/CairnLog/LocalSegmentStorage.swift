@@ -36,6 +36,26 @@ public final class LocalSegmentStorage: SegmentStorage {
         for name in try names() where name.hasSuffix(".new") { unlink(segmentFolder + name) }
     }
 
+    /// Drops what the page cache holds of the files in a folder, and in the folders in it, so that reads show what is on the disk.
+    /// What cannot be opened is passed over: whoever reads it will see why.
+    public static func dropCaches(_ folder: String) {
+        guard let handle = opendir(folder) else { return }
+        defer { closedir(handle) }
+        while let entry = readdir(handle) {
+            let name = Self.name(of: entry)
+            if name == "." || name == ".." { continue }
+            let path = folder + "/" + name
+            if entry.pointee.d_type != DT_REG { dropCaches(path) }
+            try? OpenFile(path, O_RDONLY).dropCache()
+        }
+    }
+
+    private static func name(of entry: UnsafeMutablePointer<dirent>) -> String {
+        withUnsafePointer(to: &entry.pointee.d_name) { name in
+            name.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+        }
+    }
+
     /// Whether writes go past the page cache.
     public var writesDirectly: Bool { isDirect.load(ordering: .relaxed) }
 
@@ -87,6 +107,15 @@ public final class LocalSegmentStorage: SegmentStorage {
             let file = try readers.file(segment) { () throws(SystemError) in try OpenFile(path, O_RDONLY) }
             return try file.read(into: target, at: offset)
         } catch { throw StorageError(operation: .read, code: error.code, segment: segment) }
+    }
+
+    public var availableBytes: UInt64? { Self.space(folder)?.available }
+
+    /// The file system that a folder is on: all its bytes, and those that are free. Nil where it does not tell.
+    public static func space(_ folder: String) -> (total: UInt64, available: UInt64)? {
+        var facts = statvfs()
+        guard statvfs(folder, &facts) == 0 else { return nil }
+        return (UInt64(facts.f_blocks) * UInt64(facts.f_frsize), UInt64(facts.f_bavail) * UInt64(facts.f_frsize))
     }
 
     public func list() throws(StorageError) -> [SegmentID] {
@@ -153,11 +182,7 @@ public final class LocalSegmentStorage: SegmentStorage {
         var names: [String] = []
         errno = 0
         while let entry = readdir(handle) {
-            names.append(
-                withUnsafePointer(to: &entry.pointee.d_name) { name in
-                    name.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-                }
-            )
+            names.append(Self.name(of: entry))
             errno = 0
         }
         guard errno == 0 else { throw StorageError(operation: .list, code: errno) }

@@ -99,6 +99,7 @@ final class Background: @unchecked Sendable {
             return flags.isWoken
         }
         lastRound = .now
+        attempt("room") { () throws(StoreError) in try watchIndex() }
         attempt("checkpoint") { () throws(StoreError) in if needsCheckpoint { try checkpoint() } }
         attempt("leases") { () throws(StoreError) in try expireLeases() }
         attempt("release") { () throws(StoreError) in try release() }
@@ -129,7 +130,9 @@ final class Background: @unchecked Sendable {
     ) throws(StoreError) -> Value {
         if isStopped { throw StoreError(.closed, "the shard is closing") }
         // Work may take hours; what bounds recovery and RocksDB's memory cannot wait for its end.
-        if needsCheckpoint { try checkpoint() }
+        if needsCheckpoint {
+            do throws(StoreError) { try checkpoint() } catch { guard error.code == .full else { throw error } }
+        }
         let done = DispatchSemaphore(value: 0)
         let outcome = Mutex<Result<Value, StoreError>?>(nil)
         shard.submit(records: records, bytes: bytes, entries: entries, reclaims: reclaims, body) { result in

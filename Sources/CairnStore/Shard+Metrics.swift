@@ -7,5 +7,5 @@ extension Shard {
     /// What the index takes on disk and in memory.
     public var indexBytes: UInt64 { database.approximateBytes }
     /// Whether only what frees space is let in.
-    public var isFull: Bool { log.isFull }
+    public var isFull: Bool { log.isFull || isShort.load(ordering: .relaxed) }
 }

@@ -43,9 +43,13 @@ public final class Shard: @unchecked Sendable {
     private var isWriting = false
     private var isClosed = false
     private let fence = Mutex<String?>(nil)
+    /// Called once, when the shard fences itself: it should be closed then, and opened anew.
+    private let fenced: @Sendable () -> Void
     private let waiting = Atomic<Int>(0)
     /// What has been applied since the index was last flushed.
     let unflushed = Mutex(Unflushed())
+    /// Whether the disk has little room for the index.
+    let isShort = Atomic(false)
 
     struct Unflushed {
         var position: LogPosition?
@@ -53,6 +57,8 @@ public final class Shard: @unchecked Sendable {
         var logBytes = 0
         /// While a flush runs, every group is synced before it is applied: the index must not run ahead of the log.
         var isFlushing = false
+        /// The same from RocksDB's first failure on: it may flush at any time.
+        var isSuspect = false
     }
 
     /// Groups take calls up to this much: more gains nothing, and makes the first of them wait.
@@ -65,8 +71,10 @@ public final class Shard: @unchecked Sendable {
         log: SegmentLog,
         database: IndexDatabase,
         applied: LogPosition?,
-        options: StoreOptions
+        options: StoreOptions,
+        fenced: @escaping @Sendable () -> Void = {}
     ) {
+        self.fenced = fenced
         self.index = index
         self.log = log
         self.database = database
@@ -140,7 +148,7 @@ public final class Shard: @unchecked Sendable {
         io.async {
             let result = Result { () throws(StoreError) in try logCall { () throws(LogError) in try self.log.sync() } }
             if case .failure(let error) = result { self.fence(error) }
-            completion(result)
+            completion(result.mapError { _ in self.fencedError })
         }
     }
 
@@ -156,6 +164,12 @@ public final class Shard: @unchecked Sendable {
             standstill.front = []
             return
         }
+        if isOverdue {
+            let refusal = StoreError(.full, "the disk has no room for the index")
+            for call in standstill.front + pending.removeAll() { call.refuse(refusal) }
+            standstill.front = []
+            return
+        }
         if standstill.isHeld { return }
         let building: GroupBuilding
         do throws(StoreError) {
@@ -163,8 +177,8 @@ public final class Shard: @unchecked Sendable {
         } catch {
             // Only the call that the group was made for is known not to fit.
             removeNextCall()
-            next.refuse(error)
             if error.code == .fenced { fence(error) }
+            next.refuse(error)
             return queue.async { self.pump() }
         }
         while let call = nextCall, building.takes(call), building.add(call) { removeNextCall() }
@@ -208,9 +222,21 @@ public final class Shard: @unchecked Sendable {
     /// Whether something applied is not synced yet.
     private var hasUnsynced: Bool { log.position.map { log.durable < $0.lsn } ?? false }
 
+    /// Whether so much waits to be flushed that RocksDB is about to do it by itself, and cannot.
+    private var isOverdue: Bool {
+        guard unflushed.withLock({ $0.indexBytes >= 2 * options.indexFlushBytes }) else { return false }
+        do throws(StoreError) { try database.checkRoom() } catch { return error.code == .full }
+        return false
+    }
+
     private var refusal: StoreError? {
-        if isClosed { return StoreError(.closed, "the store is closed") }
-        return fenceReason.map { StoreError(.fenced, "shard \(index) takes no changes: \($0)") }
+        if fenceReason != nil { return fencedError }
+        return isClosed ? StoreError(.closed, "the store is closed") : nil
+    }
+
+    /// What calls are told whose group failed, or comes too late: what was written of it is known when the shard is recovered.
+    private var fencedError: StoreError {
+        StoreError(.fenced, "shard \(index) recovers from a failure: \(fenceReason ?? "it is closed")")
     }
 
     private func write(_ building: GroupBuilding) {
@@ -218,7 +244,9 @@ public final class Shard: @unchecked Sendable {
         var failure: StoreError?
         do throws(StoreError) {
             // Near the size at which RocksDB may flush by itself, nothing is applied that is not synced either.
-            let mustSync = unflushed.withLock { $0.isFlushing || $0.indexBytes >= options.indexFlushBytes }
+            let mustSync = unflushed.withLock {
+                $0.isFlushing || $0.isSuspect || $0.indexBytes >= options.indexFlushBytes
+            }
             try building.write(sync: building.isDurable || mustSync, to: log, database)
             let position = building.position
             unflushed.withLock {
@@ -228,7 +256,10 @@ public final class Shard: @unchecked Sendable {
             }
         } catch {
             failure = error
-            if error.code != .full { fence(error) }
+            if error.code != .full {
+                fence(error)
+                failure = fencedError
+            }
         }
         building.complete(failure)
         if failure == nil { background.merge(soon: building.mergeable) }
@@ -242,8 +273,8 @@ public final class Shard: @unchecked Sendable {
         do throws(StoreError) {
             try logCall { () throws(LogError) in try log.sync() }
         } catch {
-            failure = error
             fence(error)
+            failure = fencedError
         }
         building.complete(failure)
         goOn()
@@ -256,16 +287,20 @@ public final class Shard: @unchecked Sendable {
         }
     }
 
-    /// After a failed write what is on the disk is not known: nothing is written any more, and nothing retried (TESTING.md).
+    /// After a failed write what is on the disk is not known: nothing is written any more, and nothing retried (TESTING.md). What is
+    /// known to be there is seen again when the shard is opened anew from its log.
     func fence(_ error: StoreError) {
+        log.stop()
         let isNew = fence.withLock { reason in
             defer { reason = reason ?? error.text }
             return reason == nil
         }
-        if isNew { logger.critical("the shard takes no changes any more", metadata: ["reason": "\(error)"]) }
+        guard isNew else { return }
+        logger.critical("the shard takes no changes any more", metadata: ["reason": "\(error)"])
+        fenced()
     }
 
-    /// Ends the calls that wait, finishes the group that is being written, and makes the index durable.
+    /// Ends the calls that wait, finishes the group that is being written, and makes the index durable; of a fenced shard nothing.
     func close() {
         let done = DispatchSemaphore(value: 0)
         queue.async {
@@ -279,7 +314,11 @@ public final class Shard: @unchecked Sendable {
             guard self.fenceReason == nil else { return }
             do throws(StoreError) {
                 try logCall { () throws(LogError) in try self.log.sync() }
-                try self.database.flush()
+                // Without room the next start replays what is not flushed.
+                do throws(StoreError) {
+                    try self.database.checkRoom()
+                    try self.database.flush()
+                } catch { guard error.code == .full else { throw error } }
                 try logCall { () throws(LogError) in try self.log.close() }
             } catch { self.logger.error("the shard was not closed in order", metadata: ["reason": "\(error)"]) }
         }
@@ -309,11 +348,15 @@ public final class Shard: @unchecked Sendable {
             do throws(ChunkReading.Failure) {
                 return try reading.read(ranges, acceptsLZ4: acceptsLZ4, known: known)
             } catch {
+                try checkOpen()
                 if case .failed(let failure) = error { throw failure }
             }
         }
         throw StoreError(.io, "the data moves faster than it can be read")
     }
+
+    /// After a failed read: once the shard has been opened anew, another log may write over what the index of this one names.
+    func checkOpen() throws(StoreError) { if database.isClosed { throw fencedError } }
 
     // MARK: Leases
 

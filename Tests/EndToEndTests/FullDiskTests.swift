@@ -1,0 +1,170 @@
+import CairnCore
+import CairnWire
+import Foundation
+import Synchronization
+import Testing
+
+/// A disk that is really full: by the store itself, and by others. Reads and deletes go on, space comes back without a restart, and
+/// what was acknowledged is there, also after kill -9.
+@Suite(.serialized, .enabled(if: geteuid() == 0, "skipped: only root can mount a small file system"))
+struct FullDiskTests {
+    private static let piece = 4 << 20
+
+    /// What was acknowledged: volumes, and the seeds of their pieces in order.
+    private struct Held {
+        var volume: [UInt8]
+        var seeds: [UInt64] = []
+    }
+
+    private static let noise = Content.noise(1, piece)
+
+    /// Another piece for each seed: no chunk of it is in another.
+    private static func bytes(_ seed: UInt64) -> [UInt8] {
+        var bytes = noise
+        for chunk in stride(from: 0, to: piece, by: 65536) {
+            bytes.replaceSubrange(chunk..<chunk + 8, with: Content.littleEndian(seed << 8 | UInt64(chunk >> 16)))
+        }
+        return bytes
+    }
+
+    /// Writes pieces until STORE_FULL.
+    private func fill(_ caller: Caller, _ held: inout Held, seed: UInt64) async throws {
+        for number in 0..<1000 {
+            do {
+                let offset = UInt64(held.seeds.count * Self.piece)
+                try await caller.upload(held.volume, .plain(offset, Self.bytes(seed + UInt64(number))))
+                held.seeds.append(seed + UInt64(number))
+            } catch let error as CallError {
+                #expect(error.reason == .storeFull && error.status == .resourceExhausted && error.isRetryable)
+                return
+            }
+        }
+        Issue.record("the disk is never full")
+    }
+
+    private func volume(_ caller: Caller) async throws -> [UInt8] {
+        var made: [UInt8] = []
+        try await eventually("there is room for a volume", within: .seconds(60)) {
+            do {
+                made = try await caller.createVolume(size: 4 << 30).volumeID
+                return true
+            } catch let error as CallError where error.reason == .storeFull { return false }
+        }
+        return made
+    }
+
+    private func check(_ caller: Caller, _ held: Held, _ when: String) async throws {
+        for (number, seed) in held.seeds.enumerated() {
+            let start = UInt64(number * Self.piece)
+            let found = try await caller.download(held.volume, start..<start + UInt64(Self.piece))
+            #expect(found == Self.bytes(seed), "\(when): piece \(number)")
+        }
+    }
+
+    private func metric(_ server: ServerProcess, _ name: String) async throws -> Int {
+        let admin = try await server.connect(
+            try server.issue("admin-\(UInt32.random(in: .min ... .max))", [.uri("cairn://admin")])
+        )
+        let text = try await admin.call(Wire.GetMetricsRequest()).message.text
+        let lines = text.split(separator: "\n").filter { $0.hasPrefix(name + "{") }
+        return lines.reduce(0) { $0 + (Int($1.split(separator: " ").last ?? "") ?? 0) }
+    }
+
+    @Test(
+        "S8: a disk that the store fills: STORE_FULL, all is read, a kill and a start, deletes, and as much room again, round after round",
+        arguments: SmallDisk.Kind.allCases
+    )
+    func filledByItself(kind: SmallDisk.Kind) async throws {
+        let disk = try await SmallDisk(kind, mebibytes: 448)
+        let server = try await ServerProcess(
+            shards: 1,
+            settings: ["lease-seconds=1", "checkpoint-bytes=8MiB"],
+            store: disk.store
+        )
+        try await server.start()
+        let account = freshAccount()
+        var caller = try await server.connect(account)
+        var rooms: [Int] = []
+        for round in 0..<3 {
+            var held = Held(volume: try await volume(caller))
+            // What was deleted is freed in the background: full is what stays full.
+            try await eventually("round \(round) has as much room as the first", within: .seconds(60)) {
+                try await fill(caller, &held, seed: UInt64(round) << 32 | UInt64(held.seeds.count))
+                return held.seeds.count >= (rooms.first ?? 1) * 9 / 10
+            }
+            rooms.append(held.seeds.count)
+            #expect(disk.available < 128 << 20, "round \(round): \(disk.available >> 20) MiB are left")
+            if round == 0 {
+                try await check(caller, held, "full")
+            } else {
+                try await server.crash()
+                try await server.start()
+                caller = try await server.connect(account)
+                try await check(caller, held, "round \(round), started on a full disk")
+            }
+            #expect(try await metric(server, "cairn_shard_fenced") == 0)
+            #expect(try await metric(server, "cairn_shard_recoveries_total") == 0)
+            try await caller.deleteVolume(held.volume)
+        }
+        #expect(rooms[0] * Self.piece > 128 << 20, "\(rooms)")
+        _ = try await server.stop()
+    }
+
+    @Test(
+        "U8, S8: a disk that others fill to the last byte: what the server cannot do it refuses, it recovers when there is room, without a restart, and nothing acknowledged is lost",
+        arguments: SmallDisk.Kind.allCases
+    )
+    func filledByOthers(kind: SmallDisk.Kind) async throws {
+        let disk = try await SmallDisk(kind, mebibytes: 448)
+        let server = try await ServerProcess(
+            shards: 1,
+            settings: ["lease-seconds=1", "checkpoint-bytes=4MiB"],
+            store: disk.store
+        )
+        try await server.start()
+        let account = freshAccount()
+        var caller = try await server.connect(account)
+        var held = Held(volume: try await volume(caller))
+        for round in 0..<3 {
+            try disk.fill()
+            // Until something does not work: the log has its segments, the index has nothing.
+            var refused: CallError?
+            for number in 0..<200 where refused == nil {
+                let seed = UInt64(round) << 32 | UInt64(number)
+                do {
+                    try await caller.upload(
+                        held.volume,
+                        .plain(UInt64(held.seeds.count * Self.piece), Self.bytes(seed))
+                    )
+                    held.seeds.append(seed)
+                } catch let error as CallError { refused = error }
+            }
+            let error = try #require(refused)
+            #expect(error.isRetryable && (error.reason == .storeFull || error.reason == .unavailable), "\(error)")
+            if round == 1 {
+                // It starts where there is no room at all: its reserve is for that.
+                try await server.crash()
+                try await server.start()
+                caller = try await server.connect(account)
+                try await check(caller, held, "started on a full disk")
+            }
+            if round == 2 { try await server.crash() }
+            disk.unfill()
+            if round == 2 {
+                try await server.start()
+                caller = try await server.connect(account)
+            }
+            try await eventually("there is room in round \(round)", within: .seconds(90)) {
+                let seed = UInt64(round) << 32 | 1 << 20
+                do {
+                    let offset = UInt64(held.seeds.count * Self.piece)
+                    try await caller.upload(held.volume, .plain(offset, Self.bytes(seed)))
+                    held.seeds.append(seed)
+                    return true
+                } catch let error as CallError where error.isRetryable { return false }
+            }
+            try await check(caller, held, "round \(round)")
+        }
+        _ = try await server.stop()
+    }
+}
