@@ -13,14 +13,26 @@ final class ServerProcess: Sendable {
     private let process = Mutex<ChildProcess?>(nil)
     private let bound = Mutex<Endpoint?>(nil)
 
-    var store: String { folder.file("store") }
+    let store: String
+    /// Beside the tests' own.
+    private let environment: [String: String]
     var pki: String { folder.file("pki") }
 
     /// Makes the authority and an empty store; starts nothing.
-    /// - Parameter settings: `key=value`, as `cairnd serve --set` takes them.
-    init(shards: Int = 2, settings: [String] = []) async throws {
+    /// - Parameters:
+    ///   - settings: `key=value`, as `cairnd serve --set` takes them.
+    ///   - store: where it is made; a folder of its own unless given.
+    ///   - environment: of the servers, beside the tests' own; made with the folder for it.
+    init(
+        shards: Int = 2,
+        settings: [String] = [],
+        store: String? = nil,
+        environment: (WorkFolder) throws -> [String: String] = { _ in [:] }
+    ) async throws {
         folder = try WorkFolder()
         self.settings = settings
+        self.store = store ?? folder.file("store")
+        self.environment = try environment(folder)
         authority = try CertificateAuthority.create(in: folder.file("pki"))
         _ = try authority.issueServer(
             CredentialName("server"),
@@ -28,7 +40,7 @@ final class ServerProcess: Sendable {
         )
         try await require(
             Program.cairnd,
-            ["init", "--data", store, "--shards", "\(shards)", "--segment-size", "32MiB"],
+            ["init", "--data", self.store, "--shards", "\(shards)", "--segment-size", "32MiB"],
             in: folder
         )
     }
@@ -55,9 +67,7 @@ final class ServerProcess: Sendable {
     /// Starts, and waits for the ready line.
     /// - Parameter sameAddress: whether it listens where it did before, so that clients find it again.
     func start(sameAddress: Bool = false) async throws {
-        let port = sameAddress ? endpoint.port : 0
-        let child = try ChildProcess(Program.cairnd, serveArguments(port: port), in: folder)
-        process.withLock { $0 = child }
+        let child = try launch(sameAddress: sameAddress)
         let prefix = "cairnd ready on "
         try await eventually("cairnd is ready; it said: \(child.errors.suffix(1000))", within: .seconds(30)) {
             guard child.isRunning else { throw HarnessError("cairnd ended: \(child.errors.suffix(2000))") }
@@ -66,6 +76,16 @@ final class ServerProcess: Sendable {
         let text = child.output.dropFirst(prefix.count).prefix { $0 != "\n" }
         guard let endpoint = Endpoint(text: String(text)) else { throw HarnessError("no address: \(text)") }
         bound.withLock { $0 = endpoint }
+    }
+
+    /// Starts, and waits for nothing.
+    @discardableResult
+    func launch(sameAddress: Bool = false) throws -> ChildProcess {
+        let port = sameAddress ? endpoint.port : 0
+        let arguments = serveArguments(port: port)
+        let child = try ChildProcess(Program.cairnd, arguments, environment: environment, in: folder)
+        process.withLock { $0 = child }
+        return child
     }
 
     var child: ChildProcess { process.withLock { $0! } }
