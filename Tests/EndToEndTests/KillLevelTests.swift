@@ -14,18 +14,32 @@ struct KillLevelTests {
         let calls: Int
     }
 
-    private static let points = [
-        Point(name: "a write to the log", kinds: .write, fragment: "/segments/", calls: 60),
-        Point(name: "a sync of the log", kinds: .fdatasync, fragment: "/segments/", calls: 60),
+    private static let loadPoints = [
+        Point(name: "a write to the log", kinds: .write, fragment: "/segments/", calls: 20),
+        Point(name: "a sync of the log", kinds: .fdatasync, fragment: "/segments/", calls: 20),
+        Point(name: "the making of a segment", kinds: [.allocate, .rename, .fsync], fragment: "/segments", calls: 2),
+        Point(name: "a write to the index", kinds: .write, fragment: "/index/", calls: 12),
+        Point(name: "a sync of the index", kinds: [.fsync, .fdatasync], fragment: "/index", calls: 4),
+        Point(name: "any call", kinds: .all, fragment: "", calls: 150),
+    ]
+
+    private static let recoveryPoints = [
         Point(name: "a write of the superblock", kinds: .write, fragment: "superblock", calls: 2),
         Point(name: "a sync of the superblock", kinds: .fsync, fragment: "superblock", calls: 2),
+        Point(name: "the header of the epoch's first segment", kinds: [.write, .fdatasync], fragment: "/segments/", calls: 4),
         Point(name: "the making of a segment", kinds: [.allocate, .rename, .fsync], fragment: "/segments", calls: 4),
-        Point(name: "a write to the index", kinds: .write, fragment: "/index/", calls: 40),
-        Point(name: "a sync of the index", kinds: [.fsync, .fdatasync], fragment: "/index", calls: 8),
+        Point(name: "a write to the index", kinds: .write, fragment: "/index/", calls: 12),
+        Point(name: "a sync of the index", kinds: [.fsync, .fdatasync], fragment: "/index", calls: 6),
         Point(name: "a rename in the index", kinds: .rename, fragment: "/index/", calls: 2),
         Point(name: "a file that the index deletes", kinds: .unlink, fragment: "/index/", calls: 3),
-        Point(name: "any call", kinds: .all, fragment: "", calls: 400),
+        Point(name: "any call", kinds: .all, fragment: "", calls: 80),
     ]
+
+    private static func arm(_ plan: FaultPlan, at points: [Point], _ random: inout SeededRandom) {
+        let point = points[random.below(points.count)]
+        let action: FaultPlan.Action = [.killBefore, .killHalfway, .killAfter][random.below(3)]
+        plan.arm(point.kinds, at: 1 + random.below(point.calls), action, in: point.fragment)
+    }
 
     /// Deaths in one store's life.
     private static let livesOfStore = 25
@@ -42,10 +56,10 @@ struct KillLevelTests {
                 try await victim.begin()
                 for _ in 0..<min(Self.livesOfStore, count - kills) {
                     var random = SeededRandom(seed: seed &+ UInt64(kills))
-                    let (isNamed, inRecovery) = try await kill(victim, &random)
+                    let (atPoint, inRecovery) = try await kill(victim, &random)
                     kills += 1
-                    if isNamed { named += 1 }
-                    if inRecovery { recoveries += 1 }
+                    if atPoint { named += 1 }
+                    recoveries += inRecovery
                 }
                 try await victim.audit()
             } catch {
@@ -64,21 +78,17 @@ struct KillLevelTests {
         Torture.report(
             "kill",
             [
-                "kills": kills, "named": named, "in_recovery": recoveries, "acknowledged": sum.acknowledged,
+                "kills": kills, "at_points": named, "more_at_points_in_recovery": recoveries, "acknowledged": sum.acknowledged,
                 "images_checked": sum.images, "lost": 0,
             ]
         )
     }
 
     /// One life: load, death, recovery.
-    private func kill(_ victim: Victim, _ random: inout SeededRandom) async throws -> (named: Bool, inRecovery: Bool) {
+    private func kill(_ victim: Victim, _ random: inout SeededRandom) async throws -> (atPoint: Bool, inRecovery: Int) {
         let milliseconds = 50 + random.below(400)
         let isNamed = random.chance(60)
-        if isNamed {
-            let point = Self.points[random.below(Self.points.count)]
-            let action: FaultPlan.Action = [.killBefore, .killHalfway, .killAfter][random.below(3)]
-            victim.plan.arm(point.kinds, at: 1 + random.below(point.calls), action, in: point.fragment)
-        }
+        if isNamed { Self.arm(victim.plan, at: Self.loadPoints, &random) }
         _ = try await victim.load {
             // A point that is not reached: the time it is.
             let limit = ContinuousClock.now + .milliseconds(isNamed ? 1000 : milliseconds)
@@ -89,28 +99,28 @@ struct KillLevelTests {
         guard status == 137 else { throw Loss("the server ended by itself, with \(status): \(victim.server.log.suffix(2000))") }
         let hasFired = isNamed && victim.plan.fired > 0
         victim.plan.disarm()
-        let inRecovery = random.chance(30)
-        if inRecovery { try await killRecovery(victim, &random) }
+        var deathsInRecovery = 0
+        if random.chance(40) {
+            for _ in 0...random.below(2) { deathsInRecovery += try await killRecovery(victim, &random) ? 1 : 0 }
+        }
         try await victim.recover(again: random.chance(20))
-        return (hasFired, inRecovery)
+        return (hasFired, deathsInRecovery)
     }
 
-    /// Dies once or twice on the way up.
-    private func killRecovery(_ victim: Victim, _ random: inout SeededRandom) async throws {
-        for _ in 0...random.below(2) {
-            let isNamed = random.chance(70)
-            if isNamed {
-                let action: FaultPlan.Action = [.killBefore, .killHalfway, .killAfter][random.below(3)]
-                victim.plan.arm([.write, .fsync, .fdatasync, .rename, .unlink, .allocate], at: 1 + random.below(40), action)
-            }
-            let child = try victim.server.launch()
-            let limit = ContinuousClock.now + .milliseconds(isNamed ? 400 : 5 + random.below(120))
-            while child.isRunning, ContinuousClock.now < limit { try await Task.sleep(for: .milliseconds(2)) }
-            child.send(SIGKILL)
-            guard try await victim.expectDead() == 137 else {
-                throw Loss("the server did not come up: \(child.errors.suffix(2000))")
-            }
-            victim.plan.disarm()
+    /// Dies on the way up.
+    /// - Returns: whether that was at a named point.
+    private func killRecovery(_ victim: Victim, _ random: inout SeededRandom) async throws -> Bool {
+        let isNamed = random.chance(70)
+        if isNamed { Self.arm(victim.plan, at: Self.recoveryPoints, &random) }
+        let child = try victim.server.launch()
+        let limit = ContinuousClock.now + .milliseconds(isNamed ? 400 : 5 + random.below(120))
+        while child.isRunning, ContinuousClock.now < limit { try await Task.sleep(for: .milliseconds(2)) }
+        child.send(SIGKILL)
+        guard try await victim.expectDead() == 137 else {
+            throw Loss("the server did not come up: \(child.errors.suffix(2000))")
         }
+        let hasFired = isNamed && victim.plan.fired > 0
+        victim.plan.disarm()
+        return hasFired
     }
 }

@@ -5,10 +5,10 @@ extension CrashWriter {
     /// After a crash: everything that was acknowledged is there, and nothing that nobody wrote. What was open is settled.
     func recover() async throws {
         ledger.note("recover")
-        for place in volumes.indices {
+        for place in volumes.indices where !isLeaving(volumes[place].id) {
             volumes[place] = try await recovered(volumes[place], "volume \(place) of \(name)")
         }
-        for place in snapshots.indices {
+        for place in snapshots.indices where !isLeaving(snapshots[place].id) {
             snapshots[place] = try await recoveredSealed(snapshots[place], "snapshot \(place) of \(name)")
         }
         if let base = local?.base { local!.base = try await recoveredSealed(base, "the last backup of \(name)") }
@@ -22,6 +22,15 @@ extension CrashWriter {
         guard deed == nil else { throw HarnessError("\(name): the store is full for good") }
         try await checkLists()
         ledger.note("recovered")
+    }
+
+    /// Whether it may be gone, or not: its deletion was not answered.
+    private func isLeaving(_ id: [UInt8]) -> Bool {
+        switch deed {
+        case .deleteVolume(let place, _): volumes[place].id == id
+        case .deleteSnapshot(let place, _): snapshots[place].id == id
+        default: false
+        }
     }
 
     private func recovered(_ subject: Subject, _ name: String) async throws -> Subject {

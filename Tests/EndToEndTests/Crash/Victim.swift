@@ -17,7 +17,7 @@ final class Victim: Sendable {
     init(shards: Int, writers count: Int, store: String? = nil, seed: UInt64) async throws {
         // As little as a store can have, so that segments are recycled and compacted; leases that end, so that chunks are purged.
         let settings = [
-            "capacity=\(shards * 9 * 32)MiB", "checkpoint-bytes=\(1 + seed % 8)MiB", "lease-seconds=1", "drain-seconds=5",
+            "capacity=\(shards * 9 * 32)MiB", "checkpoint-bytes=\(1 + seed % 3)MiB", "lease-seconds=1", "drain-seconds=5",
         ]
         nonisolated(unsafe) var made: FaultPlan?
         server = try await ServerProcess(shards: shards, settings: settings, store: store) { folder in
@@ -63,7 +63,10 @@ final class Victim: Sendable {
     func expectDead() async throws -> Int32 {
         let outcome = try await server.child.wait(limit: .seconds(30))
         guard !Self.trapped.contains(outcome.status) else {
-            throw Loss("the server ended by a trap (\(outcome.status)): \(outcome.errors.suffix(3000))")
+            let lines = outcome.errors.split(separator: "\n")
+            let first = lines.firstIndex { $0.contains("rror") || $0.contains("ssert") || $0.contains("terminate") } ?? 0
+            let text = lines[first...].prefix(60).joined(separator: "\n")
+            throw Loss("the server ended by a trap (\(outcome.status)): \(text)")
         }
         return outcome.status
     }
