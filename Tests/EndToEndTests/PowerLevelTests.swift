@@ -96,6 +96,7 @@ struct PowerLevelTests {
     private static func restore(_ victim: Victim, _ disk: LoopDisk) async throws {
         victim.server.child.send(SIGKILL)
         _ = try await victim.expectDead()
+        victim.plan.disarm()
         try await disk.unmount()
         try await disk.mount()
     }
