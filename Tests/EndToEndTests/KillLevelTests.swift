@@ -26,7 +26,12 @@ struct KillLevelTests {
     private static let recoveryPoints = [
         Point(name: "a write of the superblock", kinds: .write, fragment: "superblock", calls: 2),
         Point(name: "a sync of the superblock", kinds: .fsync, fragment: "superblock", calls: 2),
-        Point(name: "the header of the epoch's first segment", kinds: [.write, .fdatasync], fragment: "/segments/", calls: 4),
+        Point(
+            name: "the header of the epoch's first segment",
+            kinds: [.write, .fdatasync],
+            fragment: "/segments/",
+            calls: 4
+        ),
         Point(name: "the making of a segment", kinds: [.allocate, .rename, .fsync], fragment: "/segments", calls: 4),
         Point(name: "a write to the index", kinds: .write, fragment: "/index/", calls: 12),
         Point(name: "a sync of the index", kinds: [.fsync, .fdatasync], fragment: "/index", calls: 6),
@@ -78,7 +83,8 @@ struct KillLevelTests {
         Torture.report(
             "kill",
             [
-                "kills": kills, "at_points": named, "more_at_points_in_recovery": recoveries, "acknowledged": sum.acknowledged,
+                "kills": kills, "at_points": named, "more_at_points_in_recovery": recoveries,
+                "acknowledged": sum.acknowledged,
                 "images_checked": sum.images, "lost": 0,
             ]
         )
@@ -92,11 +98,15 @@ struct KillLevelTests {
         _ = try await victim.load {
             // A point that is not reached: the time it is.
             let limit = ContinuousClock.now + .milliseconds(isNamed ? 1000 : milliseconds)
-            while victim.server.child.isRunning, ContinuousClock.now < limit { try await Task.sleep(for: .milliseconds(5)) }
+            while victim.server.child.isRunning, ContinuousClock.now < limit {
+                try await Task.sleep(for: .milliseconds(5))
+            }
             victim.server.child.send(SIGKILL)
         }
         let status = try await victim.expectDead()
-        guard status == 137 else { throw Loss("the server ended by itself, with \(status): \(victim.server.log.suffix(2000))") }
+        guard status == 137 else {
+            throw Loss("the server ended by itself, with \(status): \(victim.server.log.suffix(2000))")
+        }
         let hasFired = isNamed && victim.plan.fired > 0
         victim.plan.disarm()
         var deathsInRecovery = 0

@@ -10,7 +10,9 @@ struct SyscallLevelTests {
     /// One store: so many lives, then an audit and a new one.
     private static let livesOfStore = 50
 
-    @Test("Every call that fails by EIO or ENOSPC, once or from then on: the server goes on or ends, and nothing is lost")
+    @Test(
+        "Every call that fails by EIO or ENOSPC, once or from then on: the server goes on or ends, and nothing is lost"
+    )
     func errors() async throws {
         let (count, seed) = (Torture.count("syscalls", otherwise: 6), Torture.seed("syscalls"))
         var (number, fired, wentOn, ended, aborts, acknowledged) = (0, 0, 0, 0, 0, 0)
@@ -41,7 +43,8 @@ struct SyscallLevelTests {
         Torture.report(
             "syscalls",
             [
-                "calls": number, "failed": fired, "server_went_on": wentOn, "server_ended": ended, "index_aborts": aborts,
+                "calls": number, "failed": fired, "server_went_on": wentOn, "server_ended": ended,
+                "index_aborts": aborts,
                 "acknowledged": acknowledged, "lost": 0,
             ]
         )
@@ -55,7 +58,9 @@ struct SyscallLevelTests {
     /// The error for this number: which of the four comes first is the seed's, and in full counts each number's neighbours have
     /// the others.
     private static func fault(_ number: Int, _ seed: UInt64) -> (FaultPlan.Action, FaultPlan.Mode) {
-        let choices: [(FaultPlan.Action, FaultPlan.Mode)] = [(.eio, .once), (.enospc, .once), (.eio, .on), (.enospc, .on)]
+        let choices: [(FaultPlan.Action, FaultPlan.Mode)] = [
+            (.eio, .once), (.enospc, .once), (.eio, .on), (.enospc, .on),
+        ]
         return choices[(number + Int(seed % 4)) % 4]
     }
 
@@ -75,7 +80,9 @@ struct SyscallLevelTests {
         do { try await victim.server.start() } catch {
             // It did not come up: then it has ended, and said why.
             let status = try await victim.expectDead()
-            guard status != 137, !victim.server.log.isEmpty else { throw Loss("the server did not start, and did not end: \(error)") }
+            guard status != 137, !victim.server.log.isEmpty else {
+                throw Loss("the server did not start, and did not end: \(error)")
+            }
             return status
         }
         do { try await victim.connect() } catch { return try await endedByItself(victim) }
@@ -115,7 +122,9 @@ struct SyscallLevelTests {
                 Torture.report("syscalls", ["\(action)": victim.plan.fired])
             } catch {
                 let ledgers = victim.writers.map(\.ledger.path)
-                Issue.record("\(action) of seed \(seed), the last in \(victim.plan.firedCall): \(error); the ledgers are \(ledgers)")
+                Issue.record(
+                    "\(action) of seed \(seed), the last in \(victim.plan.firedCall): \(error); the ledgers are \(ledgers)"
+                )
                 throw error
             }
             await victim.removeLedgers()

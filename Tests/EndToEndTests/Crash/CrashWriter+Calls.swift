@@ -178,7 +178,9 @@ extension CrashWriter {
             local!.open = subject(snapshot: made.snapshotID, 65536, content)
         case .completeLocal:
             let answer = try await caller.progress(local!.open!.id, 100)
-            guard answer.state == .complete else { throw Loss("\(name): progress 100 left the snapshot \(answer.state)") }
+            guard answer.state == .complete else {
+                throw Loss("\(name): progress 100 left the snapshot \(answer.state)")
+            }
             oldBackup = local!.base?.id
             (local!.base, local!.open) = (local!.open, nil)
         case .deleteBackup(let key):

@@ -63,12 +63,16 @@ extension CrashWriter {
         let found = try await caller.liveVolumes()
         let expected = Set(volumes.map(\.id) + [local!.volume])
         guard found == expected else {
-            throw Loss("\(name): \(found.subtracting(expected).count) volumes too many, \(expected.subtracting(found).count) missing")
+            throw Loss(
+                "\(name): \(found.subtracting(expected).count) volumes too many, \(expected.subtracting(found).count) missing"
+            )
         }
         let listed = try await caller.liveSnapshots(of: volumes[0].id)
         let known = Set(snapshots.map(\.id)).union(initialSnapshots)
         guard listed == known else {
-            throw Loss("\(name): \(listed.subtracting(known).count) snapshots too many, \(known.subtracting(listed).count) missing")
+            throw Loss(
+                "\(name): \(listed.subtracting(known).count) snapshots too many, \(known.subtracting(listed).count) missing"
+            )
         }
     }
 
@@ -76,6 +80,8 @@ extension CrashWriter {
     func recoverAgain() async throws {
         let before = (volumes + snapshots).map(\.latest)
         try await recover()
-        guard (volumes + snapshots).map(\.latest) == before else { throw Loss("\(name): a second recovery found something else") }
+        guard (volumes + snapshots).map(\.latest) == before else {
+            throw Loss("\(name): a second recovery found something else")
+        }
     }
 }

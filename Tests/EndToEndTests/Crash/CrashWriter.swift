@@ -72,7 +72,9 @@ actor CrashWriter {
         let empty = Picture(sectors: Self.imageSectors)
         let chunkSize: UInt32 = number.isMultiple(of: 2) ? 4096 : 65536
         let made = try await caller.createVolume(chunkSize: chunkSize)
-        volumes = [Subject(.volumeID(made.volumeID), made.volumeID, image: nextImage(), chunkSize: chunkSize, holding: empty)]
+        volumes = [
+            Subject(.volumeID(made.volumeID), made.volumeID, image: nextImage(), chunkSize: chunkSize, holding: empty)
+        ]
         initialSnapshots = [made.initialSnapshotID]
         let disk = try await caller.createLocal(chunkSize: 65536)
         local = (disk.volumeID, nil, nil)

@@ -56,11 +56,14 @@ final class FaultPlan: @unchecked Sendable {
     /// Nothing fails until ``arm(_:at:_:_:in:)``; calls are counted.
     /// - Parameter folder: only files under it are looked at.
     init(folder: String, in work: WorkFolder) throws {
-        guard FileManager.default.fileExists(atPath: Self.library) else { throw HarnessError("\(Self.library) is missing") }
+        guard FileManager.default.fileExists(atPath: Self.library) else {
+            throw HarnessError("\(Self.library) is missing")
+        }
         path = work.fresh("faults")
         let descriptor = open(path, O_RDWR | O_CREAT | O_EXCL, 0o600)
         guard descriptor >= 0, ftruncate(descriptor, off_t(Self.byteCount)) == 0,
-            let mapped = mmap(nil, Self.byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0), mapped != MAP_FAILED
+            let mapped = mmap(nil, Self.byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0),
+            mapped != MAP_FAILED
         else { throw HarnessError("\(path) cannot be mapped") }
         close(descriptor)
         memory = UnsafeMutableRawBufferPointer(start: mapped, count: Self.byteCount)
@@ -108,5 +111,7 @@ final class FaultPlan: @unchecked Sendable {
         UnsafeMutableRawBufferPointer(rebasing: memory[offset..<offset + bytes.count]).copyBytes(from: bytes)
     }
 
-    private func text(at offset: Int) -> String { String(decoding: memory[offset...].prefix { $0 != 0 }, as: UTF8.self) }
+    private func text(at offset: Int) -> String {
+        String(decoding: memory[offset...].prefix { $0 != 0 }, as: UTF8.self)
+    }
 }

@@ -32,7 +32,12 @@ struct Picture: Equatable, Sendable {
                 // The same 16 bytes over and over: each equals the one 16 further on.
                 guard memcmp(start, start + 16, Self.sector - 16) == 0 else { return index }
                 let stamp = start.loadUnaligned(as: UInt64.self)
-                cells.append(Cell(stamp: UInt64(littleEndian: stamp), place: UInt64(littleEndian: (start + 8).loadUnaligned(as: UInt64.self))))
+                cells.append(
+                    Cell(
+                        stamp: UInt64(littleEndian: stamp),
+                        place: UInt64(littleEndian: (start + 8).loadUnaligned(as: UInt64.self))
+                    )
+                )
             }
             return nil
         }
@@ -41,7 +46,9 @@ struct Picture: Equatable, Sendable {
     }
 
     mutating func apply(_ changes: [Change]) {
-        for change in changes { cells.replaceSubrange(change.first..<change.first + change.cells.count, with: change.cells) }
+        for change in changes {
+            cells.replaceSubrange(change.first..<change.first + change.cells.count, with: change.cells)
+        }
     }
 
     var bytes: [UInt8] { Self.bytes(cells[...]) }

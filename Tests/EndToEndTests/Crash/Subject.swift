@@ -79,7 +79,8 @@ enum Deed: Sendable {
 /// The calls of ``Deed``, which have idempotency keys here.
 extension Caller {
     func clone(_ snapshot: [UInt8], key: [UInt8]) async throws -> [UInt8] {
-        try await call(Wire.CreateVolumeRequest(snapshotID: snapshot, kind: .remote, idempotencyKey: key)).message.volumeID
+        try await call(Wire.CreateVolumeRequest(snapshotID: snapshot, kind: .remote, idempotencyKey: key)).message
+            .volumeID
     }
     func deleteSnapshot(_ snapshot: [UInt8], key: [UInt8]) async throws {
         _ = try await call(Wire.DeleteSnapshotRequest(snapshotID: snapshot, idempotencyKey: key))

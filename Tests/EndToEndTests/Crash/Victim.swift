@@ -17,7 +17,8 @@ final class Victim: Sendable {
     init(shards: Int, writers count: Int, store: String? = nil, seed: UInt64) async throws {
         // As little as a store can have, so that segments are recycled and compacted; leases that end, so that chunks are purged.
         let settings = [
-            "capacity=\(shards * 9 * 32)MiB", "checkpoint-bytes=\(1 + seed % 3)MiB", "lease-seconds=1", "drain-seconds=5",
+            "capacity=\(shards * 9 * 32)MiB", "checkpoint-bytes=\(1 + seed % 3)MiB", "lease-seconds=1",
+            "drain-seconds=5",
         ]
         nonisolated(unsafe) var made: FaultPlan?
         server = try await ServerProcess(shards: shards, settings: settings, store: store) { folder in
@@ -67,9 +68,12 @@ final class Victim: Sendable {
     func expectDead() async throws -> Int32 {
         let outcome = try await server.child.wait(limit: .seconds(60))
         let lines = outcome.errors.split(separator: "\n")
-        if outcome.status == 134, lines.contains(where: { $0.contains("rocksdb::") && $0.contains("Assertion") }) { return 134 }
+        if outcome.status == 134, lines.contains(where: { $0.contains("rocksdb::") && $0.contains("Assertion") }) {
+            return 134
+        }
         guard !Self.trapped.contains(outcome.status) else {
-            let first = lines.firstIndex { $0.contains("rror") || $0.contains("ssert") || $0.contains("terminate") } ?? 0
+            let first =
+                lines.firstIndex { $0.contains("rror") || $0.contains("ssert") || $0.contains("terminate") } ?? 0
             let text = lines[first...].prefix(60).joined(separator: "\n")
             throw Loss("the server ended by a trap (\(outcome.status)): \(text)")
         }
