@@ -63,6 +63,8 @@ let targets: [Target] = [
     .executableTarget(name: "cairnd", dependencies: ["CairnServer", argumentParser, logging]),
     .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", argumentParser]),
     .target(name: "CairnTesting", path: "Tests/CairnTesting"),
+    // Never linked: tests preload it into the servers that they start. A product, so that it is built as a library.
+    .target(name: "CCairnFaults", path: "Tests/CCairnFaults"),
     .testTarget(name: "CairnCoreTests", dependencies: ["CairnCore", "CairnTesting"]),
     .testTarget(name: "CairnCryptoTests", dependencies: ["CairnCrypto"]),
     .testTarget(
@@ -79,7 +81,9 @@ let targets: [Target] = [
     .testTarget(name: "CairnCommandTests", dependencies: ["cairn"]),
     .testTarget(
         name: "EndToEndTests",
-        dependencies: ["CairnClient", "CairnCrypto", "CairnRPC", "CairnTesting", "cairn", "cairnd"]
+        dependencies: [
+            "CairnClient", "CairnCrypto", "CairnRPC", "CairnStore", "CairnTesting", "cairn", "cairnd", logging,
+        ]
     ),
 ]
 
@@ -89,6 +93,7 @@ let package = Package(
         .library(name: "CairnClient", targets: ["CairnClient"]),
         .executable(name: "cairnd", targets: ["cairnd"]),
         .executable(name: "cairn", targets: ["cairn"]),
+        .library(name: "CairnFaults", type: .dynamic, targets: ["CCairnFaults"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
