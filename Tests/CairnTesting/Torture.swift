@@ -10,6 +10,21 @@ public enum Torture {
     /// Whether `tools/torture` runs this level just now.
     public static func isWanted(_ level: String) -> Bool { environment["CAIRN_TORTURE_LEVEL"] == level }
 
+    /// The random-operations models, which share their level's count.
+    public enum Model: Int {
+        /// What volumes, snapshots and clones hold; of one shard.
+        case store = 15
+        /// Snapshots in progress; of one shard.
+        case progress = 25
+        /// Calls of several accounts on several shards.
+        case service = 60
+    }
+
+    /// A model's part of its level's count; the parts come to 100 percent.
+    public static func share(of level: String, _ model: Model, otherwise: Int) -> Int {
+        isWanted(level) ? count(level, otherwise: 0) * model.rawValue / 100 : otherwise
+    }
+
     /// - Parameter otherwise: the count of a plain `swift test`: what takes a few seconds.
     public static func count(_ level: String, otherwise: Int) -> Int {
         guard isWanted(level), let count = environment["CAIRN_TORTURE_COUNT"].flatMap({ Int($0) }) else {

@@ -1,0 +1,162 @@
+import CairnCore
+import CairnTesting
+import CairnWire
+import Foundation
+import Logging
+
+@testable import CairnService
+@testable import CairnStore
+
+/// What differs from run to run of the service's model.
+struct ServiceModelConfiguration: Sendable {
+    static let count = 20
+    let index: Int
+
+    var shards: Int { [1, 2, 3, 4][index % 4] }
+    /// Of volumes; each is made with one of them.
+    var chunks: [Int] { [[4096], [4096, 8192], [8192], [4096, 16384], [16384]][index % 5] }
+    var segmentBytes: UInt64 { [1 << 20, 2 << 20, 4 << 20][(index + index / 4) % 3] }
+    var checkpointBytes: UInt64 { [128 << 10, 512 << 10, 64 << 20][index % 3] }
+    var indexFlushBytes: Int { [16 << 10, 256 << 10, 32 << 20][index / 2 % 3] }
+    var leaseMilliseconds: UInt64 { [1, 50, 2000, 20000][index / 3 % 4] }
+    var mix: ServiceModelMix { ServiceModelMix.all[(index + index / 5) % ServiceModelMix.all.count] }
+
+    var description: String {
+        "\(mix.name), \(shards) shards, chunks \(chunks), segments \(segmentBytes), checkpoints \(checkpointBytes), "
+            + "index \(indexFlushBytes), leases \(leaseMilliseconds) ms"
+    }
+}
+
+/// A service over a store that can crash. Calls block until they are answered.
+final class ModelServer {
+    private let root: String
+    private var folder: String
+    private var images = 0
+    private let configuration: ServiceModelConfiguration
+    private(set) var store: Store
+    private(set) var service: Service
+
+    init(_ configuration: ServiceModelConfiguration) throws {
+        self.configuration = configuration
+        root = Torture.scratchFolder("cairn-service-model")
+        folder = root + "/0"
+        try FileManager.default.createDirectory(atPath: root, withIntermediateDirectories: true)
+        var creation = StoreCreation()
+        creation.shardCount = configuration.shards
+        creation.segmentBytes = configuration.segmentBytes
+        try Store.create(at: folder, creation)
+        (store, service) = try Self.open(folder, configuration)
+    }
+
+    deinit {
+        service.stop()
+        store.close()
+        try? FileManager.default.removeItem(atPath: root)
+    }
+
+    private static func open(_ folder: String, _ configuration: ServiceModelConfiguration) throws -> (Store, Service) {
+        var storeOptions = StoreOptions()
+        storeOptions.leaseTime = .milliseconds(Int(configuration.leaseMilliseconds))
+        storeOptions.checkpointBytes = configuration.checkpointBytes
+        storeOptions.indexFlushBytes = configuration.indexFlushBytes
+        storeOptions.spareSegments = 1
+        storeOptions.logger.logLevel = .error
+        var options = ServiceOptions()
+        options.defaultChunkSize = ChunkSize(bytes: configuration.chunks[0])!
+        options.leaseMilliseconds = configuration.leaseMilliseconds
+        options.workers = 2
+        options.logger.logLevel = .error
+        let store = try Store.open(at: folder, storeOptions)
+        let service = Service(store: store, options: options)
+        try service.start()
+        return (store, service)
+    }
+
+    /// Goes on with a copy of the folder: as an orderly restart leaves it, or as a process that was killed does.
+    func restart(crashing: Bool) throws {
+        service.stop()
+        if crashing {
+            // No checkpoint while the files are copied: a real crash does not copy them one after the other.
+            for shard in store.shards { shard.background.stop() }
+        } else {
+            store.close()
+        }
+        images += 1
+        let image = "\(root)/\(images)"
+        try copy(to: image)
+        store.close()
+        let old = folder
+        folder = image
+        (store, service) = try Self.open(folder, configuration)
+        // RocksDB is let go of a moment after its store, and may still write a file.
+        for _ in 0..<100 where FileManager.default.fileExists(atPath: old) {
+            try? FileManager.default.removeItem(atPath: old)
+        }
+    }
+
+    /// RocksDB compacts on its own: a copy counts only if no file came or went meanwhile.
+    private func copy(to image: String) throws {
+        for _ in 0..<50 {
+            let before = try FileManager.default.subpathsOfDirectory(atPath: folder)
+            let isCopied = (try? Torture.copySparse(folder, to: image)) != nil
+            if isCopied, try before == FileManager.default.subpathsOfDirectory(atPath: folder) { return }
+            try? FileManager.default.removeItem(atPath: image)
+            usleep(5_000)
+        }
+        throw ModelFailure("the folder does not hold still")
+    }
+
+    func audit() throws {
+        for shard in store.shards {
+            let problems = try shard.audit().problems
+            if !problems.isEmpty { throw ModelFailure("audit of shard \(shard.index): \(problems.prefix(5))") }
+        }
+    }
+
+    /// Whether nothing is left to do in the background within the limit; chunks that are only pinned aside.
+    func settle(_ seconds: Double = 30) throws -> Bool {
+        let end = Date() + seconds
+        while Date() < end {
+            for shard in store.shards { shard.background.wake(newWork: true, isFull: false) }
+            usleep(2_000)
+            if try store.shards.allSatisfy({ try !Self.hasRows(.work, $0) }) { return true }
+        }
+        return false
+    }
+
+    static func hasRows(_ table: Table, _ shard: Shard) throws -> Bool {
+        let cursor = shard.makeView().index.makeCursor()
+        cursor.seek(Key(table).bytes)
+        return try cursor.isValid() && cursor.key.first == table.rawValue
+    }
+
+    func call<Request, Response: Sendable>(
+        _ served: ServiceHarness.Served<Request, Response>,
+        _ request: Request,
+        _ context: CallContext
+    ) -> Result<Response, ServiceError> {
+        let waiter = Waiter<Response>()
+        served(request, context) { waiter.set($0) }
+        return Self.result(waiter)
+    }
+
+    func upload(_ request: Wire.UploadBlockRequest, _ payload: [UInt8], _ context: CallContext)
+        -> Result<Wire.UploadBlockResponse, ServiceError>
+    {
+        let waiter = Waiter<Wire.UploadBlockResponse>()
+        let buffer = payload.isEmpty ? nil : Buffer(copying: payload).slice
+        service.uploadBlock(request, payload: buffer, context) { waiter.set($0) }
+        return Self.result(waiter)
+    }
+
+    private static func result<Value>(_ waiter: Waiter<Value>) -> Result<Value, ServiceError> {
+        do { return .success(try waiter.get()) } catch let error as ServiceError { return .failure(error) } catch {
+            return .failure(ServiceError(.internalFailure, "\(error)"))
+        }
+    }
+}
+
+struct ModelFailure: Error, CustomStringConvertible {
+    let description: String
+    init(_ description: String) { self.description = description }
+}

@@ -1,0 +1,267 @@
+import CairnCore
+import CairnTesting
+import CairnWire
+import Foundation
+
+@testable import CairnService
+@testable import CairnStore
+
+/// Staging, leases, tokens (SPEC U7, A1), quotas (R3) and usage (R2).
+extension ServiceModelRun {
+    // MARK: Leases
+
+    func stage() throws {
+        let account = pickAccount()
+        last = "stage"
+        let size = ChunkSize(bytes: configuration.chunks[random.below(configuration.chunks.count)])!
+        var request = Wire.UploadBlockRequest(chunkSize: UInt32(size.bytes))
+        request.leaseSeconds = [1, 5, 0][random.below(3)]
+        var refusal: Refusal?
+        if chance(30), let volume = pick(world.volumes) {
+            request.nearVolumeID = volume.id
+            if volume.account != account { refusal = Refusal(.invalidVolumeID) }
+        }
+        var payload: [UInt8] = []
+        var chunks: [ModelContents.Chunk] = []
+        for place in 0...random.below(3) {
+            let old = chance(30) ? pick(contents.known.filter { $0.size == size }) : nil
+            let chunk = old ?? contents.make(size, room: size.bytes / 512, &random)
+            let bytes = ModelContents.bytes(chunk.stamps)
+            request.blocks.append(ServiceHarness.block(bytes, at: UInt64(place * size.bytes)))
+            payload += bytes
+            chunks.append(chunk)
+        }
+        if refusal == nil, chance(8) {
+            let index = random.below(chunks.count)
+            request.blocks[index].offset += 512
+            refusal = Refusal(.invalidArgument, at: index)
+        }
+        guard let answer = try judge(server.upload(request, payload, context(account)), refusal) else { return }
+        try check(answer.chunks.map(\.token) == chunks.map(\.fingerprint.bytes), "other tokens")
+        for chunk in chunks {
+            note(chunk.stamps, account)
+            promise(chunk.fingerprint, to: account, until: answer.leaseExpiresAtMs)
+            if request.leaseSeconds == 0 { longLeases[account, default: []].insert(chunk.fingerprint) }
+        }
+    }
+
+    private func someChunks() -> [ModelContents.Chunk] {
+        (0...random.below(6)).compactMap { _ in pick(contents.known) }
+    }
+
+    /// SPEC A1: what is told to be here is what the account had here, and stays for the lease.
+    func query() throws {
+        let account = pickAccount()
+        last = "\(account) asks for chunks"
+        let chunks = someChunks()
+        let namings = chunks.map { naming($0, account, $0.size) }
+        let begin = UnixTime.milliseconds
+        let request = Wire.QueryChunksRequest(tokens: chunks.map(\.fingerprint.bytes))
+        let answer = try succeeds(server.call(server.service.queryChunks, request, context(account, host: chance(20))))
+        for (index, chunk) in chunks.enumerated() {
+            let isHere = answer.present[index / 8] & 1 << (index % 8) != 0
+            switch namings[index] {
+            case .known: try check(isHere || mayHaveEnded(chunk, account), "a chunk is not told to be here")
+            case .unknown: try check(!isHere, "a chunk is told to be here that \(account) never had")
+            case .either: break
+            }
+            if isHere { promise(chunk.fingerprint, to: account, until: begin + configuration.leaseMilliseconds) }
+        }
+    }
+
+    func renew() throws {
+        let account = pickAccount()
+        last = "\(account) renews leases"
+        let chunks = someChunks()
+        let namings = chunks.map { naming($0, account, $0.size) }
+        let request = Wire.RenewLeaseRequest(
+            tokens: chunks.map(\.fingerprint.bytes),
+            leaseSeconds: UInt32(1 + random.below(5))
+        )
+        switch server.call(server.service.renewLease, request, context(account)) {
+        case .failure(let error):
+            let index = error.blockIndex ?? -1
+            try check(error.code == .invalidChunkToken && namings.indices.contains(index), "refused with \(error)")
+            try check(namings[index] != .known || mayHaveEnded(chunks[index], account), "refused with \(error)")
+        case .success(let answer):
+            try check(!namings.contains(.unknown), "a lease of a chunk that \(account) never had")
+            for chunk in chunks { promise(chunk.fingerprint, to: account, until: answer.leaseExpiresAtMs) }
+        }
+    }
+
+    func release() throws {
+        let account = pickAccount()
+        last = "\(account) releases leases"
+        let tokens = Set(someChunks().map(\.fingerprint))
+        let request = Wire.ReleaseLeaseRequest(tokens: tokens.map(\.bytes))
+        _ = try succeeds(server.call(server.service.releaseLease, request, context(account)))
+        for token in tokens {
+            promises[account]?[token] = nil
+            longLeases[account]?.remove(token)
+        }
+    }
+
+    // MARK: Quotas
+
+    private func limit(_ account: AccountID, _ limits: Wire.AccountLimits?) throws {
+        _ = try succeeds(
+            server.call(server.service.setAccountLimits, .init(account: account.name, limits: limits), context(account))
+        )
+    }
+
+    private func facts(_ account: AccountID) throws -> Wire.DescribeAccountResponse {
+        try succeeds(server.call(server.service.describeAccount, .init(), context(account)))
+    }
+
+    private func logicalBytes(_ account: AccountID) -> UInt64 {
+        volumes(of: account).reduce(0) { $0 + UInt64($1.sectors * 512) }
+    }
+
+    private func checkFacts(_ account: AccountID) throws -> Wire.Usage {
+        let facts = try facts(account)
+        let (volumes, snapshots) = (volumes(of: account), snapshots(of: account).filter { !$0.isInitial })
+        try check(
+            facts.volumes == UInt64(volumes.count) && facts.snapshots == UInt64(snapshots.count),
+            "\(facts.volumes) volumes and \(facts.snapshots) snapshots instead of \(volumes.count) and \(snapshots.count)"
+        )
+        guard let usage = facts.usage else { throw ModelFailure("\(last): no usage") }
+        try check(usage.logicalBytes == logicalBytes(account), "\(usage.logicalBytes) logical bytes")
+        return usage
+    }
+
+    /// What fits is let through, what is one beyond is refused, and changes nothing.
+    func quota() throws {
+        let account = pickAccount()
+        last = "\(account)'s quota"
+        defer { try? limit(account, nil) }
+        let snapshots = snapshots(of: account).filter { !$0.isInitial }
+        let context = context(account)
+        switch random.below(4) {
+        case 0:
+            try limit(account, .init(volumes: UInt64(max(1, volumes(of: account).count))))
+            guard !volumes(of: account).isEmpty else { return }
+            let request = Wire.CreateVolumeRequest(size: 1 << 20)
+            try isRefused(server.call(server.service.createVolume, request, context), Refusal(.quotaExceeded))
+        case 1:
+            guard let volume = pick(volumes(of: account)), !snapshots.isEmpty else { return }
+            try limit(account, .init(snapshots: UInt64(snapshots.count)))
+            let request = Wire.CreateSnapshotRequest(volumeID: volume.id)
+            try isRefused(server.call(server.service.createSnapshot, request, context), Refusal(.quotaExceeded))
+        case 2:
+            guard let volume = pick(volumes(of: account)) else { return }
+            let room = UInt64(random.below(20) * 512)
+            try limit(account, .init(logicalBytes: logicalBytes(account) + room))
+            let size = UInt64(volume.sectors * 512) + room
+            let beyond = Wire.ResizeVolumeRequest(volumeID: volume.id, size: size + 512)
+            try isRefused(server.call(server.service.resizeVolume, beyond, context), Refusal(.quotaExceeded))
+            _ = try succeeds(server.call(server.service.resizeVolume, .init(volumeID: volume.id, size: size), context))
+            volume.sectors = Int(size / 512)
+            isDurable(volume.id)
+        default: try storedQuota(account)
+        }
+        _ = try checkFacts(account)
+    }
+
+    private func storedQuota(_ account: AccountID) throws {
+        guard let volume = pick(volumes(of: account, local: false)) else { return }
+        let place = Place(source: world.source(volume))
+        try limit(account, .init(storedBytes: max(1, try checkFacts(account).storedBytes)))
+        // New bytes, where no parts are: more is stored by it, whatever it replaces.
+        let chunk = 9
+        guard !place.source.show(chunk).hasParts, place.source.show(chunk).whole == .nothing else { return }
+        let content = contents.make(place.pile.chunkSize, room: place.count, &random)
+        guard content.stamps.contains(where: { $0 != 0 }) else { return }
+        let bytes = ModelContents.bytes(content.stamps)
+        var request = Wire.UploadBlockRequest(target: .init(target: .volumeID(volume.id)))
+        request.blocks = [ServiceHarness.block(bytes, at: UInt64(chunk * place.pile.chunkSize.bytes))]
+        try isRefused(server.upload(request, bytes, context(account)), Refusal(.quotaExceeded))
+    }
+
+    // MARK: Usage
+
+    func usage() throws {
+        let account = pickAccount()
+        last = "\(account)'s usage"
+        _ = try checkFacts(account)
+        let context = context(account)
+        let snapshots = snapshots(of: account)
+        let total = try succeeds(server.call(server.service.getUsage, .init(), context)).total
+        let logical =
+            logicalBytes(account) + snapshots.filter { !$0.isInitial }.reduce(0) { $0 + UInt64($1.sectors * 512) }
+        try check(total?.logicalBytes == logical, "\(total?.logicalBytes ?? 0) logical bytes instead of \(logical)")
+        let sources =
+            snapshots.filter { !$0.isError }.map(world.source)
+            + volumes(of: account, local: false).map(world.source)
+        let chosen = sources.filter { _ in chance(40) }
+        guard !chosen.isEmpty else { return }
+        let answer = try succeeds(server.call(server.service.getUsage, .init(targets: chosen.map(target)), context))
+        try check(answer.each.count == chosen.count, "\(answer.each.count) usages")
+        for (source, told) in zip(chosen, answer.each) {
+            try check(told.logicalBytes == UInt64(source.sectors * 512), "\(told.logicalBytes) logical bytes")
+            if let unique = uniqueBytes([source]) {
+                try check(told.uniqueBytes == unique, "\(told.uniqueBytes) unique bytes instead of \(unique)")
+            }
+        }
+        // Of several on one shard a chunk of the same account counts once.
+        if Set(chosen.map { Self.shard(of: $0.volume) }).count == 1, let unique = uniqueBytes(chosen) {
+            try check(
+                answer.total?.uniqueBytes == unique,
+                "\(answer.total?.uniqueBytes ?? 0) unique bytes instead of \(unique)"
+            )
+        }
+    }
+
+    /// Nil where there are parts of chunks, or chunks that are not whole: those are counted as they happen to be kept.
+    private func uniqueBytes(_ sources: [World.Source]) -> UInt64? {
+        struct Held: Hashable { let account: AccountID, stamps: [Stamp] }
+        var held: Set<Held> = []
+        var bytes: UInt64 = 0
+        for source in sources {
+            let count = source.pile.sectorsPerChunk
+            for chunk in writtenChunks(source) {
+                let shown = source.show(chunk)
+                if shown.hasParts || shown.whole == .data && (chunk + 1) * count > source.sectors { return nil }
+                guard shown.whole == .data, let writer = shown.writers.first?.account else { continue }
+                // It may have been a shorter last one when it was written.
+                if shown.stamps.last == 0 { return nil }
+                if held.insert(Held(account: writer, stamps: shown.stamps)).inserted { bytes += UInt64(count * 512) }
+            }
+        }
+        return bytes
+    }
+
+    /// What deletion is said to free is what it then frees (SPEC R2).
+    func freed() throws {
+        guard let snapshot = pick(world.snapshots.filter { !$0.isInitial }) else { return }
+        last = "what deleting a snapshot of \(snapshot.account) frees"
+        guard try server.settle(), try !hasPartsToMerge() else { return }
+        // Cancelling lets what stands on it be merged, which takes or frees space of its own.
+        if snapshot.isPending || !snapshot.isComplete { return }
+        let context = context(snapshot.account)
+        let request = Wire.GetUsageRequest(targets: [target(world.source(snapshot))], freedByDeletion: true)
+        let freed = try succeeds(server.call(server.service.getUsage, request, context)).freedBytes
+        let before = try checkFacts(snapshot.account).storedBytes
+        _ = try succeeds(
+            server.call(server.service.deleteSnapshot, Wire.DeleteSnapshotRequest(snapshotID: snapshot.id), context)
+        )
+        world.remove(snapshot)
+        isDurable(snapshot.id)
+        try waitForGrants(of: snapshot.account)
+        try check(try server.settle(), "the background does not come to rest")
+        let after = try checkFacts(snapshot.account).storedBytes
+        try check(before - after == freed, "\(before - after) bytes are free instead of \(freed)")
+    }
+
+    /// Whether the background may merge something at any time.
+    private func hasPartsToMerge() throws -> Bool {
+        for shard in server.store.shards {
+            let cursor = shard.makeView().index.makeCursor()
+            cursor.seek(Key(.patched).bytes)
+            while try cursor.isValid(), cursor.key.first == Table.patched.rawValue {
+                if cursor.value.first ?? 255 >= Transaction.mergePatches { return true }
+                cursor.next()
+            }
+        }
+        return false
+    }
+}

@@ -1,0 +1,300 @@
+import CairnCore
+import CairnCrypto
+import CairnTesting
+import CairnWire
+
+@testable import CairnService
+
+/// The calls that write blocks, with what may be wrong with them.
+extension ServiceModelRun {
+    // MARK: Volumes
+
+    func uploadToVolume() throws {
+        guard let volume = pick(world.volumes) else { return }
+        last = "upload to a volume"
+        let place = Place(source: world.source(volume))
+        var request = Wire.UploadBlockRequest(target: .init(target: .volumeID(volume.id)))
+        var refusal = volume.isLocal ? Refusal(.wrongVolumeKind) : nil
+        request.durability = chance(20) ? .onFlush : .durable
+        if chance(15), volume.attachment > 0 {
+            request.attachment = UInt64(1 + random.below(Int(volume.attachment) + 1))
+            if request.attachment != volume.attachment {
+                refusal =
+                    refusal ?? Refusal(request.attachment < volume.attachment ? .staleAttachment : .invalidArgument)
+            }
+        }
+        if refusal == nil, chance(15) {
+            request.dataVersion = UInt64(1 + random.below(Int(volume.version) + 1))
+            if request.dataVersion > volume.version { refusal = Refusal(.invalidDataVersion) }
+        }
+        let blocks = makeBlocks(place, volume.account)
+        let (must, may) = supersededChunks(blocks, place, request.dataVersion)
+        let answer = try send(request, blocks, place, refusal)
+        guard let answer else { return }
+        try check(answer.dataVersion == volume.version, "data version \(answer.dataVersion)")
+        let superseded = Set(answer.superseded.map { Int($0) / place.pile.chunkSize.bytes })
+        try check(
+            superseded.isSuperset(of: must) && superseded.isSubset(of: must.union(may))
+                && answer.superseded == answer.superseded.sorted(),
+            "superseded \(superseded) instead of chunks \(must), perhaps \(may)"
+        )
+        try checkTold(answer, blocks, place, superseded)
+        keep(volume, request.durability == .onFlush)
+        apply(blocks.flatMap(\.edits), place, except: superseded)
+    }
+
+    /// SPEC U5: chunks that a higher version than the caller's wrote. A hole under which nothing lies any more counts as never
+    /// written: those, perhaps.
+    private func supersededChunks(_ blocks: [Block], _ place: Place, _ version: UInt64) -> (
+        must: Set<Int>, may: Set<Int>
+    ) {
+        guard version != 0 else { return ([], []) }
+        var (must, may): (Set<Int>, Set<Int>) = ([], [])
+        for chunk in Set(blocks.flatMap(\.edits).map(\.chunk)) {
+            let newest = place.pile.newestFirst(upTo: place.source.version).first {
+                place.pile.versions[$0]?[chunk] != nil
+            }
+            guard let newest, newest > version, let written = place.pile.versions[newest]?[chunk] else { continue }
+            if written.whole == .hole, !written.hasParts { may.insert(chunk) } else { must.insert(chunk) }
+        }
+        return (must, may)
+    }
+
+    private func checkTold(
+        _ answer: Wire.UploadBlockResponse,
+        _ blocks: [Block],
+        _ place: Place,
+        _ superseded: Set<Int> = []
+    )
+        throws
+    {
+        let told = blocks.flatMap(\.told).filter { !superseded.contains(Int($0.offset) / place.pile.chunkSize.bytes) }
+        try check(answer.chunks == told, "other tokens than those of the chunks written")
+    }
+
+    /// Remembers how a volume was before a call that is not durable yet; one that is makes all before it on the shard durable.
+    private func keep(_ volume: World.Volume, _ isOnFlush: Bool) {
+        let shard = Self.shard(of: volume.id)
+        guard isOnFlush else {
+            unflushed[shard] = []
+            return
+        }
+        let before = volume.pile.versions[volume.version]
+        unflushed[shard, default: []].append(
+            .init(pile: volume.pile, version: volume.version, before: before, volume: volume)
+        )
+    }
+
+    /// What any other durable change does to the calls before it on its shard.
+    func isDurable(_ id: [UInt8]) { unflushed[Self.shard(of: id)] = [] }
+
+    func flush() throws {
+        guard let volume = pick(world.volumes) else { return }
+        last = "flush"
+        let result = server.call(server.service.flush, .init(volumeID: volume.id), context(volume.account))
+        guard try judge(result, volume.isLocal ? Refusal(.wrongVolumeKind) : nil) != nil else { return }
+        isDurable(volume.id)
+    }
+
+    // MARK: Sending
+
+    /// Sends blocks as they are, or with one thing wrong with one of them; nil where the call was to be refused, and was.
+    private func send(
+        _ request: Wire.UploadBlockRequest,
+        _ blocks: [Block],
+        _ place: Place,
+        _ refused: Refusal?,
+        orEither isEither: Bool = false
+    ) throws -> Wire.UploadBlockResponse? {
+        var request = request
+        var (blocks, refusal) = (blocks, refused)
+        let account = place.pile.account
+        let namings = blocks.map { block in
+            block.token.map { token in
+                naming(token, account, place.pile.chunkSize, room: place.room(block.edits[0].chunk))
+            } ?? .known
+        }
+        let bad = namings.indices.filter { namings[$0] != .known }
+        // Two things wrong at once: which of them is told is nobody's concern.
+        if refusal != nil, !bad.isEmpty { return nil }
+        if refusal == nil, bad.isEmpty, !isEither, chance(12) { refusal = spoil(&blocks, place) }
+        request.blocks = blocks.map(\.wire)
+        let answer = server.upload(request, blocks.flatMap(\.payload), context(account, host: chance(10)))
+        if let refusal {
+            try isRefused(answer, refusal)
+            return nil
+        }
+        guard case .failure(let error) = answer else {
+            if let unknown = bad.first(where: { namings[$0] == .unknown }) {
+                throw ModelFailure("\(last): \(account) named a chunk that it never had here, in block \(unknown)")
+            }
+            return try answer.get()
+        }
+        if isEither, error.code == .failedPrecondition { return nil }
+        let ended = blocks.indices.filter { index in blocks[index].token.map { mayHaveEnded($0, account) } ?? false }
+        guard error.code == .invalidChunkToken, let index = error.blockIndex,
+            bad.contains(index) || ended.contains(index)
+        else {
+            throw ModelFailure("\(last): refused with \(error); tokens \(namings)")
+        }
+        return nil
+    }
+
+    /// Makes one thing wrong, and says how that must be refused.
+    private func spoil(_ blocks: inout [Block], _ place: Place) -> Refusal? {
+        let index = random.below(blocks.count)
+        switch random.below(5) {
+        case 0:
+            guard blocks[index].wire.checksum != nil else { return nil }
+            blocks[index].wire.checksum!.value[0] ^= 1
+            return Refusal(.checksumError, at: index)
+        case 1:
+            blocks[index].wire.offset = UInt64(place.source.sectors) * 512
+            return Refusal(.invalidArgument, at: index)
+        case 2:
+            blocks[index].wire.length -= 1
+            return Refusal(.invalidArgument, at: index)
+        case 3:
+            guard blocks[index].wire.checksum != nil else { return nil }
+            blocks[index].wire.checksum = nil
+            return Refusal(.invalidArgument, at: index)
+        default:
+            guard blocks[index].wire.codec == .lz4 else { return nil }
+            blocks[index].payload[0] = 0xff
+            // It does not decode, or to other bytes.
+            blocks[index].payload.removeLast()
+            blocks[index].wire.source = .payloadLength(UInt32(blocks[index].payload.count))
+            return Refusal(.invalidArgument, at: index)
+        }
+    }
+
+    // MARK: Snapshots
+
+    /// Why a call that changes a snapshot is to be refused; nil: it is not.
+    func refusal(of snapshot: World.Snapshot, outOfTurn: ServiceError.Code) -> Refusal? {
+        if snapshot.isError { return Refusal(.failedPrecondition) }
+        if !snapshot.isPending { return Refusal(.snapshotAlreadyComplete) }
+        return world.outstanding(of: snapshot.volume).first === snapshot ? nil : Refusal(outOfTurn)
+    }
+
+    func uploadToSnapshot() throws {
+        let outstanding = world.volumes.compactMap { world.outstanding(of: $0.id).first }
+        guard let snapshot = chance(85) ? pick(outstanding) : pick(world.snapshots) else { return }
+        last = "upload to a snapshot"
+        let place = Place(source: world.source(snapshot))
+        var request = Wire.UploadBlockRequest()
+        request.target = .init(target: chance(50) ? .snapshotID(snapshot.id) : .snapshotToken(snapshot.token))
+        request.rebased = chance(10)
+        var refusal = refusal(of: snapshot, outOfTurn: .invalidDataVersion)
+        if chance(20) {
+            request.dataVersion = chance(80) ? snapshot.version : snapshot.version + UInt64(1 + random.below(3))
+            if request.dataVersion != snapshot.version { refusal = refusal ?? Refusal(.invalidDataVersion) }
+        }
+        let blocks = makeBlocks(place, snapshot.account, wanted: snapshot)
+        var isEither = false
+        if chance(15), refusal == nil {
+            request.progress = .init(percent: chance(40) ? 100 : UInt32(random.below(100)))
+            let after = missing(snapshot, after: blocks, place)
+            refusal = self.refusal(
+                ofReport: request.progress!.percent,
+                snapshot,
+                rebased: request.rebased,
+                missing: after.count
+            )
+            // The parts that make a chunk up are looked at before the call, and a chunk that is overwritten counts as missing.
+            let expected = Set(snapshot.expected.keys)
+            let touched = blocks.contains { block in block.edits.contains { expected.contains($0.chunk) } }
+            isEither = request.progress!.percent == 100 && touched && blocks.contains { $0.told.isEmpty }
+            if isEither, refusal?.code == .failedPrecondition { isEither = false }
+        }
+        guard let answer = try send(request, blocks, place, refusal, orEither: isEither) else { return }
+        try check(answer.dataVersion == snapshot.version && answer.superseded.isEmpty, "another version")
+        try checkTold(answer, blocks, place)
+        isDurable(snapshot.id)
+        apply(blocks.flatMap(\.edits), place)
+        if request.rebased { snapshot.needsRebase = false }
+        if let percent = request.progress?.percent { reported(percent, snapshot) }
+    }
+
+    func reported(_ percent: UInt32, _ snapshot: World.Snapshot) {
+        snapshot.progress = percent
+        if percent == 100 { world.complete(snapshot) }
+    }
+
+    /// Chunks that are expected of a snapshot and not there.
+    func missing(_ snapshot: World.Snapshot) -> [Int] {
+        let source = world.source(snapshot)
+        return snapshot.expected.keys.sorted().filter { chunk in
+            contents.fingerprint(source.show(chunk).stamps) != snapshot.expected[chunk]
+        }
+    }
+
+    private func missing(_ snapshot: World.Snapshot, after blocks: [Block], _ place: Place) -> [Int] {
+        let before = place.pile.versions[snapshot.version]
+        let writers = world.writers
+        apply(blocks.flatMap(\.edits), place)
+        defer {
+            place.pile.versions[snapshot.version] = before
+            world.writers = writers
+        }
+        return missing(snapshot)
+    }
+
+    func refusal(ofReport percent: UInt32, _ snapshot: World.Snapshot, rebased: Bool, missing: Int) -> Refusal? {
+        if percent < snapshot.progress { return Refusal(.invalidProgress) }
+        guard percent == 100 else { return nil }
+        if snapshot.needsRebase, !rebased { return Refusal(.needsRebase) }
+        return missing > 0 ? Refusal(.failedPrecondition) : nil
+    }
+
+    // MARK: Marks
+
+    /// WriteZeroes and Discard, of a volume or a snapshot.
+    func mark() throws {
+        let snapshot = chance(30) ? pick(world.snapshots) : nil
+        let volume = snapshot == nil ? pick(world.volumes) : nil
+        guard snapshot != nil || volume != nil else { return }
+        last = "mark a \(snapshot == nil ? "volume" : "snapshot")"
+        let place = Place(source: snapshot.map(world.source) ?? world.source(volume!))
+        let target = Wire.Target(target: snapshot.map { .snapshotID($0.id) } ?? .volumeID(volume!.id))
+        var refusal =
+            snapshot.map { self.refusal(of: $0, outOfTurn: .invalidDataVersion) }
+            ?? (volume!.isLocal ? Refusal(.wrongVolumeKind) : nil)
+        let isHole = chance(50)
+        var ranges: [Wire.ByteRange] = []
+        var edits: [(chunk: Int, edit: Edit)] = []
+        for chunk in activeChunks(place.source) where chance(20) || ranges.isEmpty {
+            let start = chunk * place.count + (chance(50) ? 0 : random.below(place.room(chunk)))
+            let rest = chunk * place.count + place.room(chunk) - start
+            let sectors = start..<start + (chance(70) ? rest : 1 + random.below(rest))
+            ranges.append(Wire.ByteRange(offset: UInt64(sectors.lowerBound * 512), length: UInt64(sectors.count * 512)))
+            edits += markEdits(place, sectors, isHole: isHole)
+        }
+        if refusal == nil, chance(10) {
+            let index = random.below(ranges.count)
+            ranges[index].length = chance(50) ? UInt64(place.source.sectors * 512 + 512) : 0
+            refusal = Refusal(.invalidArgument, at: index)
+        }
+        let account = context(place.pile.account)
+        let isAnswered: Bool
+        if isHole {
+            let result = server.call(server.service.discard, .init(target: target, ranges: ranges), account)
+            isAnswered = try judge(result, refusal) != nil
+        } else {
+            let result = server.call(server.service.writeZeroes, .init(target: target, ranges: ranges), account)
+            isAnswered = try judge(result, refusal) != nil
+        }
+        guard isAnswered else { return }
+        isDurable(target.volumeOrSnapshot)
+        apply(edits, place)
+    }
+}
+
+extension Wire.Target {
+    var volumeOrSnapshot: [UInt8] {
+        switch target {
+        case .volumeID(let id), .snapshotID(let id): id
+        default: []
+        }
+    }
+}
