@@ -118,6 +118,12 @@ extension Service {
         return ExportRule(levels, isGranted: isGranted)
     }
 
+    func exportRule(of snapshot: SnapshotRecord, in view: ManifestReader, _ context: CallContext) throws(ServiceError)
+        -> ExportRule
+    {
+        try exportRule(of: ReadSource(snapshot), snapshot: snapshot.id, volume: snapshot.volume, in: view, context)
+    }
+
     /// The volume or snapshot that a call reads.
     /// - Parameters:
     ///   - version: 0, or the version that it must have.

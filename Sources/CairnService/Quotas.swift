@@ -128,10 +128,10 @@ extension AccountLimits {
     fileprivate func check(_ before: AccountUsage, _ after: AccountUsage, _ others: AccountUsage) throws(ServiceError) {
         for (name, limit, field) in Self.fields {
             let (limit, old, new) = (self[keyPath: limit], before[keyPath: field], after[keyPath: field])
-            guard limit != 0, new > old, others[keyPath: field] + new > limit else { continue }
+            guard limit != 0, new > old, others[keyPath: field].saturatingSum(new) > limit else { continue }
             throw ServiceError(
                 .quotaExceeded,
-                "\(name): the account may have \(limit), has \(others[keyPath: field] + old), and wants \(new - old) more"
+                "\(name): the account may have \(limit), has \(others[keyPath: field].saturatingSum(old)), and wants \(new - old) more"
             )
         }
     }

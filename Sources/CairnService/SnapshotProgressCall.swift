@@ -170,8 +170,9 @@ extension Service {
         let page: ExpectedPage
         do throws(ServiceError) {
             try context.checkWanted()
+            let rule = try exportRule(of: snapshot, in: shard.makeView(), context)
             page = try storeCall { () throws(StoreError) in
-                try shard.expected(of: snapshot, from: from, limit: Self.missingStep)
+                try shard.expected(of: snapshot, from: from, limit: Self.missingStep, rule: rule)
             }
         } catch { return body(.failure(error)) }
         let step: Answer<Bool> = { result in
@@ -222,8 +223,10 @@ extension Service {
             if snapshot.state == .error { throw Self.cancelled(snapshot) }
             var response = Wire.MissingBlocksResponse()
             guard snapshot.isExpecting else { return response }
+            let rule = try self.exportRule(of: snapshot, in: view, context)
+            // Parts are read and hashed: some at a time, and the page token goes on.
             let page = try storeCall { () throws(StoreError) in
-                try shard.expected(of: snapshot, from: start, limit: limit)
+                try shard.expected(of: snapshot, from: start, limit: min(limit, Self.missingStep), rule: rule)
             }
             response.missing = page.missing.map { chunk, token in
                 Wire.ChunkPlacement(offset: snapshot.chunkSize.offset(of: chunk), token: token.bytes)

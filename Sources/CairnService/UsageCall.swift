@@ -29,10 +29,10 @@ extension Service {
         var snapshotBytes: UInt64 = 0
         for shard in store.shards {
             sum += try storeCall { () throws(StoreError) in try shard.makeView().usage(of: context.account) }
-            try forEachSnapshot(on: shard, context) { snapshotBytes += $0.size }
+            try forEachSnapshot(on: shard, context) { snapshotBytes = snapshotBytes.saturatingSum($0.size) }
         }
         return Wire.Usage(
-            logicalBytes: sum.logicalBytes + snapshotBytes,
+            logicalBytes: sum.logicalBytes.saturatingSum(snapshotBytes),
             uniqueBytes: sum.uniqueBytes,
             storedBytes: sum.storedBytes
         )

@@ -17,7 +17,8 @@ public struct AccountUsage: Sendable, Hashable {
     public static func += (sum: inout AccountUsage, more: AccountUsage) {
         sum.volumes += more.volumes
         sum.snapshots += more.snapshots
-        sum.logicalBytes += more.logicalBytes
+        // Thin volumes may add up to more than there is, over many shards.
+        sum.logicalBytes = sum.logicalBytes.saturatingSum(more.logicalBytes)
         sum.uniqueBytes += more.uniqueBytes
         sum.storedBytes += more.storedBytes
     }
@@ -90,5 +91,21 @@ extension AccountUsage {
         return usage
     }
 
-    private static func sum(_ value: UInt64, _ delta: Int64) -> UInt64? { UInt64(exactly: Int64(value) + delta) }
+    private static func sum(_ value: UInt64, _ delta: Int64) -> UInt64? {
+        let (sum, isOver) =
+            delta < 0
+            ? value.subtractingReportingOverflow(delta.magnitude) : value.addingReportingOverflow(delta.magnitude)
+        return isOver ? nil : sum
+    }
+
+    /// The most that an account's volumes on one shard may have together: so that no sum of them can overflow.
+    static let logicalLimit: UInt64 = 1 << 60
+}
+
+extension UInt64 {
+    /// The sum, or the greatest number there is.
+    public func saturatingSum(_ other: UInt64) -> UInt64 {
+        let (sum, isOver) = addingReportingOverflow(other)
+        return isOver ? .max : sum
+    }
 }

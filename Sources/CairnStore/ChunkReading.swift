@@ -63,7 +63,8 @@ struct ChunkReading {
             let records = try load(wanted, known)
             var pieces: [ReadPiece] = []
             pieces.reserveCapacity(wanted.count)
-            for want in wanted { pieces.append(try piece(want, records, acceptsLZ4, known)) }
+            let expanded = ExpandedChunk()
+            for want in wanted { pieces.append(try piece(want, records, expanded, acceptsLZ4, known)) }
             return pieces
         } catch { throw error.code == .io && error.text == Self.recycled ? .recycled : .failed(error) }
     }
@@ -74,6 +75,18 @@ struct ChunkReading {
         case failed(StoreError)
     }
     private static let recycled = "recycled"
+
+    /// The chunk that was put together last: the pieces of one chunk follow each other.
+    private final class ExpandedChunk {
+        private var last: (chunk: ChunkIndex, slice: BufferSlice)?
+
+        func slice(of chunk: ChunkIndex, _ make: () throws(StoreError) -> Buffer) throws(StoreError) -> BufferSlice {
+            if let last, last.chunk == chunk { return last.slice }
+            let slice = try make().slice
+            last = (chunk, slice)
+            return slice
+        }
+    }
 
     private func plan(_ ranges: [Range<UInt64>], _ known: Set<Fingerprint>) throws(StoreError) -> [Wanted] {
         var wanted: [Wanted] = []
@@ -154,6 +167,7 @@ struct ChunkReading {
     private func piece(
         _ want: Wanted,
         _ records: [RecordLocation: Record],
+        _ expanded: ExpandedChunk,
         _ acceptsLZ4: Bool,
         _ known: Set<Fingerprint>
     ) throws(StoreError) -> ReadPiece {
@@ -168,12 +182,12 @@ struct ChunkReading {
             switch want.chunk.base {
             case .hole: content = .hole
             case .zeros: content = .zeros
-            case .data(let key, _): content = try stored(want, key.fingerprint, records, acceptsLZ4)
+            case .data(let key, _): content = try stored(want, key.fingerprint, records, expanded, acceptsLZ4)
             }
         } else {
-            let whole = try patched(want, records)
-            let start = source.chunkSize.remainder(of: want.offset)
-            content = .plain(whole.slice.part(start..<start + want.length), checksum: nil)
+            let chunk = source.chunkSize.chunk(at: want.offset)
+            let whole = try expanded.slice(of: chunk) { () throws(StoreError) in try patched(want, records) }
+            content = .plain(part(of: whole, want), checksum: nil)
         }
         return ReadPiece(offset: want.offset, length: want.length, content: content, fingerprint: fingerprint)
     }
@@ -182,6 +196,7 @@ struct ChunkReading {
         _ want: Wanted,
         _ fingerprint: Fingerprint,
         _ records: [RecordLocation: Record],
+        _ expanded: ExpandedChunk,
         _ acceptsLZ4: Bool
     ) throws(StoreError) -> ReadPiece.Content {
         let (chunk, record) = try chunkRecord(want, fingerprint, records)
@@ -195,12 +210,24 @@ struct ChunkReading {
             let isAll = want.length == record.bytes.count
             return .plain(record.bytes.part(start..<start + want.length), checksum: isAll ? chunk.rawChecksum : nil)
         }
-        let whole = BufferPool.shared.buffer(capacity: source.chunkSize.bytes)
-        try expand(want, fingerprint, chunk, record, into: whole)
-        return .plain(
-            whole.slice.part(start..<start + want.length),
-            checksum: want.isWhole && fits ? chunk.rawChecksum : nil
-        )
+        let whole = try expanded.slice(of: source.chunkSize.chunk(at: want.offset)) { () throws(StoreError) in
+            let whole = BufferPool.shared.buffer(capacity: source.chunkSize.bytes)
+            try expand(want, fingerprint, chunk, record, into: whole)
+            return whole
+        }
+        return .plain(part(of: whole, want), checksum: want.isWhole && fits ? chunk.rawChecksum : nil)
+    }
+
+    /// The bytes that are wanted of a whole chunk. A small part is copied: it would keep all of the chunk in memory until the answer
+    /// has left.
+    private func part(of whole: BufferSlice, _ want: Wanted) -> BufferSlice {
+        let start = source.chunkSize.remainder(of: want.offset)
+        let part = whole.part(start..<start + want.length)
+        guard want.length <= whole.count / 2 else { return part }
+        let copy = BufferPool.shared.buffer(capacity: want.length)
+        withExtendedLifetime(part) { copy.memory.copyMemory(from: part.bytes) }
+        copy.count = want.length
+        return copy.slice
     }
 
     /// The record of a whole chunk. That it is whole was checked when it was read; that it is the one which the index means is

@@ -103,8 +103,15 @@ extension Shard {
     /// - Parameters:
     ///   - from: the first chunk to look at.
     ///   - limit: rows to look at.
+    ///   - rule: which data the asker may have; nil: all. What it may not have is missing, whatever it is: the answer would tell
+    ///     whether a guess at it is right (SPEC C3, D5).
     /// - Throws: `.damaged`, `.io`.
-    public func expected(of snapshot: SnapshotRecord, from: ChunkIndex, limit: Int) throws(StoreError) -> ExpectedPage {
+    public func expected(
+        of snapshot: SnapshotRecord,
+        from: ChunkIndex,
+        limit: Int,
+        rule: ExportRule? = nil
+    ) throws(StoreError) -> ExpectedPage {
         let view = makeView()
         // What is below a settled lineage changes no more: what was seen to show through still does.
         let isSettled = try view.isSettled(snapshot.lineage)
@@ -113,7 +120,9 @@ extension Shard {
         for (chunk, row) in listed.rows where row.presence == .missing || row.presence == .shown && !isSettled {
             let resolved = try view.resolve(snapshot.lineage, snapshot.version, chunk)
             let isShown =
-                if resolved.patches.isEmpty {
+                if let rule, !rule.missing(for: resolved).isEmpty {
+                    false
+                } else if resolved.patches.isEmpty {
                     switch resolved.base {
                     case .data(let key, _): key.fingerprint == row.token
                     case .zeros, .hole: row.token == ZeroChunk.fingerprint(snapshot.chunkSize)

@@ -66,9 +66,11 @@ public class ManifestReader {
     ) throws(StoreError) -> [VolumeRecord] {
         guard let number = try accountNumber(account) else { return [] }
         let prefix = Key(.volumeListing).then(number.rawValue).bytes
-        let ids = try listing(prefix, after: after.map { Key.volumeListing(number, $0.createdAt, $0.id) }, limit: limit)
+        let start = after.map { Key.volumeListing(number, $0.createdAt, $0.id) }
         var volumes: [VolumeRecord] = []
-        for id in ids { if let volume = try volume(VolumeID(id)) { volumes.append(volume) } }
+        for entry in try listing(prefix, after: start, limit: limit) {
+            if let volume = try volume(VolumeID(entry.id)) { volumes.append(volume) }
+        }
         return volumes
     }
 
@@ -90,23 +92,35 @@ public class ManifestReader {
             start = after.map { Key.snapshotListing(number, $0.createdAt, $0.id) }
         }
         var snapshots: [SnapshotRecord] = []
-        for id in try listing(prefix, after: start, limit: limit) {
-            guard let snapshot = try snapshot(SnapshotID(id)), snapshot.account == account else { continue }
-            if snapshot.state != .creating { snapshots.append(try settled(snapshot)) }
+        var place = start
+        // Those that are being made are not shown, and must not make a page look like the last one.
+        while snapshots.count < limit {
+            let listed = try listing(prefix, after: place, limit: limit - snapshots.count)
+            guard let last = listed.last else { break }
+            for entry in listed {
+                // Another account's volume: looked at no further than a volume that is not there.
+                guard let snapshot = try snapshot(SnapshotID(entry.id)), snapshot.account == account else {
+                    return snapshots
+                }
+                if snapshot.state != .creating { snapshots.append(try settled(snapshot)) }
+            }
+            place = last.key
         }
         return snapshots
     }
 
-    private func listing(_ prefix: [UInt8], after: [UInt8]?, limit: Int) throws(StoreError) -> [UUID128] {
+    private func listing(_ prefix: [UInt8], after: [UInt8]?, limit: Int) throws(StoreError)
+        -> [(key: [UInt8], id: UUID128)]
+    {
         let cursor = seeker
         cursor.seek(after.map { $0 + [0] } ?? prefix)
-        var ids: [UUID128] = []
-        while ids.count < limit, try cursor.isValid(), cursor.key.starts(with: prefix) {
+        var entries: [(key: [UInt8], id: UUID128)] = []
+        while entries.count < limit, try cursor.isValid(), cursor.key.starts(with: prefix) {
             guard let id = UUID128(bytes: cursor.key.suffix(16)) else { break }
-            ids.append(id)
+            entries.append((Array(cursor.key), id))
             cursor.next()
         }
-        return ids
+        return entries
     }
 
     /// Whether the account has the chunk on this shard, so that it need not be sent.

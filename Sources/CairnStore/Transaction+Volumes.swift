@@ -45,6 +45,7 @@ extension Transaction {
             state: .active,
             base: kind == .local ? .initial : DataVersion(0)
         )
+        try checkLogical(account, adding: size)
         overlay.put(Key.volumeListing(number, now, volume.id.uuid), [])
         countUsage(of: number) { usage in
             usage.volumes += 1
@@ -92,10 +93,17 @@ extension Transaction {
     /// R1: grows only; the caller has checked the new size.
     public func resizeVolume(_ volume: VolumeRecord, to size: UInt64) throws(StoreError) {
         guard size >= volume.size else { throw StoreError(.invalid, "volumes only grow") }
+        try checkLogical(volume.account, adding: size - volume.size)
         countUsage(of: try numberAccount(volume.account)) { $0.logicalBytes += Int64(size - volume.size) }
         var volume = volume
         volume.size = size
         put(volume)
+    }
+
+    private func checkLogical(_ account: AccountID, adding size: UInt64) throws(StoreError) {
+        guard try usage(of: account).logicalBytes.saturatingSum(size) <= AccountUsage.logicalLimit else {
+            throw StoreError(.invalid, "an account's volumes on one shard may have at most 1 EiB together")
+        }
     }
 
     /// Records what was computed of a complete snapshot, if it is still there.
