@@ -49,6 +49,8 @@ public enum Limits {
     public static let tokensPerCall = 16384
     /// Snapshots of one volume that may be in progress at a time: cancelling one marks all later ones (SPEC S4).
     public static let snapshotsInProgress = 256
+    /// Volumes made from one another's snapshots in turn.
+    public static let cloneDepth = 256
     /// Volumes that one CreateSnapshots may name (SPEC R6): their shards stand still for it.
     public static let volumesPerCall = 64
     /// Volumes and snapshots that one GetUsage may name: each is walked through.

@@ -11,29 +11,32 @@ extension Service {
         answer: @escaping Answer<Wire.ListChangedBlocksResponse>
     ) {
         onWorker(context, answer) { () throws(ServiceError) in
-            let older = try self.readable(try Named(request.older), version: 0, context)
-            let newer = try self.readable(try Named(request.newer), version: 0, context)
-            let (past, present) = (older.source, newer.source)
-            let limit = try request.page.itemCount(atMost: Limits.blocksPerPage)
-            let start = try BlockCursor.chunk(request.page.token) ?? ChunkIndex(0)
-            let comparison = Comparison(
-                older: .init(older.shard, past, rule: older.rule),
-                newer: .init(newer.shard, present, rule: newer.rule)
-            )
-            guard start.rawValue < comparison.chunkCount else { throw BlockCursor.refused }
-            do throws(StoreError) {
-                let (entries, next) = try comparison.changes(from: start, limit: limit)
-                var response = Wire.ListChangedBlocksResponse()
-                response.blocks = entries.map { Self.describe($0, of: present, comparedWith: past) }
-                response.nextPageToken = next.map(BlockCursor.token) ?? []
-                return response
-            } catch {
-                // What was deleted meanwhile is not damage.
-                _ = try self.readable(try Named(request.older), version: 0, context)
-                _ = try self.readable(try Named(request.newer), version: 0, context)
-                throw (newer.isOwn ? older : newer).refusal(error)
+            try self.reading(try Named(request.older), version: 0, context) { (older) throws(ServiceError) in
+                try self.reading(try Named(request.newer), version: 0, context) { (newer) throws(ServiceError) in
+                    try Self.changes(request, older, newer)
+                }
             }
         }
+    }
+
+    private static func changes(_ request: Wire.ListChangedBlocksRequest, _ older: Readable, _ newer: Readable)
+        throws(ServiceError) -> Wire.ListChangedBlocksResponse
+    {
+        let (past, present) = (older.source, newer.source)
+        let limit = try request.page.itemCount(atMost: Limits.blocksPerPage)
+        let start = try BlockCursor.chunk(request.page.token) ?? ChunkIndex(0)
+        let comparison = Comparison(
+            older: .init(older.shard, past, rule: older.rule),
+            newer: .init(newer.shard, present, rule: newer.rule)
+        )
+        guard start.rawValue < comparison.chunkCount else { throw BlockCursor.refused }
+        do throws(StoreError) {
+            let (entries, next) = try comparison.changes(from: start, limit: limit)
+            var response = Wire.ListChangedBlocksResponse()
+            response.blocks = entries.map { Self.describe($0, of: present, comparedWith: past) }
+            response.nextPageToken = next.map(BlockCursor.token) ?? []
+            return response
+        } catch { throw (newer.isOwn ? older : newer).refusal(error) }
     }
 
     /// A chunk beyond the newer one's end is a hole of the older one's length.

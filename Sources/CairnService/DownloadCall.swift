@@ -28,31 +28,30 @@ extension Service {
     ) {
         onWorker(context, bytes: Self.largestAnswer(to: request), answer) { () throws(ServiceError) in
             // SPEC D5: a compute host reads what its account may use, and names none of it.
-            let target = try self.readable(
+            try self.reading(
                 try Named(request.target),
                 version: request.dataVersion,
                 for: context.isHost ? .use : .export,
                 context
-            )
-            let source = target.source
-            let ranges = try Self.check(request.ranges, source)
-            let namesChunks = try self.mayNameChunks(of: target, request.target, context)
-            let named = Set(try Self.fingerprints(request.knownTokens))
-            let known = namesChunks ? named : []
-            let acceptsLZ4 = request.acceptedCodecs.contains(.lz4)
-            let algorithm = try Self.check(request.checksumAlgorithm)
-            let pieces: [ReadPiece]
-            do throws(StoreError) {
-                pieces = try target.shard.read(
-                    source,
-                    ranges,
-                    acceptsLZ4: acceptsLZ4,
-                    known: known,
-                    rule: target.rule
-                )
-            } catch { throw target.refusal(error) }
-            return try Self.answer(pieces, ranges, source, algorithm, namesChunks: namesChunks)
+            ) { (target) throws(ServiceError) in try self.download(request, from: target, context) }
         }
+    }
+
+    private func download(_ request: Wire.DownloadBlockRequest, from target: Readable, _ context: CallContext)
+        throws(ServiceError) -> Download
+    {
+        let source = target.source
+        let ranges = try Self.check(request.ranges, source)
+        let namesChunks = try mayNameChunks(of: target, request.target, context)
+        let named = Set(try Self.fingerprints(request.knownTokens))
+        let known = namesChunks ? named : []
+        let acceptsLZ4 = request.acceptedCodecs.contains(.lz4)
+        let algorithm = try Self.check(request.checksumAlgorithm)
+        let pieces: [ReadPiece]
+        do throws(StoreError) {
+            pieces = try target.shard.read(source, ranges, acceptsLZ4: acceptsLZ4, known: known, rule: target.rule)
+        } catch { throw target.refusal(error) }
+        return try Self.answer(pieces, ranges, source, algorithm, namesChunks: namesChunks)
     }
 
     /// Whether the tokens of what a call reads may be told and confirmed: not to a compute host that only may use it.
@@ -178,37 +177,44 @@ extension Service {
         answer: @escaping Answer<Wire.ListBlocksResponse>
     ) {
         onWorker(context, answer) { () throws(ServiceError) in
-            let target = try self.readable(try Named(request.target), version: 0, context)
-            let source = target.source
-            let limit = try request.page.itemCount(atMost: Limits.blocksPerPage)
-            var range = ChunkIndex(0)..<ChunkIndex(source.chunkSize.count(for: source.size))
-            if let wanted = request.range {
-                try UploadPlan.check(offset: wanted.offset, length: wanted.length, within: source.size)
-                let end = wanted.offset + wanted.length
-                range = source.chunkSize.chunk(at: wanted.offset)..<ChunkIndex(source.chunkSize.count(for: end))
+            try self.reading(try Named(request.target), version: 0, context) { (target) throws(ServiceError) in
+                try Self.listBlocks(request, of: target)
             }
-            if let start = try BlockCursor.chunk(request.page.token) {
-                guard start >= range.lowerBound, start < range.upperBound else {
-                    throw ServiceError(.invalidArgument, "page_token is not one that this listing gave")
-                }
-                range = start..<range.upperBound
-            }
-            let page = range
-            let (entries, next): ([BlockEntry], ChunkIndex?)
-            do throws(StoreError) {
-                (entries, next) = try target.shard.makeView().blocks(
-                    of: source.lineage,
-                    at: source.version,
-                    in: page,
-                    limit: limit,
-                    rule: target.rule
-                )
-            } catch { throw target.refusal(error) }
-            var response = Wire.ListBlocksResponse()
-            response.blocks = entries.map { Self.describe($0, source.chunkSize, end: source.size) }
-            response.nextPageToken = next.map(BlockCursor.token) ?? []
-            return response
         }
+    }
+
+    private static func listBlocks(_ request: Wire.ListBlocksRequest, of target: Readable) throws(ServiceError)
+        -> Wire.ListBlocksResponse
+    {
+        let source = target.source
+        let limit = try request.page.itemCount(atMost: Limits.blocksPerPage)
+        var range = ChunkIndex(0)..<ChunkIndex(source.chunkSize.count(for: source.size))
+        if let wanted = request.range {
+            try UploadPlan.check(offset: wanted.offset, length: wanted.length, within: source.size)
+            let end = wanted.offset + wanted.length
+            range = source.chunkSize.chunk(at: wanted.offset)..<ChunkIndex(source.chunkSize.count(for: end))
+        }
+        if let start = try BlockCursor.chunk(request.page.token) {
+            guard start >= range.lowerBound, start < range.upperBound else {
+                throw ServiceError(.invalidArgument, "page_token is not one that this listing gave")
+            }
+            range = start..<range.upperBound
+        }
+        let page = range
+        let (entries, next): ([BlockEntry], ChunkIndex?)
+        do throws(StoreError) {
+            (entries, next) = try target.shard.makeView().blocks(
+                of: source.lineage,
+                at: source.version,
+                in: page,
+                limit: limit,
+                rule: target.rule
+            )
+        } catch { throw target.refusal(error) }
+        var response = Wire.ListBlocksResponse()
+        response.blocks = entries.map { Self.describe($0, source.chunkSize, end: source.size) }
+        response.nextPageToken = next.map(BlockCursor.token) ?? []
+        return response
     }
 
     /// - Parameter end: bytes: a last chunk may be shorter.

@@ -118,6 +118,28 @@ extension Service {
         return ExportRule(levels, isGranted: isGranted)
     }
 
+    /// Reads what a call names, and looks afterwards whether it is still what was read: the data of what is deleted meanwhile goes in
+    /// the background, and must be told neither as holes nor as damage (SPEC D4). A volume that got a snapshot is read again.
+    func reading<Value>(
+        _ named: Named,
+        version: UInt64,
+        for purpose: Purpose = .export,
+        _ context: CallContext,
+        _ body: (Readable) throws(ServiceError) -> Value
+    ) throws(ServiceError) -> Value {
+        for _ in 0..<Self.readings {
+            let target = try readable(named, version: version, for: purpose, context)
+            let result = Result { () throws(ServiceError) in try body(target) }
+            let present = try readable(named, version: version, for: purpose, context)
+            if present.source == target.source { return try result.get() }
+        }
+        throw Self.unsteady
+    }
+
+    /// How often something is read that changes meanwhile.
+    static let readings = 8
+    static let unsteady = ServiceError(.unavailable, "it changes while it is read", retryAfter: .milliseconds(50))
+
     func exportRule(of snapshot: SnapshotRecord, in view: ManifestReader, _ context: CallContext) throws(ServiceError)
         -> ExportRule
     {

@@ -37,6 +37,18 @@ extension Service {
         }
     }
 
+    /// Of a volume that was made from a snapshot in progress: its own are in progress until that is complete, and there is a bound
+    /// to these as to a LOCAL volume's.
+    static func checkWaiting(_ volume: VolumeRecord, in reader: ManifestReader) throws(ServiceError) {
+        let count = try storeCall { () throws(StoreError) in try reader.waiting(of: volume).count }
+        guard count < Limits.snapshotsInProgress else {
+            throw ServiceError(
+                .failedPrecondition,
+                "\(volume.id) has \(count) snapshots in progress, as many as there may be"
+            )
+        }
+    }
+
     private func createRemoteSnapshot(
         of id: VolumeID,
         _ request: Wire.CreateSnapshotRequest,
@@ -51,6 +63,7 @@ extension Service {
         }
         change(on: shard, Footprint(), context, answer) { (transaction) throws(ServiceError) in
             let volume = try self.volume(id, in: transaction, context)
+            try Self.checkWaiting(volume, in: transaction)
             let snapshot = try storeCall { () throws(StoreError) in
                 try transaction.createSnapshot(of: volume, description: request.description, tags: tags)
             }

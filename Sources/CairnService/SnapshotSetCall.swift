@@ -113,6 +113,7 @@ private struct SnapshotSet: Sendable {
         var responses: [Wire.CreateSnapshotResponse] = []
         for (place, id) in zip(part.places, part.ids) {
             let volume = try check(place, in: transaction)
+            try Service.checkWaiting(volume, in: transaction)
             let snapshot = try storeCall { () throws(StoreError) in
                 try transaction.createSnapshot(of: volume, id: id, description: description, tags: tags)
             }

@@ -111,7 +111,9 @@ extension Background {
         let lineage = try view.lineage(place.lineage)
         let shown = try view.resolve(place.lineage, place.version, place.chunk)
         guard let owner = shown.mergedOwner(in: lineage.account) else { return }
-        guard let data = try MergedChunk(shard: shard, place: place, lineage: lineage, view: view).load() else {
+        let isForeign = owner != lineage.account
+        let merging = MergedChunk(shard: shard, place: place, lineage: lineage, view: view, keepsZeros: isForeign)
+        guard let data = try merging.load() else {
             // Its bytes moved meanwhile: another time.
             return merges.add([place])
         }

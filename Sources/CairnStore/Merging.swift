@@ -13,6 +13,8 @@ struct MergedChunk {
     let place: PatchedPlace
     let lineage: LineageRecord
     let view: ReadView
+    /// Whether zeros stay data, for they are another account's: else whether they are zeros would be told to all (SPEC D5).
+    let keepsZeros: Bool
 
     /// Nil where the chunk's bytes have moved since `view` was made: the next round finds them.
     func load() throws(StoreError) -> Merged? {
@@ -32,9 +34,9 @@ struct MergedChunk {
             guard case .failed(let failure) = error else { return nil }
             throw failure
         }
-        guard let piece = pieces.first, case .plain(let bytes, _) = piece.content, !bytes.bytes.isAllZero else {
-            return Merged(chunk: nil)
-        }
+        guard let piece = pieces.first, case .plain(let bytes, _) = piece.content,
+            keepsZeros || !bytes.bytes.isAllZero
+        else { return Merged(chunk: nil) }
         let room = bytes.count - bytes.count / 16
         let packed = BufferPool.shared.buffer(capacity: room)
         let count = LZ4.compress(bytes.bytes, into: UnsafeMutableRawBufferPointer(rebasing: packed.memory[0..<room]))
@@ -135,7 +137,10 @@ struct SealWalk {
                 }
                 if case .data = entry.state, let owner = entry.owner {
                     let start = snapshot.chunkSize.offset(of: entry.chunk)
-                    owners[owner, default: 0] += min(UInt64(snapshot.chunkSize.bytes), snapshot.size - start)
+                    let length = min(UInt64(snapshot.chunkSize.bytes), snapshot.size - start)
+                    owners[owner, default: 0] += length
+                    // A chunk is each one's whose data is in it: all of them must allow an export. The account itself always does.
+                    for other in entry.others where other != snapshot.account { owners[other, default: 0] += length }
                 }
                 sealed = entry.chunk.rawValue + 1
             }

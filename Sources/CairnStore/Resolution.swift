@@ -35,12 +35,17 @@ public struct BlockEntry: Sendable, Hashable {
     public let state: State
     /// Whose the data is (SPEC V8); nil for zeros and holes.
     public let owner: AccountID?
+    /// The other accounts whose data is in it: through whose volumes it came, and who wrote over parts of it (SPEC D5).
+    let others: [AccountID]
 
     /// - Parameter names: of the accounts that the chunk may be of.
     init(_ chunk: ChunkIndex, _ resolved: ResolvedChunk, _ names: [AccountNumber: AccountID]) {
         self.chunk = chunk
+        let owner: AccountID?
+        var contributors = resolved.patchLayers.map(\.account)
         switch resolved.base {
         case .data(let key, _):
+            if key.account != key.owner { contributors.append(key.account) }
             state = .data(resolved.patches.isEmpty ? key.fingerprint : nil)
             owner = names[key.owner]
         case .zeros, .hole:
@@ -52,6 +57,8 @@ public struct BlockEntry: Sendable, Hashable {
                 owner = resolved.patchLayers.last.flatMap { names[$0.account] }
             }
         }
+        self.owner = owner
+        others = contributors.isEmpty ? [] : Set(contributors).compactMap { names[$0] }.filter { $0 != owner }
     }
 }
 

@@ -17,6 +17,7 @@ extension Transaction {
         let lineage = LineageID(try nextNumber(1))
         var parent: LineageRecord.Parent?
         if let source {
+            try checkDepth(of: source.lineage)
             parent = LineageRecord.Parent(
                 lineage: source.lineage,
                 version: source.version,
@@ -98,6 +99,22 @@ extension Transaction {
         var volume = volume
         volume.size = size
         put(volume)
+    }
+
+    /// Each level is a look-up more for what no level above it holds.
+    private func checkDepth(of source: LineageID) throws(StoreError) {
+        var depth = 1
+        var next = try lineage(source).parent
+        while let parent = next {
+            depth += 1
+            guard depth < Limits.cloneDepth else {
+                throw StoreError(
+                    .invalid,
+                    "the snapshot's volume was made from a snapshot, and so on, \(Limits.cloneDepth) times: restore it to an empty volume instead"
+                )
+            }
+            next = try lineage(parent.lineage).parent
+        }
     }
 
     private func checkLogical(_ account: AccountID, adding size: UInt64) throws(StoreError) {

@@ -61,7 +61,9 @@ public struct UsageWalk {
         var sum = Sum()
         try passes { (pass) throws(StoreError) in
             try show(targets) { (resolved) throws(StoreError) in
-                if case .data(let key, _) = resolved.base { pass.add(key) }
+                // What another account stores is its own to know of (SPEC C3): how large it is when compressed tells of its content.
+                if case .data(let key, _) = resolved.base, key.account == account { pass.add(key) }
+                guard resolved.patchLayers.allSatisfy({ $0.account == account }) else { return }
                 for part in resolved.patches { pass.add(part) }
             }
             for chunk in pass.chunks.keys {

@@ -134,7 +134,6 @@ import Testing
         )
         let server = try TestServer()
         let client = try await server.connect(files: files)
-        #expect(client.isOpen)
         #expect(await eventually { !client.isOpen })
         #expect(Validity.now > short.notAfter)
     }

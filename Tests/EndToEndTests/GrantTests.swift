@@ -286,6 +286,51 @@ struct GrantTests {
         #expect(try await user.present(tokens(owner.bytes)).allSatisfy { $0 })
     }
 
+    @Test("D5, C3, S5: what is expected of a snapshot tells nothing of data that may only be used, whole or in part")
+    func guesses() async throws {
+        let owner = try await owner(90)
+        let account = freshAccount("guesser")
+        let user = try await server.connect(account)
+        try await grant(owner.caller, .use, owner.target, to: account)
+        let local = try await user.createLocal(size: 0, chunkSize: 0, from: owner.snapshot.snapshotID).volumeID
+        // A right guess at a chunk, a wrong one, and a right one at the only sector of a chunk that is the owner's still.
+        let (right, mine) = (Array(owner.bytes[0..<chunk]), Content.noise(91, chunk - 512))
+        let mixed = Array(owner.bytes[2 * chunk..<2 * chunk + 512]) + mine
+        let list: [Wire.ChunkPlacement] = [.of(0, right), .of(1, Content.noise(92, chunk)), .of(2, mixed)]
+        let id = try await user.createSnapshot(local, expected: list).snapshotID
+        try await user.upload(snapshot: id, .plain(UInt64(2 * chunk) + 512, mine))
+        #expect(try await user.missing(id) == list)
+        #expect(try await failure { try await user.progress(id, 100) }.text.contains("3"))
+        #expect(try await user.describeSnapshot(id).missing == 3)
+        // With EXPORT it may know.
+        try await grant(owner.caller, .export, owner.target, to: account)
+        #expect(try await user.missing(id) == [list[1]])
+    }
+
+    @Test("D5: a chunk whose sectors were all made zero but the owner's is data still, whatever it holds")
+    func zeroOracle() async throws {
+        let account = freshAccount("owner")
+        let caller = try await server.connect(account)
+        let volume = try await caller.createVolume().volumeID
+        // Zero but for a sector far behind, so that it is data.
+        try await caller.upload(volume, .plain(0, [UInt8](repeating: 0, count: chunk - 512) + Content.noise(95, 512)))
+        let snapshot = try await caller.createSnapshot(volume).snapshotID
+        let other = freshAccount("user")
+        let user = try await server.connect(other)
+        try await grant(caller, .use, .snapshotID(snapshot), to: other)
+        let clone = try await user.createVolume(size: 0, chunkSize: 0, from: snapshot).volumeID
+        // All but the first sector, in so many parts that they are merged.
+        for part in 1..<32 as Range<UInt64> {
+            let (start, end) = (part == 1 ? 512 : part * 2048, (part + 1) * 2048)
+            try await user.upload(clone, .zeros(start, UInt32(end - start)))
+        }
+        for _ in 0..<10 {
+            #expect(try await failure { try await user.blocks(.volumeID(clone)) }.reason == .permissionDenied)
+            #expect(try await failure { try await user.download(clone, 0..<512) }.reason == .permissionDenied)
+            try await Task.sleep(for: .milliseconds(100))
+        }
+    }
+
     @Test("D5, C1: a compute host reads what its account may use, by download alone, and without tokens")
     func computeHosts() async throws {
         let owner = try await owner(40)
