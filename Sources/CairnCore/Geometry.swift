@@ -48,7 +48,7 @@ public enum Limits {
     /// Tokens in one QueryChunks.
     public static let tokensPerCall = 16384
     /// Snapshots of one volume that may be in progress at a time: cancelling one marks all later ones (SPEC S4).
-    public static let snapshotsInProgress = 256
+    public static let snapshotsInProgress = 192
     /// Volumes made from one another's snapshots in turn.
     public static let cloneDepth = 256
     /// Volumes that one CreateSnapshots may name (SPEC R6): their shards stand still for it.

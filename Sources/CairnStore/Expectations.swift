@@ -30,6 +30,15 @@ extension Transaction {
         try set(row, to: try holds(row.token, target, chunk) ? .own : .missing, id, chunk)
     }
 
+    /// After a write of a part: whether the chunk is what was expected is seen when completion is asked for. It asks for nothing that
+    /// would put the gathered parts into the overlay, once for each part.
+    func missExpected(_ chunk: ChunkIndex, of target: WriteTarget) throws(StoreError) {
+        guard target.isExpecting, let id = target.snapshot,
+            let row = try unsettled(Key.expected(id, chunk)).flatMap(ExpectedRow.init), row.presence != .missing
+        else { return }
+        try set(row, to: .missing, id, chunk)
+    }
+
     private func expectedRow(_ id: SnapshotID, _ chunk: ChunkIndex) throws(StoreError) -> ExpectedRow? {
         try overlay.get(Key.expected(id, chunk)).flatMap(ExpectedRow.init)
     }

@@ -112,7 +112,7 @@ extension Transaction {
         entry.patches.append(Patch(start: UInt32(start), location: location))
         if entry.patches.count.isMultiple(of: 64) { dropHidden(&entry, account) }
         try gather(entry, place)
-        try checkExpected(chunk, of: target)
+        try missExpected(chunk, of: target)
     }
 
     /// Drops the parts of which later ones together leave nothing to be seen: so there are never many more than sectors.

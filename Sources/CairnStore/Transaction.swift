@@ -69,6 +69,9 @@ public final class Transaction: ManifestReader {
         return batch
     }
 
+    /// What the overlay holds without the entries that are gathered.
+    func unsettled(_ key: [UInt8]) throws(StoreError) -> [UInt8]? { try batch.get(key) }
+
     /// What the call left to be put into the overlay.
     func endCall() throws(StoreError) {
         try settleMissing()
@@ -112,14 +115,19 @@ public final class Transaction: ManifestReader {
         let bytes = try batch.get(Key.manifest(place.lineage, place.chunk, place.version))
         let entry =
             try bytes.map { bytes throws(StoreError) in try ManifestEntry.decode(bytes) } ?? ManifestEntry(.inherit)
-        // Where they cannot be merged yet, each keeps a sector of its own at the least.
-        if entry.patches.count >= Transaction.maximumPatches, try isSettled(place.lineage) {
+        // Where they cannot be merged, or not yet, each keeps a sector of its own at the least.
+        if entry.patches.count >= Transaction.maximumPatches, try isSettled(place.lineage), try isOfOneOwner(place) {
             throw StoreError(
                 .full,
                 "chunk \(place.chunk) has too many partial writes that wait to be merged: try again"
             )
         }
         return entry
+    }
+
+    private func isOfOneOwner(_ place: PatchedPlace) throws(StoreError) -> Bool {
+        let account = try lineage(place.lineage).account
+        return try resolve(place.lineage, place.version, place.chunk).mergedOwner(in: account) != nil
     }
 
     /// Keeps the entry until ``settle()``.

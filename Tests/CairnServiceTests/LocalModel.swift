@@ -57,7 +57,8 @@ struct LocalModel {
         let layers = record.layers.sorted { $0.key > $1.key }.compactMap { layer, sectors in
             sectors[sector].map { "\(layer): \($0)\(record.cancelled.contains(layer) ? " cancelled" : "")" }
         }
-        let own = "lineage \(lineage) \(layers), incomplete \(record.incomplete.sorted()), cancelled \(record.cancelled.sorted())"
+        let own =
+            "lineage \(lineage) \(layers), incomplete \(record.incomplete.sorted()), cancelled \(record.cancelled.sorted())"
         guard let parent = record.parent else { return own }
         return own + "\nover version \(parent.version) of " + history(of: sector, parent.lineage)
     }

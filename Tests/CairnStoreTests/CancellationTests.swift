@@ -77,3 +77,74 @@ import Testing
 
     private func copy(_ slice: BufferSlice) -> [UInt8] { withExtendedLifetime(slice) { Array(slice.bytes) } }
 }
+
+/// What a call may bring at the most, and what a snapshot in progress may be at the most.
+@Suite struct SnapshotBoundTests {
+    private func volume(_ scratch: ScratchStore, _ chunk: Int) throws -> VolumeRecord {
+        try scratch.change { (transaction) throws(StoreError) in
+            try transaction.createVolume(
+                account: ScratchStore.account,
+                kind: .local,
+                size: 16 << 20,
+                chunkSize: ChunkSize(bytes: chunk)!,
+                source: nil,
+                affinity: [],
+                tags: [:]
+            )
+        }
+    }
+
+    @Test(
+        "S4, S8: the earliest of as many snapshots in progress as there may be, with all tags there may be, is cancelled"
+    )
+    func manyWithTags() throws {
+        let scratch = try ScratchStore()
+        let volume = try volume(scratch, 64 << 10)
+        let long = String(repeating: "x", count: Limits.tagBytes - 3)
+        let tags = Dictionary(uniqueKeysWithValues: (100..<100 + Limits.tags).map { ("\($0)\(long)", "\(long)abc") })
+        var made: [SnapshotRecord] = []
+        for _ in 0..<Limits.snapshotsInProgress {
+            made.append(
+                try scratch.change(entries: 512) { (transaction) throws(StoreError) in
+                    try transaction.createSnapshot(
+                        of: try transaction.volume(volume.id)!,
+                        description: String(repeating: "d", count: Limits.descriptionBytes),
+                        tags: tags
+                    )
+                }
+            )
+        }
+        let first = made[0].id
+        try scratch.change(entries: Limits.snapshotsInProgress, reclaims: true) { (transaction) throws(StoreError) in
+            try transaction.cancel(try transaction.snapshot(first)!, keepsRecord: false, at: UnixTime.milliseconds)
+        }
+        let view = scratch.shard.makeView()
+        #expect(try view.outstanding(of: volume.id).allSatisfy(\.needsRebase))
+        #expect(try view.outstanding(of: volume.id).count == Limits.snapshotsInProgress - 1)
+    }
+
+    @Test("S5, U3: as many parts as a call may have go to one chunk of a snapshot that expects others")
+    func manyParts() throws {
+        let scratch = try ScratchStore(segmentBytes: 32 << 20)
+        let volume = try volume(scratch, 4 << 20)
+        let token = chunkData(noise(4096, 3)).fingerprint
+        let id = try scratch.change { (transaction) throws(StoreError) in
+            let made = try transaction.createSnapshot(
+                of: try transaction.volume(volume.id)!,
+                description: "",
+                tags: [:]
+            )
+            try transaction.expect([(ChunkIndex(0), token), (ChunkIndex(1), token)], in: made)
+            return made.id
+        }
+        let part = noise(512, 4)
+        let count = Limits.blocksPerCall
+        try scratch.change(records: count, bytes: count * 512, entries: 8) { (transaction) throws(StoreError) in
+            let target = try transaction.target(of: try transaction.snapshot(id)!)
+            // No two side by side: each stays a part of its own.
+            for index in 0..<count { try transaction.writePatch(at: UInt64(index) * 1024, part, of: target) }
+        }
+        #expect(try scratch.shard.makeView().snapshot(id)?.missing == 2)
+        #expect(try scratch.shard.audit().problems == [])
+    }
+}
