@@ -10,7 +10,7 @@ import Synchronization
 // Safety: its own queue does all the work; the flags are synchronized.
 final class Background: @unchecked Sendable {
     unowned let shard: Shard
-    private let queue: DispatchQueue
+    let queue: DispatchQueue
     private struct Flags {
         var isScheduled = false
         var isStopped = false

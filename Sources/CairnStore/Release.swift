@@ -31,7 +31,10 @@ extension Transaction {
                 break
             }
             cursorKey = Array(cursor.key) + [0]
-            if try !isRetained(lineage, from: DataVersion(birth), before: DataVersion(death)) {
+            // What was cancelled covers nothing, though its own work is not done yet: that one looks at these again.
+            if !record.cancelled.contains(DataVersion(death)),
+                try !isRetained(lineage, from: DataVersion(birth), before: DataVersion(death))
+            {
                 batch.append((ChunkIndex(chunk), DataVersion(birth), Array(cursor.key)))
             }
             cursor.next()

@@ -51,6 +51,17 @@ struct LocalModel {
         return record.parent.map { value(sector, $0.lineage, $0.version) } ?? 0
     }
 
+    /// For the text of a failure: who wrote a sector, along the lineages.
+    func history(of sector: Int, _ lineage: Int) -> String {
+        let record = lineages[lineage]
+        let layers = record.layers.sorted { $0.key > $1.key }.compactMap { layer, sectors in
+            sectors[sector].map { "\(layer): \($0)\(record.cancelled.contains(layer) ? " cancelled" : "")" }
+        }
+        let own = "lineage \(lineage) \(layers), incomplete \(record.incomplete.sorted()), cancelled \(record.cancelled.sorted())"
+        guard let parent = record.parent else { return own }
+        return own + "\nover version \(parent.version) of " + history(of: sector, parent.lineage)
+    }
+
     func isSettled(_ lineage: Int) -> Bool {
         guard let parent = lineages[lineage].parent else { return true }
         return lineages[parent.lineage].incomplete.allSatisfy { $0 > parent.version } && isSettled(parent.lineage)

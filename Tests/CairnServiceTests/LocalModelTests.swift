@@ -25,7 +25,14 @@ import Testing
     }
 }
 
+struct LocalModelFailure: Error, CustomStringConvertible {
+    let description: String
+    init(_ description: String) { self.description = description }
+}
+
 struct LocalModelRun {
+    /// What was done last.
+    private var last = ""
     private var harness: ServiceHarness
     private var model = LocalModel()
     private var random: SeededRandom
@@ -51,7 +58,9 @@ struct LocalModelRun {
     }
 
     mutating func step() throws {
-        switch Int.random(in: 0..<100, using: &random) {
+        let choice = Int.random(in: 0..<100, using: &random)
+        last = "after choice \(choice)"
+        switch choice {
         case 0..<8: try createVolume()
         case 8..<24: try createSnapshot()
         case 24..<54: try upload()
@@ -251,14 +260,25 @@ struct LocalModelRun {
         }
         #expect(described.state == (model.isComplete(snapshot) ? .complete : .inProgress))
         #expect(described.needsRebase == (snapshot.isPending && snapshot.needsRebase))
-        let read = try harness.read(.snapshotID(snapshot.id), 0, UInt64(LocalModel.sectors) * 512)
-        #expect(read == Self.bytes(model.read(snapshot.lineage, snapshot.version)))
+        try compare(.snapshotID(snapshot.id), snapshot.lineage, snapshot.version)
     }
 
     private func compare(_ volume: LocalModel.Volume) throws {
         if volume.isLocal { return }
-        let read = try harness.read(.volumeID(volume.id), 0, UInt64(LocalModel.sectors) * 512)
-        #expect(read == Self.bytes(model.read(volume.lineage, volume.version)))
+        try compare(.volumeID(volume.id), volume.lineage, volume.version)
+    }
+
+    private func compare(_ source: Wire.Target.Target, _ lineage: Int, _ version: UInt64) throws {
+        let read = try harness.read(source, 0, UInt64(LocalModel.sectors) * 512)
+        let expected = model.read(lineage, version)
+        for (sector, value) in expected.enumerated() {
+            let found = read[sector * 512..<(sector + 1) * 512]
+            guard found.allSatisfy({ $0 == value }) else {
+                throw LocalModelFailure(
+                    "sector \(sector) of lineage \(lineage) version \(version) is \(found.first!), not \(value): \(last)\n\(model.history(of: sector, lineage))"
+                )
+            }
+        }
     }
 
     private mutating func compareOne() throws {
