@@ -15,6 +15,7 @@ import Synchronization
 ///     FOLDER/shard-000/superblock   ┐ the log: CairnLog/FORMAT.md
 ///     FOLDER/shard-000/segments/    ┘
 ///     FOLDER/shard-000/index/       RocksDB: CairnStore/FORMAT.md
+///     FOLDER/shard-000/index.reserve  room for it on a full disk
 public final class Store: Sendable {
     /// Names this installation.
     public let id: UUID128
