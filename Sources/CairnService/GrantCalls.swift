@@ -16,19 +16,22 @@ extension Service {
         let grant: Grant
         do throws(ServiceError) {
             grant = try Self.grant(request.grant, context)
-            try TagRules.check(idempotencyKey: request.idempotencyKey)
-            try checkOwned(grant.resource, context)
         } catch { return answer(.failure(error)) }
-        idempotent(
-            .createGrant,
-            key: request.idempotencyKey,
-            parameters: parameters,
-            on: homeShard(of: context.account),
-            context,
-            answer
-        ) { (transaction) throws(ServiceError) in
-            let given = try storeCall { () throws(StoreError) in try transaction.give(grant) }
-            return Wire.CreateGrantResponse(grant: Self.wire(given))
+        once(.createGrant, key: request.idempotencyKey, parameters: parameters, context, answer) { receipt, answer in
+            self.workers.run(for: context.account) {
+                // Asked only now: a call that is said again gets its first answer, though what was granted may be gone.
+                do throws(ServiceError) {
+                    try context.checkWanted()
+                    try self.checkOwned(grant.resource, context)
+                } catch { return answer(.failure(error)) }
+                self.change(on: self.homeShard(of: context.account), Footprint(), context, answer) {
+                    (transaction) throws(ServiceError) in
+                    let given = try storeCall { () throws(StoreError) in try transaction.give(grant) }
+                    let response = Wire.CreateGrantResponse(grant: Self.wire(given))
+                    try receipt?.keep(response, in: transaction)
+                    return response
+                }
+            }
         }
     }
 
@@ -51,7 +54,11 @@ extension Service {
     }
 
     /// The grants for a snapshot go with it. A crash in between leaves rows that open nothing: what they are for is gone.
-    func withdrawGrants(for resource: GrantResource, of account: AccountID) {
+    func withdrawGrants(for snapshots: [SnapshotID], of account: AccountID) {
+        for snapshot in snapshots { withdrawGrants(for: .snapshot(snapshot), of: account) }
+    }
+
+    private func withdrawGrants(for resource: GrantResource, of account: AccountID) {
         let home = homeShard(of: account)
         workers.run(for: account) {
             let step = 256

@@ -109,7 +109,7 @@ extension Service {
             return answer(.failure(.noSuchSnapshot))
         }
         let withdrawing: Answer<Wire.DeleteSnapshotResponse> = { result in
-            if case .success = result { self.withdrawGrants(for: .snapshot(id), of: context.account) }
+            if case .success = result { self.withdrawGrants(for: [id], of: context.account) }
             answer(result)
         }
         var parameters = request

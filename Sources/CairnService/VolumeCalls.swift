@@ -2,6 +2,12 @@ import CairnCore
 import CairnStore
 import CairnWire
 
+/// What a transaction tells its completion.
+// Safety: the transaction writes it, on its shard's queue, before its completion reads it.
+private final class RemovedSnapshots: @unchecked Sendable {
+    var ids: [SnapshotID] = []
+}
+
 /// CreateVolume, DeleteVolume, DescribeVolume, ListVolumes, ResizeVolume (SPEC section 2).
 extension Service {
     /// A CreateVolume whose every parameter is settled but the snapshot's.
@@ -141,6 +147,12 @@ extension Service {
         guard let id = VolumeID(bytes: request.volumeID), let shard = shard(of: id.uuid) else {
             return answer(.failure(.noSuchVolume))
         }
+        // Snapshots that go with the volume: the transaction says which.
+        let removed = RemovedSnapshots()
+        let withdrawing: Answer<Wire.DeleteVolumeResponse> = { result in
+            if case .success = result { self.withdrawGrants(for: removed.ids, of: context.account) }
+            answer(result)
+        }
         var parameters = request
         parameters.idempotencyKey = []
         idempotent(
@@ -150,12 +162,20 @@ extension Service {
             on: shard,
             reclaims: true,
             context,
-            answer
+            withdrawing
         ) {
             (transaction) throws(ServiceError) in
             let volume = try self.volume(id, in: transaction, context)
             if !request.cancelSnapshots { try Self.checkNoneInProgress(of: volume, in: transaction) }
-            try storeCall { () throws(StoreError) in try transaction.deleteVolume(volume) }
+            removed.ids = try storeCall { () throws(StoreError) in
+                let inProgress = try transaction.outstanding(of: volume.id) + transaction.waiting(of: volume)
+                let leaving = Set(inProgress.map(\.id) + [volume.initialSnapshot])
+                try transaction.deleteVolume(volume)
+                // The initial one stays where something was cloned from it.
+                var gone: [SnapshotID] = []
+                for id in leaving where try transaction.snapshot(id) == nil { gone.append(id) }
+                return gone
+            }
             return Wire.DeleteVolumeResponse()
         }
     }

@@ -85,7 +85,7 @@ final class ModelStore {
     var shard: Shard { store!.shards[0] }
 
     init(segmentBytes: UInt64, options: StoreOptions) throws {
-        root = NSTemporaryDirectory() + "cairn-model-" + UUID().uuidString
+        root = Torture.scratchFolder("cairn-model")
         folder = root + "/0"
         var quiet = options
         quiet.logger.logLevel = .error
@@ -132,7 +132,7 @@ final class ModelStore {
     private func copy(to image: String) throws {
         for _ in 0..<50 {
             let before = try FileManager.default.subpathsOfDirectory(atPath: folder)
-            let isCopied = (try? FileManager.default.copyItem(atPath: folder, toPath: image)) != nil
+            let isCopied = (try? Torture.copySparse(folder, to: image)) != nil
             if isCopied, try before == FileManager.default.subpathsOfDirectory(atPath: folder) { return }
             try? FileManager.default.removeItem(atPath: image)
             usleep(20_000)

@@ -33,8 +33,8 @@ import Testing
     @Test("V4, V7, S2, S6, S8, D2, R1, R2: what the store holds is what was done to it", arguments: configurations)
     func randomOperations(_ configuration: Configuration) throws {
         let seed = Torture.seed("model")
-        // Of all configurations together; the other model has the other half.
-        let operations = Torture.count("model", otherwise: 3200) / 2 / Self.configurations.count
+        // Of all configurations together.
+        let operations = Torture.share(of: "model", .store, otherwise: 1600) / Self.configurations.count
         print("model: seed \(seed), \(operations) operations, \(configuration.name)")
         var options = StoreOptions()
         options.leaseTime = .milliseconds(2)

@@ -17,7 +17,7 @@ import Testing
     )
     func randomOperations(index: Int) throws {
         let seed = Torture.seed("model")
-        let operations = Torture.count("model", otherwise: 4000) / 2 / ModelConfiguration.count
+        let operations = Torture.share(of: "model", .progress, otherwise: 2000) / ModelConfiguration.count
         let configuration = ModelConfiguration(index: index)
         print("model: seed \(seed), configuration \(index) (\(configuration.description)), \(operations) operations")
         let store = try ModelStore(segmentBytes: configuration.segmentBytes, options: configuration.options)

@@ -28,27 +28,36 @@ extension ServiceModelRun {
             if request.dataVersion > volume.version { refusal = Refusal(.invalidDataVersion) }
         }
         let blocks = makeBlocks(place, volume.account)
-        let superseded = supersededChunks(blocks, place, request.dataVersion)
+        let (must, may) = supersededChunks(blocks, place, request.dataVersion)
         let answer = try send(request, blocks, place, refusal)
         guard let answer else { return }
         try check(answer.dataVersion == volume.version, "data version \(answer.dataVersion)")
+        let superseded = Set(answer.superseded.map { Int($0) / place.pile.chunkSize.bytes })
         try check(
-            answer.superseded == superseded.sorted().map { UInt64($0 * place.pile.chunkSize.bytes) },
-            "superseded \(answer.superseded) instead of chunks \(superseded)"
+            superseded.isSuperset(of: must) && superseded.isSubset(of: must.union(may))
+                && answer.superseded == answer.superseded.sorted(),
+            "superseded \(superseded) instead of chunks \(must), perhaps \(may)"
         )
         try checkTold(answer, blocks, place, superseded)
         keep(volume, request.durability == .onFlush)
         apply(blocks.flatMap(\.edits), place, except: superseded)
     }
 
-    /// SPEC U5: chunks that a higher version than the caller's wrote.
-    private func supersededChunks(_ blocks: [Block], _ place: Place, _ version: UInt64) -> Set<Int> {
-        guard version != 0 else { return [] }
-        return Set(blocks.flatMap(\.edits).map(\.chunk)).filter { chunk in
-            place.pile.versions.contains {
-                $0.key > version && $0.key <= place.source.version && $0.value[chunk] != nil
+    /// SPEC U5: chunks that a higher version than the caller's wrote. A hole under which nothing lies any more counts as never
+    /// written: those, perhaps.
+    private func supersededChunks(_ blocks: [Block], _ place: Place, _ version: UInt64) -> (
+        must: Set<Int>, may: Set<Int>
+    ) {
+        guard version != 0 else { return ([], []) }
+        var (must, may): (Set<Int>, Set<Int>) = ([], [])
+        for chunk in Set(blocks.flatMap(\.edits).map(\.chunk)) {
+            let newest = place.pile.newestFirst(upTo: place.source.version).first {
+                place.pile.versions[$0]?[chunk] != nil
             }
+            guard let newest, newest > version, let written = place.pile.versions[newest]?[chunk] else { continue }
+            if written.whole == .hole, !written.hasParts { may.insert(chunk) } else { must.insert(chunk) }
         }
+        return (must, may)
     }
 
     private func checkTold(
