@@ -288,7 +288,7 @@ import Testing
         let snapshots = try (0..<Limits.snapshotsInProgress).map { _ in try harness.begin(volume).snapshotID }
         #expect(refusal { try harness.begin(volume) }?.code == .failedPrecondition)
         try harness.delete(snapshots[0])
-        #expect(try harness.describe(snapshots[255]).needsRebase)
+        #expect(try harness.describe(try #require(snapshots.last)).needsRebase)
         _ = try harness.begin(volume)
         _ = try harness.call(harness.service.deleteVolume, .init(volumeID: volume, cancelSnapshots: true))
         try harness.audit()

@@ -98,7 +98,7 @@ import Testing
         "S4, S8: the earliest of as many snapshots in progress as there may be, with all tags there may be, is cancelled"
     )
     func manyWithTags() throws {
-        let scratch = try ScratchStore()
+        let scratch = try ScratchStore(segmentBytes: 32 << 20)
         let volume = try volume(scratch, 64 << 10)
         let long = String(repeating: "x", count: Limits.tagBytes - 3)
         let tags = Dictionary(uniqueKeysWithValues: (100..<100 + Limits.tags).map { ("\($0)\(long)", "\(long)abc") })
