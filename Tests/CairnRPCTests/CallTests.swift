@@ -6,7 +6,7 @@ import Synchronization
 import Testing
 
 /// Calls that go well, and calls that end in the ways that calls end.
-@Suite(.timeLimit(.minutes(1))) struct CallTests {
+@Suite(.timeLimit(.minutes(5))) struct CallTests {
     @Test(arguments: [PollerKind.epoll, .sources]) func echoes(poller: PollerKind) async throws {
         let server = try TestServer(poller: poller)
         let client = try await server.connect()

@@ -7,7 +7,7 @@ import Foundation
 import Testing
 
 /// SPEC C1: who has no good certificate gets a TLS alert, and a good one ends its connections when it ends.
-@Suite(.timeLimit(.minutes(1))) struct CertificateTests {
+@Suite(.timeLimit(.minutes(5))) struct CertificateTests {
     private let installation = TestInstallation.shared
 
     /// What `openssl s_client` says after having connected.

@@ -8,7 +8,7 @@ import Synchronization
 import Testing
 
 /// How connections end: in order, at once, by the clock, and for one that comes after them.
-@Suite(.timeLimit(.minutes(1))) struct EndingTests {
+@Suite(.timeLimit(.minutes(5))) struct EndingTests {
     @Test func drainLetsCallsFinish() async throws {
         let server = try TestServer()
         let client = try await server.connect()

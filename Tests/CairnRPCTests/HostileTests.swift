@@ -7,7 +7,7 @@ import Synchronization
 import Testing
 
 /// Peers that got in and then misbehave: they are answered or cut off, and nobody else notices.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct HostileTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct HostileTests {
     private func request(_ id: UInt64, _ method: UInt32 = TestMethod.hold, timeout: UInt32 = 0, _ message: [UInt8] = [])
         -> [UInt8]
     {

@@ -4,7 +4,7 @@ import Testing
 
 @testable import CairnTransport
 
-@Suite(.timeLimit(.minutes(1))) struct TimerTests {
+@Suite(.timeLimit(.minutes(5))) struct TimerTests {
     /// Fires in order of deadlines, not of setting; what was moved or cancelled does not fire at its old time.
     @Test func timersFireInOrderAndMove() async throws {
         let loop = EventLoop(name: "timers")

@@ -7,7 +7,7 @@ import Testing
 struct OracleTests {
     private static let messagesOfEachType = 100
 
-    @Test(.timeLimit(.minutes(2)))
+    @Test(.timeLimit(.minutes(10)))
     func everyMessageGoesBothWays() throws {
         for (index, type) in allMessages.enumerated() { try compare(type, seed: UInt64(index)) }
     }
