@@ -130,10 +130,22 @@ extension Service {
         for _ in 0..<Self.readings {
             let target = try readable(named, version: version, for: purpose, context)
             let result = Result { () throws(ServiceError) in try body(target) }
-            let present = try readable(named, version: version, for: purpose, context)
-            if present.source == target.source { return try result.get() }
+            // Otherwise the next round tells why it cannot be read any more, or reads what it is now.
+            if try source(of: named, on: target.shard) == target.source { return try result.get() }
         }
         throw Self.unsteady
+    }
+
+    /// What is read of a volume or snapshot, by one look-up; nil where there is nothing to be read.
+    private func source(of named: Named, on shard: Shard) throws(ServiceError) -> ReadSource? {
+        try storeCall { () throws(StoreError) in
+            switch named {
+            case .volume(let id): return try shard.makeView().volume(id).map { ReadSource($0) }
+            case .snapshot(let id):
+                guard let snapshot = try shard.makeView().snapshot(id), snapshot.state != .error else { return nil }
+                return ReadSource(snapshot)
+            }
+        }
     }
 
     /// How often something is read that changes meanwhile.

@@ -40,11 +40,15 @@ extension Service {
     /// Of a volume that was made from a snapshot in progress: its own are in progress until that is complete, and there is a bound
     /// to these as to a LOCAL volume's.
     static func checkWaiting(_ volume: VolumeRecord, in reader: ManifestReader) throws(ServiceError) {
-        let count = try storeCall { () throws(StoreError) in try reader.waiting(of: volume).count }
+        try checkInProgress(try storeCall { () throws(StoreError) in try reader.waitingCount(of: volume) }, volume.id)
+    }
+
+    /// - Parameter count: the volume's snapshots in progress, before another one is made.
+    static func checkInProgress(_ count: Int, _ volume: VolumeID) throws(ServiceError) {
         guard count < Limits.snapshotsInProgress else {
             throw ServiceError(
                 .failedPrecondition,
-                "\(volume.id) has \(count) snapshots in progress, as many as there may be"
+                "\(volume) has \(count) snapshots in progress, as many as there may be"
             )
         }
     }

@@ -201,19 +201,10 @@ struct SnapshotCreation: Sendable {
 
     private func make(hidden: Bool, _ transaction: Transaction) throws(ServiceError) -> SnapshotRecord {
         let record = try service.volume(volume, in: transaction, context)
-        return try storeCallWithin { () throws(StoreError) in
-            let inProgress = try transaction.outstanding(of: volume).count
-            guard inProgress < Limits.snapshotsInProgress else {
-                return .failure(
-                    ServiceError(
-                        .failedPrecondition,
-                        "\(volume) has \(inProgress) snapshots in progress, as many as there may be"
-                    )
-                )
-            }
-            return .success(
-                try transaction.createSnapshot(of: record, description: description, tags: tags, hidden: hidden)
-            )
+        let inProgress = try storeCall { () throws(StoreError) in try transaction.outstandingCount(of: volume) }
+        try Service.checkInProgress(inProgress, volume)
+        return try storeCall { () throws(StoreError) in
+            try transaction.createSnapshot(of: record, description: description, tags: tags, hidden: hidden)
         }
     }
 
@@ -329,11 +320,4 @@ struct SnapshotCreation: Sendable {
             answer(.failure(error))
         }
     }
-}
-
-/// Runs a store's call that may refuse by an error of the service.
-private func storeCallWithin<Value>(_ body: () throws(StoreError) -> Result<Value, ServiceError>) throws(ServiceError)
-    -> Value
-{
-    try storeCall(body).get()
 }

@@ -97,21 +97,17 @@ extension Background {
 
     /// From here until the flush is over, whatever is applied is synced before.
     private func syncBeforeFlush() throws(StoreError) -> LogPosition? {
-        let outcome = Mutex<Result<LogPosition?, StoreError>?>(nil)
-        shard.io.sync {
-            let result = Result { () throws(StoreError) -> LogPosition? in
-                try logCall { () throws(LogError) in try shard.log.sync() }
-                return shard.unflushed.withLock { unflushed in
-                    unflushed.indexBytes = 0
-                    unflushed.logBytes = 0
-                    unflushed.isFlushing = true
-                    return unflushed.position
-                }
+        var position: LogPosition?
+        try onDisk { () throws(LogError) in
+            try shard.log.sync()
+            position = shard.unflushed.withLock { unflushed in
+                unflushed.indexBytes = 0
+                unflushed.logBytes = 0
+                unflushed.isFlushing = true
+                return unflushed.position
             }
-            if case .failure(let error) = result { shard.fence(error) }
-            outcome.withLock { $0 = result }
         }
-        return try outcome.withLock { $0! }.get()
+        return position
     }
 
     /// Gives segments back that hold nothing alive and lie behind the checkpoint.

@@ -115,7 +115,7 @@ extension Comparison.Side {
 
 extension ResolvedChunk {
     /// Of a chunk without parts.
-    fileprivate func fingerprint(_ chunkSize: ChunkSize) -> Fingerprint {
+    func fingerprint(_ chunkSize: ChunkSize) -> Fingerprint {
         switch base {
         case .data(let key, _): key.fingerprint
         case .zeros, .hole: ZeroChunk.fingerprint(chunkSize)

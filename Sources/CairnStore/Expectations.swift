@@ -30,17 +30,15 @@ extension Transaction {
         try set(row, to: try holds(row.token, target, chunk) ? .own : .missing, id, chunk)
     }
 
-    /// After a write of a part: whether the chunk is what was expected is seen when completion is asked for. It asks for nothing that
-    /// would put the gathered parts into the overlay, once for each part.
+    /// After a write of a part: whether the chunk is what was expected is seen when completion is asked for.
     func missExpected(_ chunk: ChunkIndex, of target: WriteTarget) throws(StoreError) {
-        guard target.isExpecting, let id = target.snapshot,
-            let row = try unsettled(Key.expected(id, chunk)).flatMap(ExpectedRow.init), row.presence != .missing
-        else { return }
+        guard target.isExpecting, let id = target.snapshot, let row = try expectedRow(id, chunk) else { return }
         try set(row, to: .missing, id, chunk)
     }
 
+    /// Looked up without putting the gathered parts into the overlay: a call that writes many would do so for each.
     private func expectedRow(_ id: SnapshotID, _ chunk: ChunkIndex) throws(StoreError) -> ExpectedRow? {
-        try overlay.get(Key.expected(id, chunk)).flatMap(ExpectedRow.init)
+        try unsettled(Key.expected(id, chunk)).flatMap(ExpectedRow.init)
     }
 
     private func set(_ row: ExpectedRow, to presence: ExpectedRow.Presence, _ id: SnapshotID, _ chunk: ChunkIndex)
@@ -132,10 +130,7 @@ extension Shard {
                 if let rule, !rule.missing(for: resolved).isEmpty {
                     false
                 } else if resolved.patches.isEmpty {
-                    switch resolved.base {
-                    case .data(let key, _): key.fingerprint == row.token
-                    case .zeros, .hole: row.token == ZeroChunk.fingerprint(snapshot.chunkSize)
-                    }
+                    resolved.fingerprint(snapshot.chunkSize) == row.token
                 } else {
                     try fingerprint(of: chunk, in: snapshot) == row.token
                 }

@@ -70,6 +70,17 @@ extension ManifestReader {
         return snapshots
     }
 
+    /// How many snapshots of a LOCAL volume are outstanding.
+    public func outstandingCount(of volume: VolumeID) throws(StoreError) -> Int {
+        try snapshotIDs(under: Key(.outstanding).then(volume.uuid).bytes).count
+    }
+
+    /// How many snapshots of a volume wait for an incomplete ancestor.
+    public func waitingCount(of volume: VolumeRecord) throws(StoreError) -> Int {
+        if try isSettled(volume.lineage) { return 0 }
+        return try snapshotIDs(under: Key(.waiting).then(volume.lineage.rawValue).bytes).count
+    }
+
     /// The snapshots that the values of the keys with a prefix name.
     func snapshotIDs(under prefix: [UInt8], limit: Int = .max) throws(StoreError) -> [SnapshotID] {
         let cursor = seeker

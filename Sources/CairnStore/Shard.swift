@@ -159,13 +159,7 @@ public final class Shard: @unchecked Sendable {
         guard !isWriting else { return }
         for reached in standstill.takeReached() { reached() }
         guard let next = nextCall else { return }
-        if let refusal {
-            for call in standstill.front + pending.removeAll() { call.refuse(refusal) }
-            standstill.front = []
-            return
-        }
-        if isOverdue {
-            let refusal = StoreError(.full, "the disk has no room for the index")
+        if let refusal = refusal ?? overdueRefusal {
             for call in standstill.front + pending.removeAll() { call.refuse(refusal) }
             standstill.front = []
             return
@@ -222,11 +216,13 @@ public final class Shard: @unchecked Sendable {
     /// Whether something applied is not synced yet.
     private var hasUnsynced: Bool { log.position.map { log.durable < $0.lsn } ?? false }
 
-    /// Whether so much waits to be flushed that RocksDB is about to do it by itself, and cannot.
-    private var isOverdue: Bool {
-        guard unflushed.withLock({ $0.indexBytes >= 2 * options.indexFlushBytes }) else { return false }
-        do throws(StoreError) { try database.checkRoom() } catch { return error.code == .full }
-        return false
+    /// Why nothing is taken while so much waits to be flushed that RocksDB is about to do it by itself, and cannot.
+    private var overdueRefusal: StoreError? {
+        guard unflushed.withLock({ $0.indexBytes >= 2 * options.indexFlushBytes }) else { return nil }
+        do throws(StoreError) { try database.checkRoom() } catch {
+            if error.code == .full { return StoreError(.full, "the disk has no room for the index") }
+        }
+        return nil
     }
 
     private var refusal: StoreError? {

@@ -35,11 +35,7 @@ struct GrantTests {
         _ resource: Wire.Target.Target?,
         to grantee: String
     ) async throws {
-        _ = try await caller.call(
-            Wire.CreateGrantRequest(
-                grant: .init(resource: resource?.wire, grantee: grantee, permission: permission)
-            )
-        )
+        _ = try await caller.call(Wire.CreateGrantRequest(grant: wire(permission, resource, grantee)))
     }
 
     private func withdraw(
@@ -48,11 +44,11 @@ struct GrantTests {
         _ resource: Wire.Target.Target?,
         from grantee: String
     ) async throws {
-        _ = try await caller.call(
-            Wire.DeleteGrantRequest(
-                grant: .init(resource: resource?.wire, grantee: grantee, permission: permission)
-            )
-        )
+        _ = try await caller.call(Wire.DeleteGrantRequest(grant: wire(permission, resource, grantee)))
+    }
+
+    private func wire(_ permission: Wire.Permission, _ resource: Wire.Target.Target?, _ grantee: String) -> Wire.Grant {
+        .init(resource: resource?.wire, grantee: grantee, permission: permission)
     }
 
     /// A compute host of an account (SPEC C1).
