@@ -34,7 +34,7 @@ func contents(_ path: String) throws -> [UInt8] { Array(try Data(contentsOf: URL
 
 /// Runs `body`, and gives up after a limit: a test that hangs is a test that failed.
 func limited<Value: Sendable>(
-    _ limit: Duration = .seconds(30),
+    _ limit: Duration = .seconds(120),
     _ body: @escaping @Sendable () async throws -> Value
 ) async throws -> Value {
     try await withThrowingTaskGroup(of: Value?.self) { group in
