@@ -73,6 +73,9 @@ build_cairn() {
     BIN=$(cd "$CAIRN_ROOT" && swift build -c release --show-bin-path)
 }
 
+# How tests are built: with optimisation, for what runs much, and with assertions. Shared by tools/test and tools/torture.
+TEST_BUILD=(-c release -Xswiftc -enable-testing -Xswiftc -assert-config -Xswiftc Debug --scratch-path .build/tests)
+
 # make_pki DIR [ACCOUNT]: an authority with a server on loopback ("server") and one caller ("client").
 make_pki() {
     "$BIN/cairn" pki create-ca "$1" >/dev/null
