@@ -60,7 +60,7 @@ let targets: [Target] = [
         name: "cairn-fairness",
         dependencies: ["CairnClient", "CairnCore", "CairnTransport", argumentParser]
     ),
-    .executableTarget(name: "cairnd", dependencies: ["CairnServer", argumentParser, logging]),
+    .executableTarget(name: "cairnd", dependencies: ["CairnServer", "CairnStore", argumentParser, logging]),
     .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", argumentParser]),
     .target(name: "CairnTesting", path: "Tests/CairnTesting"),
     .testTarget(name: "CairnCoreTests", dependencies: ["CairnCore", "CairnTesting"]),

@@ -30,6 +30,15 @@ extension SegmentLog {
     /// What the segments take on disk.
     public var allocatedBytes: UInt64 { state.withLock { UInt64($0.segments.count) * UInt64($0.segmentSize) } }
 
+    /// Free segments beyond the reserve, and how many more the capacity allows; nil: as many as there is space for.
+    public var room: (free: Int, allowed: Int?) {
+        state.withLock { state in
+            let count = state.segments.count
+            let allowed = state.capacity.map { max(0, Int($0 / UInt64(state.segmentSize)) - count) }
+            return (max(0, state.free.count - state.reserve), allowed)
+        }
+    }
+
     /// Every segment, in no order.
     public var segments: [SegmentState] {
         state.withLock { state in

@@ -3,7 +3,7 @@ import CairnLog
 import Dispatch
 import Synchronization
 
-/// Giving space back: unnamed chunks, then segments without live records that lie behind the checkpoint.
+/// Giving space back: unnamed chunks, then segments without live records that nothing will replay any more.
 extension Background {
     /// Chunks that one transaction purges.
     private static let purgeStep = 256
@@ -43,9 +43,9 @@ extension Background {
         }
     }
 
-    // MARK: Checkpoints and segments
+    // MARK: The durable index, and segments
 
-    var needsCheckpoint: Bool {
+    var needsFlush: Bool {
         let options = shard.options
         return shard.unflushed.withLock {
             $0.indexBytes >= options.indexFlushBytes || $0.logBytes >= Int(options.checkpointBytes)
@@ -53,7 +53,7 @@ extension Background {
     }
 
     /// Makes the index durable up to now; the log before it is then only needed for its live records.
-    func checkpoint() throws(StoreError) {
+    func flushIndex() throws(StoreError) {
         let position = try syncBeforeFlush()
         do throws(StoreError) { try shard.database.flush() } catch {
             // And nothing is applied that is not synced from now on: RocksDB may try again by itself.
@@ -83,18 +83,27 @@ extension Background {
         return try outcome.withLock { $0! }.get()
     }
 
-    /// Gives segments back that hold nothing alive and lie behind the checkpoint.
+    /// Gives segments back that hold nothing alive, and lie behind what the index holds durably and behind the oldest of its copies.
     func reclaimSegments() throws(StoreError) {
         var dead = try deadSegments()
         guard !dead.isEmpty || shard.log.isFull else { return }
-        if dead.contains(where: { !isBehindCheckpoint($0) }) {
-            try checkpoint()
+        let retention = shard.checkpoints.folder.retention
+        if retention == .none, dead.contains(where: { !isBehindFlush($0) }) {
+            try flushIndex()
             dead = try deadSegments()
         }
-        if let durable, !dead.isEmpty {
-            try syncDeaths()
-            for segment in dead where isBehindCheckpoint(segment) { shard.log.recycle(segment.id, checkpoint: durable) }
+        var held = 0
+        var free: [SegmentID] = []
+        for segment in dead.map(\.id) {
+            let isHeld = try logCall { () throws(LogError) in try shard.log.isNeeded(segment, by: retention) }
+            if isHeld { held += 1 } else { free.append(segment) }
         }
+        let behind = Set(dead.filter(isBehindFlush).map(\.id))
+        if let durable, free.contains(where: behind.contains) {
+            try syncDeaths()
+            for segment in free where behind.contains(segment) { shard.log.recycle(segment, checkpoint: durable) }
+        }
+        if held > 0 { try makeRoom(held: held) }
         let log = shard.log
         let outcome = Mutex<StoreError?>(nil)
         shard.io.sync {
@@ -122,7 +131,7 @@ extension Background {
         if let error = outcome.withLock({ $0 }) { throw error }
     }
 
-    private func isBehindCheckpoint(_ segment: SegmentState) -> Bool {
+    private func isBehindFlush(_ segment: SegmentState) -> Bool {
         guard let durable, segment.id != durable.segment else { return false }
         return segment.lastLSN.map { $0 <= durable.lsn } ?? true
     }

@@ -1,0 +1,49 @@
+import CairnCore
+import CairnLog
+import Logging
+
+/// When the index is copied: after so much log, or when copies that stand too far back hold the log's space.
+extension Background {
+    /// Starts a copy where one is due.
+    func backUp() throws(StoreError) {
+        let maker = shard.checkpoints
+        guard !maker.isRunning, !maker.isResting else { return }
+        let total = shard.unflushed.withLock { $0.totalLogBytes }
+        let copied = maker.folder.checkpoints.last?.contents.logBytes
+        // Where the log does not go back to its beginning, it is worth little without a copy.
+        let isBare = copied == nil && maker.folder.retention == .none && shard.log.position != nil
+        guard isBare || total >= (copied ?? 0) + shard.options.indexBackupBytes else { return }
+        try flushIndex()
+        maker.start(hurried: false) { [weak self] in self?.schedule() }
+    }
+
+    /// Dead segments wait for newer copies: these are made as soon as what waits is much of the room that is left. Where there is no
+    /// room for a copy, old ones go, and at last the index alone counts.
+    func makeRoom(held: Int) throws(StoreError) {
+        let (maker, log) = (shard.checkpoints, shard.log)
+        guard !maker.isRunning else { return }
+        let room = try room()
+        guard log.isFull || held * 2 >= room else { return }
+        if maker.lacksRoom, log.isFull {
+            try maker.folder.giveUpOldest()
+            let left = maker.folder.checkpoints.count
+            shard.logger.warning("a copy of the index is given up for room", metadata: ["left": "\(left)"])
+            return schedule()
+        }
+        if maker.lacksRoom, maker.isResting { return }
+        try flushIndex()
+        // Nothing is gained where all of them stand here already.
+        let checkpoints = maker.folder.checkpoints
+        if checkpoints.count == CheckpointFolder.kept, checkpoints.allSatisfy({ $0.contents.position == durable }) {
+            return
+        }
+        maker.start(hurried: true) { [weak self] in self?.schedule() }
+    }
+
+    /// Segments that can still be opened before only what frees space is let in.
+    private func room() throws(StoreError) -> Int {
+        let (free, allowed) = shard.log.room
+        let disk = try Files.room(shard.checkpoints.folder.shardFolder).free / UInt64(shard.log.segmentSize)
+        return free + min(allowed ?? .max, Int(min(disk, UInt64(Int32.max))))
+    }
+}
