@@ -8,12 +8,12 @@ public struct LogSurvey: Sendable {
     let headers: [SegmentID: SegmentHeader]
     /// Which of the superblock's two slots are whole.
     public let wholeSlots: [Bool]
-    public let segmentCount: Int
+    /// Every one that there is, whatever it holds.
+    public let segments: Set<SegmentID>
     /// Segments whose headers are neither whole nor as new as the segment.
     public let damagedHeaders: [SegmentID]
 
     public var epoch: Epoch { superblock.epoch }
-    public var segments: Set<SegmentID> { Set(headers.keys) }
 
     /// Reads one block of each segment, and nothing else.
     /// - Throws: `.damaged(.superblock)`, `.foreign`, `.unsupportedFormat`, `.io`.
@@ -23,7 +23,7 @@ public struct LogSurvey: Sendable {
         var listed: [SegmentID]
         do { listed = try storage.list() } catch { throw .io(error) }
         listed.sort()
-        segmentCount = listed.count
+        segments = Set(listed)
         var headers: [SegmentID: SegmentHeader] = [:]
         var damaged: [SegmentID] = []
         for segment in listed {

@@ -129,8 +129,7 @@ public final class LogTail {
         if try reader.wasDurable(expected, in: segment.life, epoch: epoch, seed: segment.seed, from: at.offset) {
             return true
         }
-        guard survey.segments.contains(segment.next.segment) || survey.damagedHeaders.contains(segment.next.segment)
-        else { return false }
+        guard survey.segments.contains(segment.next.segment) else { return false }
         return try reader.wasDurable(
             expected,
             in: segment.next,

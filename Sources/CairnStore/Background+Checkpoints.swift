@@ -17,20 +17,21 @@ extension Background {
         maker.start(hurried: false) { [weak self] in self?.schedule() }
     }
 
-    /// Dead segments wait for newer copies: these are made as soon as what waits is much of the room that is left. Where there is no
-    /// room for a copy, old ones go, and at last the index alone counts.
+    /// Dead segments wait for newer copies: these are made as soon as what waits is much, or much of the room that is left. Where none
+    /// can be made and the log is full, old ones go, and at last the index alone counts.
     func makeRoom(held: Int) throws(StoreError) {
         let (maker, log) = (shard.checkpoints, shard.log)
         guard !maker.isRunning else { return }
         let room = try room()
-        guard log.isFull || held * 2 >= room else { return }
-        if maker.lacksRoom, log.isFull {
+        let isMuch = UInt64(held * log.segmentSize) >= shard.options.indexBackupBytes
+        guard log.isFull || isMuch || held * 2 >= room else { return }
+        if maker.hasFailed, log.isFull {
             try maker.folder.giveUpOldest()
             let left = maker.folder.checkpoints.count
-            shard.logger.warning("a copy of the index is given up for room", metadata: ["left": "\(left)"])
+            shard.logger.warning("a copy of the index is given up for room in the log", metadata: ["left": "\(left)"])
             return schedule()
         }
-        if maker.lacksRoom, maker.isResting { return }
+        if maker.isResting { return }
         try flushIndex()
         // Nothing is gained where all of them stand here already.
         let checkpoints = maker.folder.checkpoints

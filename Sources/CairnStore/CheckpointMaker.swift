@@ -11,8 +11,8 @@ final class CheckpointMaker: Sendable {
         var isStopped = false
         /// No other is tried before, unless room is short; in nanoseconds of uptime.
         var rest: UInt64 = 0
-        /// Whether the last one failed for want of space.
-        var lacksRoom = false
+        /// Whether the last one failed.
+        var hasFailed = false
     }
 
     /// Bytes each second, where nobody waits for the copy: it shall not be felt.
@@ -34,7 +34,7 @@ final class CheckpointMaker: Sendable {
     }
 
     var isRunning: Bool { state.withLock { $0.isRunning } }
-    var lacksRoom: Bool { state.withLock { $0.lacksRoom } }
+    var hasFailed: Bool { state.withLock { $0.hasFailed } }
     var isResting: Bool { state.withLock { $0.rest > DispatchTime.now().uptimeNanoseconds } }
 
     /// Makes one of what is durable now, unless one is being made.
@@ -65,7 +65,7 @@ final class CheckpointMaker: Sendable {
                 if !hurried { Self.wait(copied, since: started) }
             }
             try folder.prune()
-            state.withLock { ($0.lacksRoom, $0.rest) = (false, 0) }
+            state.withLock { ($0.hasFailed, $0.rest) = (false, 0) }
             let took = (DispatchTime.now().uptimeNanoseconds - started) / 1_000_000
             logger.info(
                 "the index is copied",
@@ -76,7 +76,7 @@ final class CheckpointMaker: Sendable {
             )
         } catch {
             state.withLock { state in
-                state.lacksRoom = error.code == .full
+                state.hasFailed = true
                 state.rest = DispatchTime.now().uptimeNanoseconds + Self.restSeconds * 1_000_000_000
             }
             switch error.code {

@@ -7,6 +7,8 @@ import CairnLog
 struct IndexReplay {
     private let database: IndexDatabase
     private(set) var groups = 0
+    /// Of the log, that they took.
+    private(set) var bytes = 0
     /// Up to the last commit, since the shard was made.
     private(set) var logBytes: UInt64
     private var unflushed = 0
@@ -25,6 +27,7 @@ struct IndexReplay {
         let isWhole = withExtendedLifetime(commit) { overlay.replay(commit.bytes) }
         guard isWhole else { throw StoreError(.damaged, "the commit at \(position) does not decode") }
         logBytes += UInt64(bytes)
+        self.bytes += bytes
         overlay.put(position: position, logBytes: logBytes)
         try database.apply(overlay)
         groups += 1

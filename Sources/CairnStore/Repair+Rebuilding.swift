@@ -51,7 +51,7 @@ extension ShardRepairing {
                 try check(database, survey)
             }
         } catch {
-            guard error.code == .damaged else { throw error }
+            guard error.code == .damaged || error.code == .io else { throw error }
             report.actions.removeLast(report.actions.count - actions)
             find("\(what): \(error.text)")
             return false

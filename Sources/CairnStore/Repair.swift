@@ -64,7 +64,8 @@ final class ShardRepairing {
             do throws(StoreError) {
                 if try repairInPlace(survey) { return }
             } catch {
-                guard error.code == .damaged else { throw error }
+                // RocksDB calls it an I/O error where a file is missing.
+                guard error.code == .damaged || error.code == .io else { throw error }
                 find("the index is damaged: \(error.text)")
             }
         } else {
@@ -164,7 +165,12 @@ final class ShardRepairing {
 
     /// What is wrong with an index in itself; a wrong one is damaged.
     func check(_ database: IndexDatabase, _ survey: LogSurvey) throws(StoreError) {
-        let found = try Audit.all(of: ReadView(database.makeView()), segments: survey.segments)
+        let live = try ShardOpening.liveSegments(database)
+        for segment in live.subtracting(survey.segments).sorted() {
+            let text = "segment \(segment) is missing: what it held is lost, and reading that says so"
+            if !report.findings.contains(text) { find(text) }
+        }
+        let found = try Audit.all(of: ReadView(database.makeView()), segments: survey.segments.union(live))
         report.audit = found.problems
         if let first = found.problems.first {
             throw StoreError(.damaged, "it does not agree with itself in \(found.problems.count) places: \(first)")

@@ -41,7 +41,9 @@ struct ShardOpening: Sendable {
     /// - Throws: `.damaged` naming the shard and `cairnd repair`; `.io`, `.full`.
     func open(_ index: ShardIndex, fenced: @escaping @Sendable () -> Void) throws(StoreError) -> Shard {
         do throws(StoreError) { return try openWhole(index, fenced: fenced) } catch {
-            guard error.code == .damaged else { throw error }
+            // RocksDB calls it an I/O error where one of its files is missing.
+            let isMissing = error.code == .io && error.text.contains("No such file or directory")
+            guard error.code == .damaged || isMissing else { throw error }
             throw StoreError(
                 .damaged,
                 "shard \(index) cannot be opened: \(error.text); see what `cairnd repair --data \(folder) --shard \(index) --dry-run` says"
@@ -71,7 +73,9 @@ struct ShardOpening: Sendable {
         let log = try begin(recovery, applied.position, database, checkpoints, storage, identity)
         options.logger.info(
             "shard recovered",
-            metadata: ["shard": "\(index)", "groups": "\(replay.groups)", "epoch": "\(log.epoch)"]
+            metadata: [
+                "shard": "\(index)", "groups": "\(replay.groups)", "bytes": "\(replay.bytes)", "epoch": "\(log.epoch)",
+            ]
         )
         return Shard(
             index: index,

@@ -22,6 +22,17 @@ final class ScratchStore {
         try Store.create(at: folder, creation)
         var options = StoreOptions()
         options.leaseTime = .milliseconds(1)
+        // What holds nothing is given back at once.
+        options.indexBackupBytes = 1 << 20
+        configure(&options)
+        store = try Store.open(at: folder, options)
+    }
+
+    /// A restart.
+    func reopen(_ configure: (inout StoreOptions) -> Void = { _ in }) throws {
+        store.close()
+        var options = StoreOptions()
+        options.leaseTime = .milliseconds(1)
         configure(&options)
         store = try Store.open(at: folder, options)
     }
