@@ -62,7 +62,9 @@ extension LogRecovery {
             if header == nil, retention != .none, !live.contains(segment) {
                 header = try SegmentHeader.read(segment, identity: superblock.identity, from: storage)
             }
-            let isKept = header.map { holdsGroups($0) } ?? false && retention.needs(segment, first: header?.firstLSN, last: seen?.lastLSN)
+            let isKept =
+                header.map { holdsGroups($0) } ?? false
+                && retention.needs(segment, first: header?.firstLSN, last: seen?.lastLSN)
             let isFree = !live.contains(segment) && !isKept
             segments[segment] = LogState.Segment(
                 use: isFree ? .free : .closed,

@@ -164,7 +164,9 @@ extension GroupReader {
         let buffer = pool.buffer(capacity: length)
         defer { withExtendedLifetime(buffer) {} }
         let target = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<length])
-        do { buffer.count = try storage.read(segment.life.segment, at: offset, into: target) } catch { throw .io(error) }
+        do { buffer.count = try storage.read(segment.life.segment, at: offset, into: target) } catch {
+            throw .io(error)
+        }
         for start in stride(from: Format.groupHeader, to: buffer.count - Format.recordHeader, by: 8)
         where buffer.bytes[start + 4] == RecordFormat.Kind.commit.rawValue {
             let rest = UnsafeRawBufferPointer(rebasing: buffer.bytes[start...])
@@ -214,7 +216,11 @@ extension GroupReader {
             let count: Int
             do { count = try storage.read(segment.life.segment, at: at, into: piece) } catch { throw .io(error) }
             for block in stride(from: 0, to: count, by: Format.block) where count - block >= Format.groupHeader {
-                guard let header = GroupHeader(UnsafeRawBufferPointer(rebasing: piece[block..<count]), seed: segment.seed),
+                guard
+                    let header = GroupHeader(
+                        UnsafeRawBufferPointer(rebasing: piece[block..<count]),
+                        seed: segment.seed
+                    ),
                     header.epoch == segment.epoch, header.incarnation == segment.life.incarnation
                 else { continue }
                 if !body(at + block, header) { return }

@@ -8,9 +8,14 @@ extension ShardRepairing {
         for checkpoint in usableCheckpoints {
             let position = checkpoint.contents.position
             let what = "checkpoint \(checkpoint.number) (LSN \(position.lsn))"
-            if try rebuild(survey, from: position, what, { () throws(StoreError) in
-                try checkpoints.restore(checkpoint, to: freshPath)
-            }) {
+            if try rebuild(
+                survey,
+                from: position,
+                what,
+                { () throws(StoreError) in
+                    try checkpoints.restore(checkpoint, to: freshPath)
+                }
+            ) {
                 return
             }
         }
@@ -41,7 +46,8 @@ extension ShardRepairing {
         if tail.loss != nil, position == nil, tail.end == nil { return false }
         let actions = report.actions.count
         do throws(StoreError) {
-            try act("the index is made anew from \(what), with \(tail.groups) commits after it") { () throws(StoreError) in
+            try act("the index is made anew from \(what), with \(tail.groups) commits after it") {
+                () throws(StoreError) in
                 try Files.removeFolder(freshPath)
                 try restore()
                 let isNew = position == nil

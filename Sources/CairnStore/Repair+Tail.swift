@@ -43,12 +43,16 @@ extension ShardRepairing {
         report.replayedBytes = tail.bytes
         report.damagedGroups = tail.damaged
         if tail.damaged > 0 {
-            find("\(tail.damaged) groups of the log are damaged; their commits are whole: `cairn scrub` names the chunks")
+            find(
+                "\(tail.damaged) groups of the log are damaged; their commits are whole: `cairn scrub` names the chunks"
+            )
         }
         guard let loss = tail.loss else { return true }
         report.lost = ShardRepair.Loss(loss)
         let place = loss.segment.map { " in segment \($0)" } ?? ""
-        find("\(loss.count) commits are lost, LSN \(loss.lsns.lowerBound) to \(loss.lsns.upperBound), from a damaged group\(place) on")
+        find(
+            "\(loss.count) commits are lost, LSN \(loss.lsns.lowerBound) to \(loss.lsns.upperBound), from a damaged group\(place) on"
+        )
         if options.acceptLoss { return true }
         report.outcome = .wouldLose
         return false

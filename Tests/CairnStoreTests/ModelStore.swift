@@ -160,8 +160,10 @@ final class ModelStore {
 
     private func loseIndex() throws {
         let shard = folder + "/shard-000"
-        let copies = try FileManager.default.contentsOfDirectory(atPath: shard).contains("checkpoints")
-            ? FileManager.default.contentsOfDirectory(atPath: shard + "/checkpoints").filter { UInt32($0) != nil }.sorted() : []
+        let copies =
+            try FileManager.default.contentsOfDirectory(atPath: shard).contains("checkpoints")
+            ? FileManager.default.contentsOfDirectory(atPath: shard + "/checkpoints").filter { UInt32($0) != nil }
+                .sorted() : []
         if images.isMultiple(of: 3), let newest = copies.last {
             try FileManager.default.removeItem(atPath: "\(shard)/checkpoints/\(newest)/CURRENT")
         }

@@ -123,8 +123,11 @@ final class RepairImage: @unchecked Sendable {
         var options = StoreOptions()
         Self.configure(&options)
         let store = try Store.open(at: folder, options)
-        defer { store.close() }
         let shard = store.shards[0]
+        defer {
+            store.close()
+            _ = shard.database.close(within: .seconds(20))
+        }
         var problems = try shard.audit().problems
         for (chunk, seed) in expected ?? content {
             let range = chunk * UInt64(Self.chunk)..<(chunk + 1) * UInt64(Self.chunk)

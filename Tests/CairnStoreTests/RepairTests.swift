@@ -25,7 +25,9 @@ import Testing
         #expect(try image.problems() == [])
     }
 
-    @Test("without its index a store does not open, and names what to do; repair makes it anew from the newest copy; again: nothing")
+    @Test(
+        "without its index a store does not open, and names what to do; repair makes it anew from the newest copy; again: nothing"
+    )
     func missing() throws {
         let image = try image()
         try FileManager.default.removeItem(atPath: image.index)
@@ -45,7 +47,9 @@ import Testing
 
     @Test("each file of the index flipped, cut, zeroed or removed: it is found, and mended, and the old one is kept")
     func damagedFiles() throws {
-        let names = try RepairImage.shared.get().files(RepairImage.shared.get().index).map { ($0 as NSString).lastPathComponent }
+        let names = try RepairImage.shared.get().files(RepairImage.shared.get().index).map {
+            ($0 as NSString).lastPathComponent
+        }
         #expect(names.count >= 3)
         var kept = 0
         for name in names {
@@ -68,7 +72,9 @@ import Testing
         #expect(kept == names.count * 4)
     }
 
-    @Test("a damaged copy is moved aside, and the older one is taken; without any, the log from its beginning; without that, nothing")
+    @Test(
+        "a damaged copy is moved aside, and the older one is taken; without any, the log from its beginning; without that, nothing"
+    )
     func fallback() throws {
         let image = try image()
         try FileManager.default.removeItem(atPath: image.index)
@@ -93,7 +99,9 @@ import Testing
         #expect(refusal(image)?.code == .damaged)
     }
 
-    @Test("rot of a commit in the middle of the tail is told from the log's end: how much is lost, and nothing is done unasked")
+    @Test(
+        "rot of a commit in the middle of the tail is told from the log's end: how much is lost, and nothing is done unasked"
+    )
     func lostCommits() throws {
         let image = try image()
         try FileManager.default.removeItem(atPath: image.index)

@@ -31,6 +31,8 @@ final class ScratchStore {
     /// A restart.
     func reopen(_ configure: (inout StoreOptions) -> Void = { _ in }) throws {
         store.close()
+        // As long as this is the only process, RocksDB must be closed before it is opened again.
+        for shard in store.shards { _ = shard.database.close(within: .seconds(20)) }
         var options = StoreOptions()
         options.leaseTime = .milliseconds(1)
         configure(&options)

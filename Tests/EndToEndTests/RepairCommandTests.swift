@@ -23,7 +23,9 @@ struct RepairCommandTests {
         return (outcome.status, reports)
     }
 
-    @Test("a lost index: cairnd says so and does not start; cairnd repair, killed at random and run again, makes it anew; all is there")
+    @Test(
+        "a lost index: cairnd says so and does not start; cairnd repair, killed at random and run again, makes it anew; all is there"
+    )
     func lost() async throws {
         let server = try await ServerProcess.started(shards: 1, settings: ["index-backup-bytes=8MiB"])
         let account = freshAccount()
