@@ -30,12 +30,15 @@ extension SegmentLog {
     /// What the segments take on disk.
     public var allocatedBytes: UInt64 { state.withLock { UInt64($0.segments.count) * UInt64($0.segmentSize) } }
 
-    /// Free segments beyond the reserve, and how many more the capacity allows; nil: as many as there is space for.
-    public var room: (free: Int, allowed: Int?) {
-        state.withLock { state in
-            let count = state.segments.count
-            let allowed = state.capacity.map { max(0, Int($0 / UInt64(state.segmentSize)) - count) }
-            return (max(0, state.free.count - state.reserve), allowed)
+    /// How many segments can still be opened before only what frees space is let in. Asks the file system.
+    public var room: Int {
+        let disk = storage.availableBytes
+        return state.withLock { state in
+            let size = UInt64(state.segmentSize)
+            let allowed = state.capacity.map { max(0, Int($0 / size) - state.segments.count) } ?? Int(Int32.max)
+            let possible = disk.map { Int(($0 - min($0, state.leave)) / size) } ?? Int(Int32.max)
+            let free = max(0, state.free.count - state.reserve)
+            return free + min(allowed, possible)
         }
     }
 
@@ -62,13 +65,30 @@ extension SegmentLog {
         }
     }
 
-    /// Deletes free segments beyond the reserve and `spare` more. Blocks: for the I/O queue.
+    /// Whether so little is free beside the segments that free ones should rather be deleted than kept. Asks the file system.
+    public var isTight: Bool {
+        guard let available = storage.availableBytes else { return false }
+        return available < state.withLock { $0.leave } + 2 * UInt64(segmentSize)
+    }
+
+    /// Whether ``trim(spare:)`` would delete segments where ``isTight``.
+    public var hasSpare: Bool { state.withLock { $0.free.count > $0.reserve + 1 } }
+
+    /// Deletes free segments beyond the reserve and `spare` more; where the file system is short of space, beyond the reserve: then
+    /// others need it more, the index or another shard. Blocks: for the I/O queue.
     public func trim(spare: Int) throws(LogError) {
         try writing.withLock { _ throws(LogError) in
-            let doomed = state.withLock { $0.trim(keep: $0.reserve + 1 + spare) }
-            for segment in doomed {
-                do throws(StorageError) { try storage.delete(segment) } catch { throw fence(.io(error)) }
+            guard !isFenced else { throw .fenced }
+            try delete(state.withLock { $0.trim(keep: $0.reserve + 1 + spare) })
+            while hasSpare, isTight {
+                try delete(state.withLock { $0.trim(keep: max($0.reserve + 1, $0.free.count - 1)) })
             }
+        }
+    }
+
+    private func delete(_ segments: [SegmentID]) throws(LogError) {
+        for segment in segments {
+            do throws(StorageError) { try storage.delete(segment) } catch { throw fence(.io(error)) }
         }
     }
 
@@ -87,6 +107,8 @@ extension SegmentLog {
     /// Makes segments until the reserve and one more are free.
     func fillReserve() throws(LogError) {
         while state.withLock({ $0.free.count <= $0.reserve }) {
+            let (needed, size) = (state.withLock { $0.leave }, UInt64(segmentSize))
+            if needed > 0, let available = storage.availableBytes, available < needed + size { throw .full }
             guard let segment = state.withLock({ $0.nameSegment() }) else { throw .full }
             do { try SegmentLog.create(segment, size: segmentSize, storage) } catch .full { throw .full } catch {
                 throw fence(error)

@@ -44,6 +44,8 @@ public struct Configuration: Sendable, Equatable {
     public var indexBackupBytes: UInt64 = 4 << 30
     /// The most bytes that the store may take on disk; 0: all that there is.
     public var capacity: UInt64 = 0
+    /// Bytes of the file system that data leaves free, for the index; nil: a sixteenth of it, at most 1 GiB.
+    public var keepFree: UInt64?
     /// Seconds that SIGTERM waits for calls in flight.
     public var drainSeconds = 30
 
@@ -105,6 +107,7 @@ extension Configuration {
         case "checkpoint-bytes": checkpointBytes = try Self.size(key, value, (1 << 20)...(1 << 40))
         case "index-backup-bytes": indexBackupBytes = try Self.size(key, value, (1 << 20)...(1 << 40))
         case "capacity": capacity = try Self.size(key, value, 0...(1 << 60))
+        case "keep-free": keepFree = value == "auto" ? nil : try Self.size(key, value, 0...(1 << 60))
         case "limit-volumes": accountLimits.volumes = try Self.number(key, value)
         case "limit-snapshots": accountLimits.snapshots = try Self.number(key, value)
         case "limit-logical-bytes": accountLimits.logicalBytes = try Self.size(key, value, 0...(1 << 62))

@@ -74,6 +74,7 @@ public final class Server: Sendable {
             options.checkpointBytes = configuration.checkpointBytes
             options.indexBackupBytes = configuration.indexBackupBytes
             options.capacityBytes = configuration.capacity == 0 ? nil : configuration.capacity
+            options.freeBytes = configuration.keepFree
             options.leaseTime = .seconds(configuration.leaseSeconds)
             options.logger = logger
             store = try Store.open(at: configuration.data, options)

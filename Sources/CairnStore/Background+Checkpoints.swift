@@ -22,7 +22,7 @@ extension Background {
     func makeRoom(held: Int) throws(StoreError) {
         let (maker, log) = (shard.checkpoints, shard.log)
         guard !maker.isRunning else { return }
-        let room = try room()
+        let room = log.room
         let isMuch = UInt64(held * log.segmentSize) >= shard.options.indexBackupBytes
         guard log.isFull || isMuch || held * 2 >= room else { return }
         if maker.hasFailed, log.isFull {
@@ -39,12 +39,5 @@ extension Background {
             return
         }
         maker.start(hurried: true) { [weak self] in self?.schedule() }
-    }
-
-    /// Segments that can still be opened before only what frees space is let in.
-    private func room() throws(StoreError) -> Int {
-        let (free, allowed) = shard.log.room
-        let disk = try Files.room(shard.checkpoints.folder.shardFolder).free / UInt64(shard.log.segmentSize)
-        return free + min(allowed ?? .max, Int(min(disk, UInt64(Int32.max))))
     }
 }

@@ -43,6 +43,29 @@ extension Background {
         }
     }
 
+    // MARK: What the index needs
+
+    /// Gives it room where the file system runs short of it, and looks whether RocksDB has failed at something on its own.
+    func watchIndex() throws(StoreError) {
+        if shard.log.hasSpare, shard.log.isTight {
+            try onDisk { () throws(LogError) in try shard.log.trim(spare: shard.options.spareSegments) }
+        }
+        guard !shard.unflushed.withLock({ $0.isSuspect }), shard.database.hasFailed else { return }
+        shard.logger.warning("RocksDB has failed at a flush or compaction, and will try again")
+        shard.unflushed.withLock { $0.isSuspect = true }
+        // What is applied already must not be ahead of the log either.
+        try onDisk { () throws(LogError) in try shard.log.sync() }
+    }
+
+    /// A call of the log on the I/O queue; the shard is fenced where the log is.
+    private func onDisk(_ body: () throws(LogError) -> Void) throws(StoreError) {
+        var failure: StoreError?
+        shard.io.sync { do throws(LogError) { try body() } catch { failure = StoreError(error) } }
+        guard let failure else { return }
+        if shard.log.isFenced { shard.fence(failure) }
+        throw failure
+    }
+
     // MARK: The durable index, and segments
 
     var needsFlush: Bool {
@@ -100,35 +123,16 @@ extension Background {
         }
         let behind = Set(dead.filter(isBehindFlush).map(\.id))
         if let durable, free.contains(where: behind.contains) {
-            try syncDeaths()
+            // What freed the segments' last records may have been applied without a sync (SPEC U8): after a crash it is undone, and they
+            // are named again. So they must not be written over before it is durable.
+            try onDisk { () throws(LogError) in try shard.log.sync() }
             for segment in free where behind.contains(segment) { shard.log.recycle(segment, checkpoint: durable) }
         }
         if held > 0 { try makeRoom(held: held) }
-        let log = shard.log
-        let outcome = Mutex<StoreError?>(nil)
-        shard.io.sync {
-            do throws(LogError) {
-                if log.isFull { try log.refill() }
-                try log.trim(spare: shard.options.spareSegments)
-            } catch { outcome.withLock { $0 = StoreError(error) } }
+        try onDisk { () throws(LogError) in
+            if shard.log.isFull { try shard.log.refill() }
+            try shard.log.trim(spare: shard.options.spareSegments)
         }
-        if let error = outcome.withLock({ $0 }) {
-            if log.isFenced { shard.fence(error) }
-            throw error
-        }
-    }
-
-    /// What freed the segments' last records may have been applied without a sync (SPEC U8): after a crash it is undone, and they
-    /// are named again. So they must not be written over before it is durable.
-    private func syncDeaths() throws(StoreError) {
-        let outcome = Mutex<StoreError?>(nil)
-        shard.io.sync {
-            do throws(StoreError) { try logCall { () throws(LogError) in try shard.log.sync() } } catch {
-                shard.fence(error)
-                outcome.withLock { $0 = error }
-            }
-        }
-        if let error = outcome.withLock({ $0 }) { throw error }
     }
 
     private func isBehindFlush(_ segment: SegmentState) -> Bool {

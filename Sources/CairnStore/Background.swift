@@ -100,6 +100,7 @@ final class Background: @unchecked Sendable {
             return flags.isWoken
         }
         lastRound = .now
+        attempt("room") { () throws(StoreError) in try watchIndex() }
         attempt("flush") { () throws(StoreError) in if needsFlush { try flushIndex() } }
         attempt("leases") { () throws(StoreError) in try expireLeases() }
         attempt("release") { () throws(StoreError) in try release() }
