@@ -31,19 +31,20 @@ extension Background {
         let closed = shard.log.segments.filter { $0.use == .closed && !stubborn.contains($0.id) }
         guard !closed.isEmpty else { return nil }
         let view = shard.makeView()
-        var total: UInt64 = 0
+        var (total, count): (UInt64, UInt64) = (0, 0)
         var least: (segment: SegmentID, live: UInt64)?
         for segment in closed {
-            // Without a record it holds nothing: that one is reclaimed as it is.
+            // Without a record it holds nothing: that one is reclaimed as it is, now or when no copy of the index wants it.
             guard let bytes = try view.index.get(Key.segment(segment.id)) else { continue }
             let live = try SegmentRecord.decode(bytes).liveBytes
             total += live
+            count += 1
             if live < least?.live ?? .max { least = (segment.id, live) }
         }
         guard let least else { return nil }
         let size = UInt64(shard.log.segmentSize)
         if shard.log.isFull { return least.live <= size / 8 * 7 ? least.segment : nil }
-        let isWorthIt = total <= UInt64(closed.count) * size / 3 * 2
+        let isWorthIt = total <= count * size / 3 * 2
         return isWorthIt && least.live <= size / 2 ? least.segment : nil
     }
 

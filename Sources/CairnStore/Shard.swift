@@ -32,6 +32,7 @@ public final class Shard: @unchecked Sendable {
     let database: IndexDatabase
     let options: StoreOptions
     let leases: Leases
+    let checkpoints: CheckpointMaker
     let logger: Logger
     let queue: DispatchQueue
     let io: DispatchQueue
@@ -55,6 +56,8 @@ public final class Shard: @unchecked Sendable {
         var position: LogPosition?
         var indexBytes = 0
         var logBytes = 0
+        /// Since the shard was made, what is flushed included.
+        var totalLogBytes: UInt64 = 0
         /// While a flush runs, every group is synced before it is applied: the index must not run ahead of the log.
         var isFlushing = false
         /// The same from RocksDB's first failure on: it may flush at any time.
@@ -70,7 +73,8 @@ public final class Shard: @unchecked Sendable {
         storeID: UUID128,
         log: SegmentLog,
         database: IndexDatabase,
-        applied: LogPosition?,
+        applied: (position: LogPosition?, logBytes: UInt64),
+        checkpoints: CheckpointMaker,
         options: StoreOptions,
         fenced: @escaping @Sendable () -> Void = {}
     ) {
@@ -90,7 +94,8 @@ public final class Shard: @unchecked Sendable {
         writer.put(index.rawValue)
         writer.put(log.epoch.rawValue)
         verifier = writer.bytes.withUnsafeBytes { SHA256.hash($0).words.0 }
-        unflushed.withLock { $0.position = applied }
+        self.checkpoints = checkpoints
+        unflushed.withLock { ($0.position, $0.totalLogBytes) = applied }
         background = Background(self)
     }
 
@@ -243,12 +248,14 @@ public final class Shard: @unchecked Sendable {
             let mustSync = unflushed.withLock {
                 $0.isFlushing || $0.isSuspect || $0.indexBytes >= options.indexFlushBytes
             }
-            try building.write(sync: building.isDurable || mustSync, to: log, database)
+            let before = unflushed.withLock { $0.totalLogBytes }
+            try building.write(sync: building.isDurable || mustSync, to: log, database, after: before)
             let position = building.position
             unflushed.withLock {
                 $0.position = position
                 $0.indexBytes += building.commitBytes
-                $0.logBytes += building.bytes + building.commitBytes
+                $0.logBytes += building.logBytes
+                $0.totalLogBytes += UInt64(building.logBytes)
             }
         } catch {
             failure = error

@@ -19,6 +19,10 @@ public struct StoreOptions: Sendable {
     public var checkpointBytes: UInt64 = 512 << 20
     /// Bytes of index changes after which it is made durable: bounds its memory.
     public var indexFlushBytes = 32 << 20
+    /// Bytes of log after which the index is copied (FORMAT.md, "Checkpoints"). Two copies are kept, so a shard holds back up to
+    /// twice as much of the log that could be free, as long as there is room, and a repair replays no more. At 4 GiB that is some
+    /// seconds of replay; and a copy takes the index's new files alone, a hundredth of what the log has got meanwhile.
+    public var indexBackupBytes: UInt64 = 4 << 30
     /// RocksDB's block cache, for each shard.
     public var indexCacheBytes = 32 << 20
     /// The most bytes of segments on the disk, over all shards; nil: as much as there is.

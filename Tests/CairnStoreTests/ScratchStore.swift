@@ -22,6 +22,19 @@ final class ScratchStore {
         try Store.create(at: folder, creation)
         var options = StoreOptions()
         options.leaseTime = .milliseconds(1)
+        // What holds nothing is given back at once.
+        options.indexBackupBytes = 1 << 20
+        configure(&options)
+        store = try Store.open(at: folder, options)
+    }
+
+    /// A restart.
+    func reopen(_ configure: (inout StoreOptions) -> Void = { _ in }) throws {
+        store.close()
+        // As long as this is the only process, RocksDB must be closed before it is opened again.
+        for shard in store.shards { _ = shard.database.close(within: .seconds(20)) }
+        var options = StoreOptions()
+        options.leaseTime = .milliseconds(1)
         configure(&options)
         store = try Store.open(at: folder, options)
     }
