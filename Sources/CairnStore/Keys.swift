@@ -70,6 +70,9 @@ enum Table: UInt8 {
     case unreferenced = 0x7a  // z
     case position = 0x4c  // L
     case counters = 0x4e  // N
+    case damagedChunks = 0x44  // D
+    case damagedParts = 0x66  // f
+    case scrub = 0x42  // B
 }
 
 /// Builds keys: integers big-endian, so that keys sort as their numbers do.

@@ -24,6 +24,12 @@ public struct StoreOptions: Sendable {
     public var capacityBytes: UInt64?
     /// Free segments that each shard keeps for its next writes, beyond its reserve.
     public var spareSegments = 32
+    /// How long a scrub of all data may take that runs by itself; nil: none does.
+    public var scrubPeriod: Duration?
+    /// The most that it reads in a second, for each shard.
+    public var scrubBytesPerSecond: UInt64 = 8 << 20
+    /// How often its place is made durable: what was read since is read again after a restart.
+    public var scrubSaveInterval = Duration.seconds(30)
     public var logger = Logger(label: "cairn.store")
     public init() {}
 }

@@ -9,7 +9,8 @@ import Synchronization
 /// A store in a folder of its own, driven from one thread; gone when the test ends.
 final class ScratchStore {
     let folder: String
-    private(set) var store: Store
+    private(set) var store: Store!
+    private let options: StoreOptions
     static let account = AccountID("tester")!
 
     var shard: Shard { store.shards[0] }
@@ -23,11 +24,28 @@ final class ScratchStore {
         var options = StoreOptions()
         options.leaseTime = .milliseconds(1)
         configure(&options)
+        self.options = options
         store = try Store.open(at: folder, options)
     }
 
-    deinit {
+    /// Closed in order, and opened again.
+    func reopen() throws {
         store.close()
+        store = nil
+        for attempt in 0... {
+            do throws(StoreError) {
+                store = try Store.open(at: folder, options)
+                return
+            } catch {
+                // RocksDB is let go of with the last of its users, a moment after the store is.
+                guard attempt < 500, error.code == .io else { throw error }
+                usleep(10_000)
+            }
+        }
+    }
+
+    deinit {
+        store?.close()
         remove(folder: folder)
     }
 
