@@ -60,7 +60,7 @@ public final class Scrubber: @unchecked Sendable {
 
     func start() {
         queue.async { [self] in
-            attempt {  () throws(StoreError) in
+            attempt { () throws(StoreError) in
                 if let bytes = try shard.makeView().index.get(Key.scrub) { pass = try ScrubRecord.decode(bytes) }
             }
             publish()

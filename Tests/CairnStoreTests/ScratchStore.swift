@@ -10,37 +10,46 @@ import Synchronization
 final class ScratchStore {
     let folder: String
     private(set) var store: Store!
-    private let options: StoreOptions
+    private let configure: (inout StoreOptions) -> Void
     static let account = AccountID("tester")!
 
     var shard: Shard { store.shards[0] }
 
-    init(shards: Int = 1, segmentBytes: UInt64 = 4 << 20, _ configure: (inout StoreOptions) -> Void = { _ in }) throws {
+    init(
+        shards: Int = 1,
+        segmentBytes: UInt64 = 4 << 20,
+        _ configure: @escaping (inout StoreOptions) -> Void = { _ in }
+    ) throws {
         folder = NSTemporaryDirectory() + "cairn-scratch-" + UUID().uuidString
         var creation = StoreCreation()
         creation.shardCount = shards
         creation.segmentBytes = segmentBytes
         try Store.create(at: folder, creation)
+        self.configure = configure
+        store = try Store.open(at: folder, Self.options(configure))
+    }
+
+    private static func options(_ configure: (inout StoreOptions) -> Void) -> StoreOptions {
         var options = StoreOptions()
         options.leaseTime = .milliseconds(1)
         configure(&options)
-        self.options = options
-        store = try Store.open(at: folder, options)
+        return options
     }
 
     /// Closed in order, and opened again.
     func reopen() throws {
         store.close()
         store = nil
-        for attempt in 0... {
-            do throws(StoreError) {
-                store = try Store.open(at: folder, options)
-                return
-            } catch {
-                // RocksDB is let go of with the last of its users, a moment after the store is.
-                guard attempt < 500, error.code == .io else { throw error }
+        let end = Date() + 10
+        while true {
+            let result = Result { () throws(StoreError) in try Store.open(at: folder, Self.options(configure)) }
+            // RocksDB is let go of with the last of its users, a moment after the store is.
+            if case .failure(let error) = result, error.code == .io, Date() < end {
                 usleep(10_000)
+                continue
             }
+            store = try result.get()
+            return
         }
     }
 
