@@ -9,18 +9,8 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.WriteZeroesResponse>
     ) {
-        workers.run(for: context.account) {
-            do throws(ServiceError) {
-                try context.checkWanted()
-                let call = try WriteCall(
-                    request.target,
-                    attachment: request.attachment,
-                    durability: request.durability
-                )
-                try self.mark(request.ranges, .zeros, call, context) { result in
-                    answer(result.map { Wire.WriteZeroesResponse(writeVerifier: $0.writeVerifier) })
-                }
-            } catch { answer(.failure(error)) }
+        mark(request.target, request.ranges, .zeros, request.attachment, request.durability, context) { result in
+            answer(result.map { Wire.WriteZeroesResponse(writeVerifier: $0.writeVerifier) })
         }
     }
 
@@ -29,30 +19,28 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.DiscardResponse>
     ) {
-        workers.run(for: context.account) {
-            do throws(ServiceError) {
-                try context.checkWanted()
-                let call = try WriteCall(
-                    request.target,
-                    attachment: request.attachment,
-                    durability: request.durability
-                )
-                try self.mark(request.ranges, .hole, call, context) { result in
-                    answer(result.map { Wire.DiscardResponse(writeVerifier: $0.writeVerifier) })
-                }
-            } catch { answer(.failure(error)) }
+        mark(request.target, request.ranges, .hole, request.attachment, request.durability, context) { result in
+            answer(result.map { Wire.DiscardResponse(writeVerifier: $0.writeVerifier) })
         }
     }
 
     private func mark(
+        _ target: Wire.Target?,
         _ ranges: [Wire.ByteRange],
         _ content: UploadPlan.Content,
-        _ call: WriteCall,
+        _ attachment: UInt64,
+        _ durability: Wire.Durability,
         _ context: CallContext,
         _ answer: @escaping Answer<Wire.UploadBlockResponse>
-    ) throws(ServiceError) {
-        try write(call, nil, context, answer) { (target) throws(ServiceError) in
-            try UploadPlan(marking: ranges, content, volumeSize: target.size, chunkSize: target.chunkSize)
+    ) {
+        workers.run(for: context.account) {
+            do throws(ServiceError) {
+                try context.checkWanted()
+                let call = try WriteCall(target, attachment: attachment, durability: durability)
+                try self.write(call, nil, context, answer) { (target) throws(ServiceError) in
+                    try UploadPlan(marking: ranges, content, volumeSize: target.size, chunkSize: target.chunkSize)
+                }
+            } catch { answer(.failure(error)) }
         }
     }
 }

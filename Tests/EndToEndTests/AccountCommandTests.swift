@@ -40,6 +40,11 @@ struct AccountCommandTests {
         #expect(try await server.cairn(free, ["volume", "create", "--size", "1MiB"]).status == 0)
         let shown = try await server.cairn(limited, ["account", "show"])
         #expect(shown.output.contains("2 of at most 2"))
+        // The server's defaults again: this one has none.
+        let back = try Report(try await admin(["account", "limit", limited, "--defaults", "--json"]))
+        #expect(try back.object("limits").number("volumes") == 0)
+        #expect(try await server.cairn(limited, ["volume", "create", "--size", "1MiB"]).status == 0)
+        #expect(try await admin(["account", "limit", limited]).status == 64)
         // The rest is the operator's.
         #expect(try await server.cairn(limited, ["account", "list"]).status == 77)
         #expect(try await server.cairn(limited, ["account", "limit", limited, "--volumes", "9"]).status == 77)

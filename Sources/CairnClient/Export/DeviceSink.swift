@@ -6,10 +6,9 @@ internal import CairnCore
 
 /// A block device, written in place. What it holds already, from an interrupted export for instance, is compared first, so that
 /// only what differs is fetched and written. What lies beyond the image is left alone.
-final class DeviceSink: ExportSink {
+final class DeviceSink: RandomAccessSink {
     let name: String
-    let isOrdered = false
-    private let writer: RandomWriter
+    let writer: RandomWriter
 
     /// - Throws: `target`, with EBUSY where the device is mounted or otherwise in use, with ENOSPC where it is too small.
     init(_ path: String, size: UInt64) throws(ClientError) {
@@ -27,18 +26,6 @@ final class DeviceSink: ExportSink {
     }
 
     func mayHold(_ range: Range<UInt64>) -> Bool { true }
-
-    func read(at offset: UInt64, into target: UnsafeMutableRawBufferPointer) throws(ClientError) -> Int {
-        try writer.read(at: offset, into: target)
-    }
-
-    func write(at offset: UInt64, _ bytes: UnsafeRawBufferPointer, goOn: () -> Bool) throws(ClientError) {
-        try writer.write(at: offset, bytes)
-    }
-
-    func zero(_ range: Range<UInt64>, goOn: () -> Bool) throws(ClientError) {
-        try writer.zero(range, goOn: goOn)
-    }
 
     func finish() throws(ClientError) {
         do throws(SystemError) { try writer.file.synchronize() } catch { throw error.target(name) }

@@ -4,15 +4,14 @@
 
 /// A new file: written as `NAME.cairn-partial` beside its place, locked against other exports, made to last, and only then
 /// given its name. What an interrupted export left there is gone on with.
-final class FileSink: ExportSink {
+final class FileSink: SparseFileSink {
     static let partialSuffix = ".cairn-partial"
 
     let name: String
-    let isOrdered = false
     private let partial: String
     private let size: UInt64
     private let replaces: Bool
-    private let writer: RandomWriter
+    let writer: RandomWriter
 
     /// - Parameter replaces: whether a file of that name may be replaced.
     /// - Throws: `target` with EEXIST where the name is taken, with EBUSY where another export writes there.
@@ -45,27 +44,6 @@ final class FileSink: ExportSink {
             if let named, try named.identity() == file.identity() { return file }
         }
         throw SystemError(errno: EBUSY, operation: "lock")
-    }
-
-    func mayHold(_ range: Range<UInt64>) throws(ClientError) -> Bool {
-        do throws(SystemError) {
-            return try writer.file.data(from: range.lowerBound, size: range.upperBound) != nil
-        } catch {
-            throw error.target(partial)
-        }
-    }
-
-    func read(at offset: UInt64, into target: UnsafeMutableRawBufferPointer) throws(ClientError) -> Int {
-        try writer.read(at: offset, into: target)
-    }
-
-    func write(at offset: UInt64, _ bytes: UnsafeRawBufferPointer, goOn: () -> Bool) throws(ClientError) {
-        try writer.write(at: offset, bytes)
-    }
-
-    func zero(_ range: Range<UInt64>, goOn: () -> Bool) throws(ClientError) {
-        guard try mayHold(range) else { return }
-        try writer.zero(range, goOn: goOn)
     }
 
     func finish() throws(ClientError) {

@@ -46,7 +46,10 @@ extension AccountCommands {
     struct Limit: ServiceCommand {
         static let configuration = CommandConfiguration(
             abstract: "Set an account's limits.",
-            discussion: "What is not given stays as it is. `none` takes a limit away."
+            discussion: """
+                What is not given stays as it is. `none` takes a limit away. With --defaults alone the account has the server's \
+                defaults again, also when these change later; with limits, these are set on top of the defaults of now.
+                """
         )
 
         @Argument(help: ArgumentHelp("The account.", valueName: "account"))
@@ -70,17 +73,25 @@ extension AccountCommands {
         @Option(help: ArgumentHelp("Bytes of requests and answers under way at once.", valueName: "size|none"))
         var inFlight: ByteLimit?
 
+        @Flag(help: "Begin with the server's defaults.")
+        var defaults = false
+
         @OptionGroup var connection: ConnectionOptions
 
         func validate() throws {
             guard AccountID(account) != nil else { throw ValidationError("'\(account)' is no account ID.") }
-            let isEmpty =
-                volumes == nil && snapshots == nil && logical == nil && stored == nil && requests == nil
-                && inFlight == nil
-            if isEmpty { throw ValidationError("Give at least one limit.") }
+            if isEmpty, !defaults { throw ValidationError("Give at least one limit.") }
+        }
+
+        private var isEmpty: Bool {
+            volumes == nil && snapshots == nil && logical == nil && stored == nil && requests == nil && inFlight == nil
         }
 
         func run(with client: Client) async throws(ClientError) {
+            if defaults { try await client.setLimits(nil, of: account) }
+            guard !isEmpty else {
+                return AccountCommands.show(try await client.describeAccount(account), connection)
+            }
             var limits = try await client.describeAccount(account).limits
             limits.volumes = volumes?.value ?? limits.volumes
             limits.snapshots = snapshots?.value ?? limits.snapshots
