@@ -95,8 +95,18 @@ struct MetricsText {
             ),
             ("cairn_shard_index_bytes", "What the shard's index takes, on disk and in memory.", { $0.indexBytes }),
             ("cairn_shard_full", "Whether the shard has no room for new data.", { $0.isFull ? 1 : 0 }),
+            (
+                "cairn_shard_damaged_chunks", "Chunks, and parts of chunks, that are known to be damaged.",
+                { UInt64($0.damaged) }
+            ),
             ("cairn_shard_fenced", "Whether the shard takes no changes any more.", { $0.isFenced ? 1 : 0 }),
         ]
+        one(
+            "cairn_scrubbed_bytes_total",
+            .counter,
+            "Bytes of records that scrubs have read.",
+            service.shards.reduce(0) { $0 + $1.scrubbedBytes }
+        )
         for (name, help, value) in families {
             family(name, .gauge, help)
             for shard in service.shards { sample(name, ["shard": "\(shard.index)"], value(shard)) }

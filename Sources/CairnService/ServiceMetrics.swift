@@ -11,6 +11,10 @@ public struct ServiceMetrics: Sendable {
         public let indexBytes: UInt64
         public let isFull: Bool
         public let isFenced: Bool
+        /// Chunks, and parts of chunks, that are known to be damaged.
+        public let damaged: Int
+        /// Since the server started.
+        public let scrubbedBytes: UInt64
     }
     public let workers: Int
     /// Jobs that wait for a worker.
@@ -31,7 +35,9 @@ extension Service {
                     logBytes: shard.logBytes,
                     indexBytes: shard.indexBytes,
                     isFull: shard.isFull,
-                    isFenced: shard.fenceReason != nil
+                    isFenced: shard.fenceReason != nil,
+                    damaged: shard.damagedCount,
+                    scrubbedBytes: shard.scrubber.bytesRead
                 )
             }
         )

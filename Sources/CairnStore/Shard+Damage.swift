@@ -31,11 +31,21 @@ public struct DamagedBlock: Sendable, Hashable {
 public struct DamageCount: Sendable, Hashable {
     public internal(set) var chunks = 0
     public internal(set) var parts = 0
+
+    public init() {}
+
+    public static func += (sum: inout DamageCount, more: DamageCount) {
+        sum.chunks += more.chunks
+        sum.parts += more.parts
+    }
 }
 
 extension Shard {
     /// Damaged chunks and parts, as they were counted last. Any thread; waits for nothing.
     public var damagedCount: Int { damage.count }
+
+    /// Whether anything may be known to be damaged here. Any thread; waits for nothing.
+    public var mayHaveDamage: Bool { damage.isPossible }
 
     /// Bytes of records that the index names.
     func liveBytes() throws(StoreError) -> UInt64 {
