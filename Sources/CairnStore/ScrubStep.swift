@@ -19,34 +19,45 @@ struct ScrubStep {
     }
 
     private static let keys = 2048
-    private static let recordBytes = 2 << 20
+    private static let mostRecordBytes = 2 << 20
     private static let indexBytes = 1 << 20
 
     private let scrubber: Scrubber
     private let start: [UInt8]
+    private let recordBytes: Int
     private var result = Result()
     private var chunks: [(key: ChunkKey, record: ChunkRecord)] = []
     private var parts: [(place: PatchedPlace, part: Patch)] = []
     private var missing: Set<ChunkKey> = []
 
-    init(_ scrubber: Scrubber, from start: [UInt8]) { (self.scrubber, self.start) = (scrubber, start) }
+    /// - Parameter rate: bytes each second: a slow scrub takes small steps.
+    init(_ scrubber: Scrubber, from start: [UInt8], rate: Double) {
+        (self.scrubber, self.start) = (scrubber, start)
+        recordBytes = Int(min(max(rate, 65_536), Double(Self.mostRecordBytes)))
+    }
 
     /// - Throws: where something else than the data fails.
     consuming func run() throws(StoreError) -> Result {
         try gather()
         let shard = scrubber.shard
         let (damaged, whole) = try check()
-        for key in damaged.chunks { result.found += try scrubber.examine(.chunk(key)) }
-        for key in missing { result.found += try scrubber.examine(.missing(key)) }
-        for (place, part) in damaged.parts where try scrubber.examine(place, part) { result.found += 1 }
+        var findings: [Scrubber.Finding] = []
+        for key in damaged.chunks { findings += try scrubber.examine(.chunk(key)) }
+        for key in missing { findings += try scrubber.examine(.missing(key)) }
+        for (place, part) in damaged.parts {
+            if let finding = try scrubber.examine(place, part) { findings.append(finding) }
+        }
+        result.found = try scrubber.mark(findings)
         guard shard.damage.isPossible else { return result }
         let view = shard.makeView()
+        var back: [Damaged] = []
         for (key, record) in whole.chunks where try view.damage(of: key, record) != nil {
-            try scrubber.unmark(.chunk(key, record.location))
+            back.append(.chunk(key, record.location))
         }
         for (place, part) in whole.parts where try view.damage(of: part.location) != nil {
-            try scrubber.unmark(.part(place, part.location))
+            back.append(.part(place, part.location))
         }
+        try scrubber.unmark(back)
         return result
     }
 
@@ -62,7 +73,7 @@ struct ScrubStep {
             while try cursor.isValid() {
                 let (key, value) = (cursor.key, cursor.value)
                 at = Array(key)
-                guard count < Self.keys, result.bytes < Self.recordBytes, result.indexBytes < Self.indexBytes else {
+                guard count < Self.keys, result.bytes < recordBytes, result.indexBytes < Self.indexBytes else {
                     result.next = at
                     return
                 }

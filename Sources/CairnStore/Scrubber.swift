@@ -127,7 +127,7 @@ public final class Scrubber: @unchecked Sendable {
             return shared.suspects
         }
         for suspect in suspects where !isStopped {
-            attempt { () throws(StoreError) in _ = try examine(suspect) }
+            attempt { () throws(StoreError) in _ = try mark(try examine(suspect)) }
         }
         recount()
     }
@@ -184,7 +184,7 @@ public final class Scrubber: @unchecked Sendable {
         budget = rate.isInfinite ? .infinity : min(budget + rate * elapsed, 2 * rate)
         while budget > 0, pass.isRunning, !isStopped, now.duration(to: .now) < turn {
             do throws(StoreError) {
-                let step = try ScrubStep(self, from: pass.position).run()
+                let step = try ScrubStep(self, from: pass.position, rate: rate).run()
                 budget -= Double(step.bytes + step.indexBytes)
                 pass.bytes += UInt64(step.bytes)
                 pass.found += UInt64(step.found)

@@ -38,14 +38,23 @@ final class ScratchStore {
 
     /// Closed in order, and opened again.
     func reopen() throws {
-        store.close()
+        closeStore()
+        try openStore(at: folder)
+    }
+
+    func closeStore() {
+        store?.close()
         store = nil
+    }
+
+    /// A copy of the folder may be opened instead; the folder itself is what is removed at the end.
+    func openStore(at folder: String) throws {
         let end = Date() + 10
         while true {
             let result = Result { () throws(StoreError) in try Store.open(at: folder, Self.options(configure)) }
             // RocksDB is let go of with the last of its users, a moment after the store is.
-            if case .failure(let error) = result, error.code == .io, Date() < end {
-                usleep(10_000)
+            if case .failure(let error) = result, error.text.contains("lock hold by current process"), Date() < end {
+                usleep(5_000)
                 continue
             }
             store = try result.get()
