@@ -44,26 +44,6 @@ import Testing
             "01 \(Self.locationHex) 00000100 04030201 01 00000100 0300000000000000"
         )
         try check(LeaseRecord(expiresAt: 0x0102), "01 0201000000000000")
-        try check(
-            ChunkDamage(since: 0x0102, cause: .unreadable, location: Self.location),
-            "01 0201000000000000 04 01 \(Self.locationHex)"
-        )
-        try check(ChunkDamage(since: 1, cause: .missing, location: nil), "01 0100000000000000 05 00")
-        let place = PatchedPlace(lineage: LineageID(2), version: DataVersion(3), chunk: ChunkIndex(4))
-        try check(
-            PartDamage(since: 1, cause: .checksum, place: place),
-            "01 0100000000000000 01 0200000000000000 0300000000000000 0400000000000000"
-        )
-        var scrub = ScrubRecord()
-        (scrub.startedAt, scrub.finishedAt, scrub.isRunning, scrub.rate) = (1, 2, true, 3)
-        (scrub.bytes, scrub.total, scrub.found, scrub.position) = (4, 5, 6, [0x63, 1])
-        try check(
-            scrub,
-            """
-            01 0100000000000000 0200000000000000 01 00 0300000000000000 0400000000000000 0500000000000000 \
-            0600000000000000 02000000 6301
-            """
-        )
         var segment = SegmentRecord()
         segment.liveBytes = 0x1234
         try check(segment, "01 3412000000000000")

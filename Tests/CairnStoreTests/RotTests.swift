@@ -12,7 +12,7 @@ import Testing
 @Suite(.serialized) struct RotTests {
     @Test("D4: rot in segments: right bytes or a typed error, and scrub names just what is lost")
     func segments() throws {
-        let count = max(1, Torture.count("rot", otherwise: 24) * 7 / 8)
+        let count = max(1, Torture.count("rot", otherwise: 60) * 7 / 8)
         let seed = Torture.seed("rot")
         var random = SeededRandom(seed: seed)
         let store = try RotStore()
@@ -47,7 +47,7 @@ import Testing
 
     @Test("rot in the index, superblock and header: the store opens and reads right, or says what is damaged and where")
     func metadata() throws {
-        let count = max(1, Torture.count("rot", otherwise: 24) / 8)
+        let count = max(1, Torture.count("rot", otherwise: 60) / 8)
         let seed = Torture.seed("rot")
         var random = SeededRandom(seed: seed &+ 1)
         let store = try RotStore()
