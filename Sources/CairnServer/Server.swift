@@ -76,6 +76,8 @@ public final class Server: Sendable {
             options.capacityBytes = configuration.capacity == 0 ? nil : configuration.capacity
             options.freeBytes = configuration.keepFree
             options.leaseTime = .seconds(configuration.leaseSeconds)
+            options.scrubPeriod = configuration.scrubDays == 0 ? nil : .seconds(configuration.scrubDays * 86400)
+            options.scrubBytesPerSecond = configuration.scrubBytesPerSecond
             options.logger = logger
             store = try Store.open(at: configuration.data, options)
         } catch {

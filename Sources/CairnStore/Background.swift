@@ -22,8 +22,9 @@ final class Background: @unchecked Sendable {
     let merges = MergeList()
     /// What the index holds durably at the least; the background's queue alone uses it.
     var durable: LogPosition?
-    /// Segments that compaction could not empty, for what they hold is damaged; until the next start.
-    var stubborn: Set<SegmentID> = []
+    /// Segments that compaction could not empty, for what they hold is damaged, and how many live bytes were left in each: tried
+    /// again when it is less.
+    var stubborn: [SegmentID: UInt64] = [:]
     /// Until when all chunks that nothing names are pinned, in nanoseconds of uptime; the background's queue alone uses it.
     var purgeRest: UInt64?
     /// When the last round began; the background's queue alone uses it.
@@ -43,6 +44,7 @@ final class Background: @unchecked Sendable {
     func start() {
         timer.activate()
         schedule()
+        shard.scrubber.start()
     }
 
     /// After a group: is there something to do at once?
@@ -63,6 +65,7 @@ final class Background: @unchecked Sendable {
         timer.activate()
         queue.sync {}
         shard.checkpoints.stop()
+        shard.scrubber.stop()
     }
 
     var isStopped: Bool { flags.withLock { $0.isStopped } }

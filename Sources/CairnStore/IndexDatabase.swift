@@ -190,6 +190,18 @@ final class IndexDatabase: Sendable {
         return isShort
     }
 
+    /// Whether there are marks of damage; true as well where that cannot be told.
+    var mayHaveDamage: Bool {
+        do throws(StoreError) {
+            for table in [Table.damagedChunks, .damagedParts] {
+                let cursor = makeView().makeCursor()
+                cursor.seek(Key(table).bytes)
+                if try cursor.isValid(), cursor.key.first == table.rawValue { return true }
+            }
+            return false
+        } catch { return true }
+    }
+
     /// Makes all that was applied before durable. Blocks.
     func flush() throws(StoreError) {
         let handle = try usable()
@@ -304,6 +316,28 @@ final class IndexView: IndexReading, @unchecked Sendable {
     func makeCursor() -> IndexCursor {
         IndexCursor(handle.map { rocksdb_create_iterator($0.database, options) }, handle, owner: self)
     }
+
+    /// For a walk through all there is: what it reads drives nothing out of the cache.
+    func makeScanCursor() -> IndexCursor {
+        let options = ScanOptions(snapshot, view: self)
+        return IndexCursor(handle.map { rocksdb_create_iterator($0.database, options.options) }, handle, owner: options)
+    }
+}
+
+/// The options of one scan, which outlive its iterator.
+private final class ScanOptions {
+    let options: OpaquePointer
+    private let view: IndexView
+
+    init(_ snapshot: OpaquePointer?, view: IndexView) {
+        self.view = view
+        options = rocksdb_readoptions_create()
+        rocksdb_readoptions_set_verify_checksums(options, 1)
+        rocksdb_readoptions_set_fill_cache(options, 0)
+        rocksdb_readoptions_set_snapshot(options, snapshot)
+    }
+
+    deinit { rocksdb_readoptions_destroy(options) }
 }
 
 /// The mutations of one group over the applied index: reads see both. It keeps them in our own encoding too, for the commit

@@ -71,6 +71,9 @@ enum Table: UInt8 {
     case position = 0x4c  // L
     case counters = 0x4e  // N
     case logBytes = 0x42  // B
+    case damagedChunks = 0x44  // D
+    case damagedParts = 0x66  // f
+    case scrub = 0x46  // F
 }
 
 /// Builds keys: integers big-endian, so that keys sort as their numbers do.

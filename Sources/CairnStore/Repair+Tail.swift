@@ -113,6 +113,7 @@ extension Audit {
         try parts()
         try leases()
         try dictionary()
+        try damage()
         try volumesAndSnapshots()
         try usage()
     }

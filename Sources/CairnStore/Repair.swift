@@ -171,7 +171,7 @@ final class ShardRepairing {
             let text = "segment \(segment) is missing: what it held is lost, and reading that says so"
             if !report.findings.contains(text) { find(text) }
         }
-        let found = try Audit.all(of: ReadView(database.makeView()), segments: survey.segments.union(live))
+        let found = try Audit.all(of: ReadView(database.makeView(), mayHaveDamage: true), segments: survey.segments.union(live))
         report.audit = found.problems
         if let first = found.problems.first {
             throw StoreError(.damaged, "it does not agree with itself in \(found.problems.count) places: \(first)")

@@ -37,6 +37,9 @@ public final class Shard: @unchecked Sendable {
     let queue: DispatchQueue
     let io: DispatchQueue
     private(set) var background: Background!
+    /// Finds damage, and remembers what is found.
+    public private(set) var scrubber: Scrubber!
+    let damage = DamageState()
 
     /// What waits for a group, account by account; the background's own calls take turns with them (SPEC R3).
     private var pending = FairQueue<AccountID?, PendingCall>(quantum: 256 << 10)
@@ -96,7 +99,9 @@ public final class Shard: @unchecked Sendable {
         verifier = writer.bytes.withUnsafeBytes { SHA256.hash($0).words.0 }
         self.checkpoints = checkpoints
         unflushed.withLock { ($0.position, $0.totalLogBytes) = applied }
+        if database.mayHaveDamage { damage.setPossible() }
         background = Background(self)
+        scrubber = Scrubber(self)
     }
 
     /// Calls that wait for a group.
@@ -330,7 +335,11 @@ public final class Shard: @unchecked Sendable {
     // MARK: Reading
 
     /// The index as it is now: what was answered is in it (SPEC C6).
-    public func makeView() -> ReadView { ReadView(database.makeView()) }
+    public func makeView() -> ReadView {
+        let view = database.makeView()
+        // Asked after the view was made: a mark that it shows is then not passed over.
+        return ReadView(view, mayHaveDamage: damage.isPossible)
+    }
 
     /// Reads ranges of a volume or snapshot. Any thread; blocks on the disk.
     /// - Parameters:
@@ -346,13 +355,17 @@ public final class Shard: @unchecked Sendable {
         known: Set<Fingerprint> = [],
         rule: ExportRule? = nil
     ) throws(StoreError) -> [ReadPiece] {
+        var gone: Set<RecordLocation> = []
         for _ in 0..<8 {
-            let reading = ChunkReading(log: log, view: makeView(), source: source, rule: rule)
+            let reading = ChunkReading(shard: self, view: makeView(), source: source, rule: rule, gone: gone)
             do throws(ChunkReading.Failure) {
                 return try reading.read(ranges, acceptsLZ4: acceptsLZ4, known: known)
             } catch {
                 try checkOpen()
-                if case .failed(let failure) = error { throw failure }
+                switch error {
+                case .recycled(let location): gone.insert(location)
+                case .failed(let failure): throw failure
+                }
             }
         }
         throw StoreError(.io, "the data moves faster than it can be read")
@@ -376,7 +389,8 @@ public final class Shard: @unchecked Sendable {
         answers.reserveCapacity(chunks.count)
         var absent: [ChunkKey] = []
         for chunk in chunks {
-            let record = try present.chunk(chunk)
+            // One that is damaged must be sent again: that heals it.
+            let record = try present.soundChunk(chunk)
             if record == nil { absent.append(chunk) }
             answers.append(record != nil && !leaving.contains(chunk))
         }

@@ -33,6 +33,12 @@ public struct StoreOptions: Sendable {
     public var spareSegments = 32
     /// The first wait where the recovery of a shard that failed fails as well; then twice as long each time, up to 60 times.
     public var recoveryWait: Duration = .seconds(1)
+    /// How long a scrub of all data may take that runs by itself; nil: none does.
+    public var scrubPeriod: Duration?
+    /// The most that it reads in a second, for each shard.
+    public var scrubBytesPerSecond: UInt64 = 8 << 20
+    /// How often its place is made durable: what was read since is read again after a restart.
+    public var scrubSaveInterval = Duration.seconds(30)
     /// What stands between a shard's log and its files: tests make it fail.
     var storage: @Sendable (ShardIndex, any SegmentStorage) -> any SegmentStorage = { $1 }
     public var logger = Logger(label: "cairn.store")
