@@ -60,7 +60,7 @@ let targets: [Target] = [
         name: "cairn-fairness",
         dependencies: ["CairnClient", "CairnCore", "CairnTransport", argumentParser]
     ),
-    .executableTarget(name: "cairnd", dependencies: ["CairnServer", argumentParser, logging]),
+    .executableTarget(name: "cairnd", dependencies: ["CairnServer", "CairnStore", argumentParser, logging]),
     .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", argumentParser]),
     .target(name: "CairnTesting", path: "Tests/CairnTesting"),
     // Never linked: tests preload it into the servers that they start. A product, so that it is built as a library.

@@ -61,7 +61,7 @@ public final class LogGroup: @unchecked Sendable {
             lsn: place.lsn,
             epoch: place.epoch,
             segment: place.life.segment,
-            offset: UInt32(place.offset + Format.align(length, to: Format.block))
+            offset: UInt32(place.offset + alignedLength)
         )
     }
 
@@ -122,6 +122,9 @@ public final class LogGroup: @unchecked Sendable {
         guard hasRoom(records: 0, bytes: 0, commit: commit.count) else { throw .groupTooLarge }
         self.commit = commit
     }
+
+    /// What a finished group takes of its segment.
+    public var alignedLength: Int { Format.align(length, to: Format.block) }
 
     /// Header and records, without the zeros after them.
     var length: Int { end + Format.recordHeader + (commit?.count ?? 0) }

@@ -8,12 +8,15 @@ extension LogRecovery {
     /// - Parameters:
     ///   - durable: what the index holds durably now: the last group's position, or what was given to `init` where there was none.
     ///     Traps where it is another.
-    ///   - live: every segment that holds something the index names. All others are free from now on.
-    /// - Throws: `.full` where there is no space for the segments needed, `.io`.
-    public func begin(durable: LogPosition?, live: Set<SegmentID>) throws(LogError) -> SegmentLog {
+    ///   - live: every segment that holds something the index names.
+    ///   - retention: what else must stay. All other segments are free from now on.
+    /// - Throws: `.full` where there is no space for the segments needed (nothing is changed then), `.io`.
+    public func begin(durable: LogPosition?, live: Set<SegmentID>, retention: LogRetention = .none) throws(LogError)
+        -> SegmentLog
+    {
         precondition(isAtEnd, "replay is not at the log's end")
         precondition(durable == last, "the index must be flushed before the epoch is raised")
-        var segments = try listSegments(live: live)
+        var segments = try listSegments(live: live, retention)
         let (first, second) = try firstSegments(&segments)
         let header = SegmentHeader(
             identity: superblock.identity,
@@ -47,14 +50,25 @@ extension LogRecovery {
         return log
     }
 
-    private func listSegments(live: Set<SegmentID>) throws(LogError) -> [SegmentID: LogState.Segment] {
+    private func listSegments(live: Set<SegmentID>, _ retention: LogRetention) throws(LogError)
+        -> [SegmentID: LogState.Segment]
+    {
         let listed: [SegmentID]
         do { listed = try storage.list() } catch { throw .io(error) }
         var segments: [SegmentID: LogState.Segment] = [:]
         for segment in listed {
             let seen = visited[segment]
+            var header = seen?.header
+            if header == nil, retention != .none, !live.contains(segment) {
+                header = try SegmentHeader.read(segment, identity: superblock.identity, from: storage)
+            }
+            let isKept =
+                header.map { holdsGroups($0) } ?? false
+                && retention.needs(segment, first: header?.firstLSN, last: seen?.lastLSN)
+            let isFree = !live.contains(segment) && !isKept
             segments[segment] = LogState.Segment(
-                use: live.contains(segment) ? .closed : .free,
+                use: isFree ? .free : .closed,
+                firstLSN: header?.firstLSN,
                 lastLSN: seen?.lastLSN,
                 life: seen.map { ($0.header.life.incarnation, $0.header.seed) }
             )
@@ -63,6 +77,13 @@ extension LogRecovery {
             segments[segment] = LogState.Segment(use: .closed, isMissing: true)
         }
         return segments
+    }
+
+    /// Whether a segment may hold groups that count. One that began where a later epoch did has none: that epoch's recovery found
+    /// nothing there. So restarts without a write leave no segments behind that must stay.
+    private func holdsGroups(_ header: SegmentHeader) -> Bool {
+        let end = last?.lsn.next ?? LSN.none.next
+        return header.firstLSN < (header.epoch < superblock.epoch ? min(superblock.firstLSN, end) : end)
     }
 
     /// The segment that begins the epoch, and its successor. The first is overwritten at once, so replay must not need it;

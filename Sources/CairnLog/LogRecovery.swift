@@ -6,9 +6,11 @@ public struct RecoveredGroup: Sendable {
     /// Where the log stands after this group: what the index remembers with the commit's changes.
     public let position: LogPosition
     public let commit: BufferSlice
+    /// Of the log, from the end of the group before.
+    public let bytes: Int
 }
 
-/// Opens a shard's log: `init`, then ``next()`` until nil, then flush the index, then ``begin(durable:live:)``.
+/// Opens a shard's log: `init`, then ``next()`` until nil, then flush the index, then ``begin(durable:live:retention:)``.
 /// It can be killed at any step, and run again. Not Sendable: for one thread.
 public final class LogRecovery {
     /// Where the next group should be.
@@ -51,6 +53,12 @@ public final class LogRecovery {
         try superblock.write(to: storage)
     }
 
+    /// Whether the log was made and never begun: so there is no index yet.
+    /// - Throws: `.damaged(.superblock)`, `.unsupportedFormat`, `.foreign`, `.io`.
+    public static func isNew(_ storage: any SegmentStorage, identity: LogIdentity) throws(LogError) -> Bool {
+        try Superblock.read(from: storage, identity: identity).epoch == Epoch(0)
+    }
+
     /// Reads the superblock and finds where to go on.
     /// - Parameter from: what the index holds durably; nil where it holds nothing.
     /// - Throws: `.damaged(.unknownPosition)` where the log does not continue from there, `.damaged` with `.superblock` or
@@ -68,6 +76,32 @@ public final class LogRecovery {
         superblock = try Superblock.read(from: storage, identity: identity)
         reader = GroupReader(storage: storage, segmentSize: superblock.segmentSize, pool: options.buffers)
         cursor = try start()
+    }
+
+    /// A log that is taken to end at `end`, whatever it holds after that: for ``begin(durable:live:retention:)`` alone. What came
+    /// after it is given up for good by that.
+    public static func cut(
+        _ storage: any SegmentStorage,
+        identity: LogIdentity,
+        options: LogOptions,
+        at end: LogPosition?
+    ) throws(LogError) -> LogRecovery {
+        try LogRecovery(storage, identity: identity, options: options, end: end)
+    }
+
+    private init(
+        _ storage: any SegmentStorage,
+        identity: LogIdentity,
+        options: LogOptions,
+        end: LogPosition?
+    ) throws(LogError) {
+        self.storage = storage
+        self.options = options
+        from = end
+        last = end
+        isAtEnd = true
+        superblock = try Superblock.read(from: storage, identity: identity)
+        reader = GroupReader(storage: storage, segmentSize: superblock.segmentSize, pool: options.buffers)
     }
 
     private func start() throws(LogError) -> Cursor? {
@@ -108,7 +142,7 @@ public final class LogRecovery {
                 cursor?.offset = group.end
                 visited[segment]?.lastLSN = position.lsn
                 last = position
-                return RecoveredGroup(position: position, commit: group.commit)
+                return RecoveredGroup(position: position, commit: group.commit, bytes: group.end - at.offset)
             }
             cursor = try follow(at)
         }

@@ -4,6 +4,7 @@ internal import CairnCore
 struct LogState: Sendable {
     struct Segment: Sendable {
         var use: SegmentState.Use
+        var firstLSN: LSN?
         var lastLSN: LSN?
         /// Its present life, if it was opened, or found by recovery, since the log was opened.
         var life: (incarnation: Incarnation, seed: UInt32)?
@@ -26,6 +27,8 @@ struct LogState: Sendable {
     /// Where they go when that is full.
     private(set) var next: SegmentLife
     private(set) var lsn: LSN
+    /// The first group of this epoch.
+    let began: LSN
     private(set) var position: LogPosition?
     var durable: LSN
     var isFenced = false
@@ -56,10 +59,15 @@ struct LogState: Sendable {
         end = Format.block
         next = header.next
         lsn = position?.lsn ?? .none
+        began = header.firstLSN
         self.position = position
         durable = position?.lsn ?? .none
         self.segments = segments
-        self.segments[header.life.segment] = Segment(use: .open, life: (header.life.incarnation, header.seed))
+        self.segments[header.life.segment] = Segment(
+            use: .open,
+            firstLSN: header.firstLSN,
+            life: (header.life.incarnation, header.seed)
+        )
         self.segments[header.next.segment]?.use = .next
         free = self.segments.filter { $0.value.use == .free }.keys.sorted(by: >)
         lastID = segments.keys.max()?.rawValue ?? 0
@@ -104,7 +112,12 @@ struct LogState: Sendable {
     /// The segment that a group opens is about to be overwritten: what it held is gone from now on.
     mutating func open(with group: LogGroup) {
         segments[group.place.life.segment]?.life = (group.place.life.incarnation, group.place.seed)
+        segments[group.place.life.segment]?.firstLSN = group.lsn
+        segments[group.place.life.segment]?.lastLSN = nil
     }
+
+    /// What the segment's header tells.
+    mutating func note(_ segment: SegmentID, firstLSN: LSN?) { segments[segment]?.firstLSN = firstLSN }
 
     /// The group is written.
     /// - Parameter successor: what the header of the segment that it opened names as the next.

@@ -30,6 +30,18 @@ extension SegmentLog {
     /// What the segments take on disk.
     public var allocatedBytes: UInt64 { state.withLock { UInt64($0.segments.count) * UInt64($0.segmentSize) } }
 
+    /// How many segments can still be opened before only what frees space is let in. Asks the file system.
+    public var room: Int {
+        let disk = storage.availableBytes
+        return state.withLock { state in
+            let size = UInt64(state.segmentSize)
+            let allowed = state.capacity.map { max(0, Int($0 / size) - state.segments.count) } ?? Int(Int32.max)
+            let possible = disk.map { Int(($0 - min($0, state.leave)) / size) } ?? Int(Int32.max)
+            let free = max(0, state.free.count - state.reserve)
+            return free + min(allowed, possible)
+        }
+    }
+
     /// Every segment, in no order.
     public var segments: [SegmentState] {
         state.withLock { state in

@@ -40,6 +40,12 @@ public struct Configuration: Sendable, Equatable {
     public var accountLimits = AccountLimits()
     /// Bytes of log behind which the index may lag: bounds recovery.
     public var checkpointBytes: UInt64 = 256 << 20
+    /// Bytes of log, of each shard, after which its index is copied: bounds what a repair must replay.
+    public var indexBackupBytes: UInt64 = 4 << 30
+    /// Days in which all data is scrubbed once, by itself; 0: never.
+    public var scrubDays = 30
+    /// The most that such a scrub reads in a second, in each shard.
+    public var scrubBytesPerSecond: UInt64 = 8 << 20
     /// The most bytes that the store may take on disk; 0: all that there is.
     public var capacity: UInt64 = 0
     /// Bytes of the file system that data leaves free, for the index; nil: a sixteenth of it, at most 1 GiB.
@@ -103,6 +109,9 @@ extension Configuration {
         case "prompt-seconds": promptSeconds = try Self.count(key, value, 0...86400)
         case "snapshot-idle-seconds": snapshotIdleSeconds = try Self.count(key, value, 1...(365 * 86400))
         case "checkpoint-bytes": checkpointBytes = try Self.size(key, value, (1 << 20)...(1 << 40))
+        case "index-backup-bytes": indexBackupBytes = try Self.size(key, value, (1 << 20)...(1 << 40))
+        case "scrub-days": scrubDays = try Self.count(key, value, 0...3650)
+        case "scrub-bytes-per-second": scrubBytesPerSecond = try Self.size(key, value, (64 << 10)...(1 << 40))
         case "capacity": capacity = try Self.size(key, value, 0...(1 << 60))
         case "keep-free": keepFree = value == "auto" ? nil : try Self.size(key, value, 0...(1 << 60))
         case "limit-volumes": accountLimits.volumes = try Self.number(key, value)

@@ -100,6 +100,14 @@ struct MetricsText {
                 "cairn_shard_index_bytes", .gauge, "What the shard's index takes, on disk and in memory.",
                 { $0.indexBytes }
             ),
+            (
+                "cairn_shard_damaged_chunks", .gauge, "Chunks, and parts of chunks, that are known to be damaged.",
+                { UInt64($0.damaged) }
+            ),
+            (
+                "cairn_shard_scrubbed_bytes_total", .counter, "Bytes of records that scrubs have read.",
+                { $0.scrubbedBytes }
+            ),
             ("cairn_shard_full", .gauge, "Whether the shard has no room for new data.", { $0.isFull ? 1 : 0 }),
             (
                 "cairn_shard_fenced", .gauge, "Whether the shard has failed, and is not recovered yet.",

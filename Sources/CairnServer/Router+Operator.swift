@@ -14,6 +14,12 @@ extension Router {
         case .listAccounts:
             guard let request: Wire.ListAccountsRequest = decode(call) else { return }
             service.listAccounts(request) { call.end($0) }
+        case .startScrub:
+            guard let request: Wire.StartScrubRequest = decode(call) else { return }
+            service.startScrub(request) { call.end($0) }
+        case .getScrub:
+            guard let request: Wire.GetScrubRequest = decode(call) else { return }
+            service.getScrub(request) { call.end($0) }
         case .getMetrics: answer(call) { (_: Wire.GetMetricsRequest) in self.metrics() }
         default: call.fail(CallError(ServiceError(.permissionDenied, "\(method.name) takes an account's certificate")))
         }

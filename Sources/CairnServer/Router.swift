@@ -103,8 +103,9 @@ final class Router: CallHandler {
         case .releaseLease: serve(call, context, service.releaseLease)
         case .flush: serve(call, context, service.flush)
         case .listBlocks: serve(call, context, service.listBlocks)
+        case .listDamage: serve(call, context, service.listDamage)
         case .describeAccount: describeAccount(call, context)
-        case .setAccountLimits, .listAccounts, .getMetrics:
+        case .setAccountLimits, .listAccounts, .getMetrics, .startScrub, .getScrub:
             call.fail(CallError(ServiceError(.permissionDenied, "\(method.name) takes the operator's certificate")))
         case .createGrant: serve(call, context, service.createGrant)
         case .deleteGrant: serve(call, context, service.deleteGrant)

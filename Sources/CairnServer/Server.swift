@@ -2,7 +2,7 @@ import CairnCore
 import CairnCrypto
 import CairnRPC
 import CairnService
-import CairnStore
+public import CairnStore
 import CairnTransport
 import CairnWire
 import Dispatch
@@ -51,6 +51,17 @@ public final class Server: Sendable {
         }
     }
 
+    /// Checks the shards of a store that no server has open, and mends their indexes (`Store.repair`).
+    public static func repair(
+        data: String,
+        _ options: RepairOptions,
+        report: (ShardRepair) -> Void
+    ) throws(ServerError) {
+        do throws(StoreError) { try Store.repair(at: data, options, report: report) } catch {
+            throw ServerError(.store, "\(error)")
+        }
+    }
+
     /// Opens the store, recovers it, and listens. When this returns, clients can come in.
     public static func start(_ configuration: Configuration, logger: Logger) throws(ServerError) -> Server {
         guard let listen = Endpoint(text: configuration.listen) else {
@@ -61,9 +72,12 @@ public final class Server: Sendable {
         do throws(StoreError) {
             var options = StoreOptions()
             options.checkpointBytes = configuration.checkpointBytes
+            options.indexBackupBytes = configuration.indexBackupBytes
             options.capacityBytes = configuration.capacity == 0 ? nil : configuration.capacity
             options.freeBytes = configuration.keepFree
             options.leaseTime = .seconds(configuration.leaseSeconds)
+            options.scrubPeriod = configuration.scrubDays == 0 ? nil : .seconds(configuration.scrubDays * 86400)
+            options.scrubBytesPerSecond = configuration.scrubBytesPerSecond
             options.logger = logger
             store = try Store.open(at: configuration.data, options)
         } catch {

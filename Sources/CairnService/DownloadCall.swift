@@ -208,7 +208,8 @@ extension Service {
                 at: source.version,
                 in: page,
                 limit: limit,
-                rule: target.rule
+                rule: target.rule,
+                hidingDamage: true
             )
         } catch { throw target.refusal(error) }
         var response = Wire.ListBlocksResponse()

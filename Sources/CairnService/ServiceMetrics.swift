@@ -15,6 +15,10 @@ public struct ServiceMetrics: Sendable {
         /// Since the server started: how often it was recovered from a failure, and how often that could not be done yet.
         public let recoveries: Int
         public let failedRecoveries: Int
+        /// Chunks, and parts of chunks, that are known to be damaged.
+        public let damaged: Int
+        /// Since the server started.
+        public let scrubbedBytes: UInt64
     }
     public let workers: Int
     /// Jobs that wait for a worker.
@@ -38,7 +42,9 @@ extension Service {
                     isFull: shard.isFull,
                     isFenced: shard.fenceReason != nil,
                     recoveries: recoveries.done,
-                    failedRecoveries: recoveries.failed
+                    failedRecoveries: recoveries.failed,
+                    damaged: shard.damagedCount,
+                    scrubbedBytes: shard.scrubber.bytesRead
                 )
             }
         )

@@ -34,16 +34,7 @@ extension Shard {
     public func audit() throws(StoreError) -> AuditReport {
         let before = segmentsInUse
         var audit = Audit(view: makeView())
-        try audit.lineagesAndVersions()
-        try audit.deadList()
-        try audit.writtenMaps()
-        try audit.manifests()
-        audit.checkWrittenMaps()
-        try audit.parts()
-        try audit.leases()
-        try audit.dictionary()
-        try audit.volumesAndSnapshots()
-        try audit.usage()
+        try audit.index()
         // The log goes on: what was in use before the view or after it may be named by it.
         try audit.segments(before.union(segmentsInUse))
         return audit.report

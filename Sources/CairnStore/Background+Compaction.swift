@@ -28,22 +28,26 @@ extension Background {
 
     /// The closed segment with the least live bytes, if emptying it is worth it.
     private func nextVictim() throws(StoreError) -> SegmentID? {
-        let closed = shard.log.segments.filter { $0.use == .closed && !stubborn.contains($0.id) }
+        let closed = shard.log.segments.filter { $0.use == .closed }
         guard !closed.isEmpty else { return nil }
         let view = shard.makeView()
-        var total: UInt64 = 0
+        var (total, count): (UInt64, UInt64) = (0, 0)
         var least: (segment: SegmentID, live: UInt64)?
         for segment in closed {
-            // Without a record it holds nothing: that one is reclaimed as it is.
+            // Without a record it holds nothing: that one is reclaimed as it is, now or when no copy of the index wants it.
             guard let bytes = try view.index.get(Key.segment(segment.id)) else { continue }
             let live = try SegmentRecord.decode(bytes).liveBytes
+            // Tried before, and nothing of what held it back was healed or purged since.
+            if let left = stubborn[segment.id], live >= left { continue }
+            stubborn[segment.id] = nil
             total += live
+            count += 1
             if live < least?.live ?? .max { least = (segment.id, live) }
         }
         guard let least else { return nil }
         let size = UInt64(shard.log.segmentSize)
         if shard.log.isFull { return least.live <= size / 8 * 7 ? least.segment : nil }
-        let isWorthIt = total <= UInt64(closed.count) * size / 3 * 2
+        let isWorthIt = total <= count * size / 3 * 2
         return isWorthIt && least.live <= size / 2 ? least.segment : nil
     }
 
@@ -68,9 +72,10 @@ extension Background {
             if isStopped { return }
         }
         if !moving.records.isEmpty { try move(moving) }
-        if try shard.makeView().index.get(Key.segment(segment)) != nil {
-            // What is left is damaged: it cannot be moved, and trying again would not mend it.
-            stubborn.insert(segment)
+        if let left = try shard.makeView().index.get(Key.segment(segment)) {
+            // What is left is damaged: it cannot be moved, and trying again would not mend it. It stays, with its segment, until
+            // it is healed or purged: what is left of its bytes may be all that there is.
+            stubborn[segment] = try SegmentRecord.decode(left).liveBytes
             shard.logger.error(
                 "a segment cannot be emptied: it holds damaged records",
                 metadata: ["segment": "\(segment)"]

@@ -56,6 +56,11 @@ extension Background {
         if shard.log.hasSpare, shard.log.isTight {
             try onDisk { () throws(LogError) in try shard.log.trim(spare: shard.options.spareSegments) }
         }
+        if isShort, !shard.checkpoints.isRunning {
+            do throws(StoreError) { try shard.database.checkRoom() } catch {
+                if error.code == .full { try giveUpCopy() }
+            }
+        }
         guard !shard.unflushed.withLock({ $0.isSuspect }), shard.database.hasFailed else { return }
         shard.logger.warning("RocksDB has failed at a flush or compaction, and will try again")
         shard.unflushed.withLock { $0.isSuspect = true }
@@ -72,18 +77,18 @@ extension Background {
         throw failure
     }
 
-    // MARK: Checkpoints and segments
+    // MARK: The durable index, and segments
 
-    var needsCheckpoint: Bool {
+    var needsFlush: Bool {
         let options = shard.options
         return shard.unflushed.withLock {
             $0.indexBytes >= options.indexFlushBytes || $0.logBytes >= Int(options.checkpointBytes)
         }
     }
 
-    /// Makes the index durable up to now; the log before it is then only needed for its live records.
+    /// Makes the index durable up to now; the log before it is then only needed for its live records, and for copies of the index.
     /// - Throws: `.full` where the disk has no room for it: nothing was done, and the shard goes on.
-    func checkpoint() throws(StoreError) {
+    func flushIndex() throws(StoreError) {
         try shard.database.checkRoom()
         let position = try syncBeforeFlush()
         do throws(StoreError) { try shard.database.flush() } catch {
@@ -110,36 +115,44 @@ extension Background {
         return position
     }
 
-    /// Gives segments back that hold nothing alive and lie behind the checkpoint.
+    /// Gives segments back that hold nothing alive, and lie behind what the index holds durably and behind the oldest of its copies.
     func reclaimSegments() throws(StoreError) {
         var dead = try deadSegments()
-        guard !dead.isEmpty || shard.log.isFull else { return }
-        if dead.contains(where: { !isBehindCheckpoint($0) }) {
-            try checkpoint()
+        guard !dead.free.isEmpty || dead.held > 0 || shard.log.isFull else { return }
+        if dead.free.contains(where: { !isBehindFlush($0) }) {
+            // Without room for that, those that lie behind the last one are still of use.
+            do throws(StoreError) { try flushIndex() } catch { guard error.code == .full else { throw error } }
             dead = try deadSegments()
         }
-        if let durable, !dead.isEmpty {
+        let free = dead.free.filter(isBehindFlush)
+        if let durable, !free.isEmpty {
             // What freed the segments' last records may have been applied without a sync (SPEC U8): after a crash it is undone, and they
             // are named again. So they must not be written over before it is durable.
             try onDisk { () throws(LogError) in try shard.log.sync() }
-            for segment in dead where isBehindCheckpoint(segment) { shard.log.recycle(segment.id, checkpoint: durable) }
+            for segment in free { shard.log.recycle(segment.id, checkpoint: durable) }
         }
+        if dead.held > 0 { try makeRoom(held: dead.held) }
         try onDisk { () throws(LogError) in
             if shard.log.isFull { try shard.log.refill() }
             try shard.log.trim(spare: shard.options.spareSegments)
         }
     }
 
-    private func isBehindCheckpoint(_ segment: SegmentState) -> Bool {
+    private func isBehindFlush(_ segment: SegmentState) -> Bool {
         guard let durable, segment.id != durable.segment else { return false }
         return segment.lastLSN.map { $0 <= durable.lsn } ?? true
     }
 
-    private func deadSegments() throws(StoreError) -> [SegmentState] {
+    /// Closed segments that hold nothing alive: those that no copy of the index wants, and how many others there are.
+    private func deadSegments() throws(StoreError) -> (free: [SegmentState], held: Int) {
         let closed = shard.log.segments.filter { $0.use == .closed }
+        let retention = shard.checkpoints.folder.retention
         let view = shard.makeView()
-        var dead: [SegmentState] = []
-        for segment in closed where try view.index.get(Key.segment(segment.id)) == nil { dead.append(segment) }
-        return dead
+        var (free, held): ([SegmentState], Int) = ([], 0)
+        for segment in closed where try view.index.get(Key.segment(segment.id)) == nil {
+            let isHeld = try logCall { () throws(LogError) in try shard.log.isNeeded(segment.id, by: retention) }
+            if isHeld { held += 1 } else { free.append(segment) }
+        }
+        return (free, held)
     }
 }

@@ -22,8 +22,9 @@ final class Background: @unchecked Sendable {
     let merges = MergeList()
     /// What the index holds durably at the least; the background's queue alone uses it.
     var durable: LogPosition?
-    /// Segments that compaction could not empty, for what they hold is damaged; until the next start.
-    var stubborn: Set<SegmentID> = []
+    /// Segments that compaction could not empty, for what they hold is damaged, and how many live bytes were left in each: tried
+    /// again when it is less.
+    var stubborn: [SegmentID: UInt64] = [:]
     /// Until when all chunks that nothing names are pinned, in nanoseconds of uptime; the background's queue alone uses it.
     var purgeRest: UInt64?
     /// When the last round began; the background's queue alone uses it.
@@ -43,11 +44,12 @@ final class Background: @unchecked Sendable {
     func start() {
         timer.activate()
         schedule()
+        shard.scrubber.start()
     }
 
     /// After a group: is there something to do at once?
     func wake(newWork: Bool, isFull: Bool) {
-        if newWork || isFull || needsCheckpoint { schedule() }
+        if newWork || isFull || needsFlush { schedule() }
     }
 
     /// Entries that got so many parts that they should be merged at the next occasion.
@@ -62,11 +64,13 @@ final class Background: @unchecked Sendable {
         // A source that was never activated must not be released: a store may fail to open after this shard was.
         timer.activate()
         queue.sync {}
+        shard.checkpoints.stop()
+        shard.scrubber.stop()
     }
 
     var isStopped: Bool { flags.withLock { $0.isStopped } }
 
-    private func schedule() {
+    func schedule() {
         let isFirst = flags.withLock { flags in
             defer { (flags.isScheduled, flags.isWoken) = (true, true) }
             return !flags.isScheduled
@@ -100,11 +104,12 @@ final class Background: @unchecked Sendable {
         }
         lastRound = .now
         attempt("room") { () throws(StoreError) in try watchIndex() }
-        attempt("checkpoint") { () throws(StoreError) in if needsCheckpoint { try checkpoint() } }
+        attempt("flush") { () throws(StoreError) in if needsFlush { try flushIndex() } }
         attempt("leases") { () throws(StoreError) in try expireLeases() }
         attempt("release") { () throws(StoreError) in try release() }
         attempt("purge") { () throws(StoreError) in try purge(isWoken: isWoken) }
         attempt("reclaim") { () throws(StoreError) in try reclaimSegments() }
+        attempt("checkpoint") { () throws(StoreError) in try backUp() }
         attempt("compact") { () throws(StoreError) in try compact() }
         attempt("merge") { () throws(StoreError) in try mergeListed() }
     }
@@ -130,8 +135,8 @@ final class Background: @unchecked Sendable {
     ) throws(StoreError) -> Value {
         if isStopped { throw StoreError(.closed, "the shard is closing") }
         // Work may take hours; what bounds recovery and RocksDB's memory cannot wait for its end.
-        if needsCheckpoint {
-            do throws(StoreError) { try checkpoint() } catch { guard error.code == .full else { throw error } }
+        if needsFlush {
+            do throws(StoreError) { try flushIndex() } catch { guard error.code == .full else { throw error } }
         }
         let done = DispatchSemaphore(value: 0)
         let outcome = Mutex<Result<Value, StoreError>?>(nil)

@@ -39,11 +39,13 @@ public struct ReadPiece: Sendable {
 
 /// Reads chunks: index, then records, then bytes. Any thread; blocks on the disk.
 struct ChunkReading {
-    let log: SegmentLog
+    let shard: Shard
     let view: ManifestReader
     let source: ReadSource
     /// Which data the reader may have; nil: all.
     var rule: ExportRule?
+    /// Records that were not to be had before this view was made: if it names them still, they are not anywhere else.
+    var gone: Set<RecordLocation> = []
 
     private struct Wanted {
         let offset: UInt64
@@ -58,23 +60,23 @@ struct ChunkReading {
     ///   - acceptsLZ4: whether whole chunks may be given as stored.
     ///   - known: whole chunks with these fingerprints are not read.
     func read(_ ranges: [Range<UInt64>], acceptsLZ4: Bool, known: Set<Fingerprint>) throws(Failure) -> [ReadPiece] {
+        let wanted: [Wanted]
+        do throws(StoreError) { wanted = try plan(ranges, known) } catch { throw .failed(error) }
+        let records = try load(wanted, known)
         do throws(StoreError) {
-            let wanted = try plan(ranges, known)
-            let records = try load(wanted, known)
             var pieces: [ReadPiece] = []
             pieces.reserveCapacity(wanted.count)
             let expanded = ExpandedChunk()
             for want in wanted { pieces.append(try piece(want, records, expanded, acceptsLZ4, known)) }
             return pieces
-        } catch { throw error.code == .io && error.text == Self.recycled ? .recycled : .failed(error) }
+        } catch { throw .failed(error) }
     }
 
     enum Failure: Error {
         /// A segment was recycled between the index's answer and the read: a newer view knows where the bytes are now.
-        case recycled
+        case recycled(RecordLocation)
         case failed(StoreError)
     }
-    private static let recycled = "recycled"
 
     /// The chunk that was put together last: the pieces of one chunk follow each other.
     private final class ExpandedChunk {
@@ -102,7 +104,10 @@ struct ChunkReading {
                 var record: ChunkRecord?
                 if case .data(let key, _) = resolved.base {
                     record = try view.chunk(key)
-                    if record == nil { throw damaged(offset, key.fingerprint, "its chunk is not in the dictionary") }
+                    if record == nil {
+                        shard.scrubber.suspect(.missing(key))
+                        throw damaged(offset, key.fingerprint, "it is not in the dictionary")
+                    }
                 }
                 wanted.append(
                     Wanted(
@@ -125,7 +130,7 @@ struct ChunkReading {
     }
 
     /// All records that are wanted, in the order in which they lie on the disk.
-    private func load(_ wanted: [Wanted], _ known: Set<Fingerprint>) throws(StoreError) -> [RecordLocation: Record] {
+    private func load(_ wanted: [Wanted], _ known: Set<Fingerprint>) throws(Failure) -> [RecordLocation: Record] {
         var locations: Set<RecordLocation> = []
         for want in wanted where !isKnown(want, known) {
             if let record = want.record { locations.insert(record.location) }
@@ -134,13 +139,14 @@ struct ChunkReading {
         let sorted = locations.sorted { ($0.segment, $0.offset) < ($1.segment, $1.offset) }
         do throws(LogError) {
             var records: [RecordLocation: Record] = [:]
-            for record in try log.read(sorted) { records[record.location] = record }
+            for record in try shard.log.read(sorted) { records[record.location] = record }
             return records
         } catch {
             switch error {
-            case .recycled: throw StoreError(.io, Self.recycled)
-            case .damaged(.record(let location)): throw blame(location, wanted)
-            default: throw StoreError(error)
+            case .recycled(let location):
+                throw gone.contains(location) ? .failed(blame(location, wanted)) : .recycled(location)
+            case .damaged(.record(let location)): throw .failed(blame(location, wanted))
+            default: throw .failed(StoreError(error))
             }
         }
     }
@@ -151,10 +157,27 @@ struct ChunkReading {
             want.record?.location == location || want.chunk.patches.contains { $0.location == location }
         }
         guard let victim else { return StoreError(.damaged, "a record is damaged: \(location)") }
-        guard case .data(let key, _) = victim.chunk.base else {
+        guard victim.record?.location == location, case .data(let key, _) = victim.chunk.base else {
+            suspectParts(of: victim)
             return damaged(victim.offset, nil, "a part of it is damaged")
         }
+        shard.scrubber.suspect(.chunk(key))
         return damaged(victim.offset, key.fingerprint, "its record fails its checksum")
+    }
+
+    /// A chunk that cannot be given out though its records are whole.
+    private func lost(_ want: Wanted, _ fingerprint: Fingerprint?, _ what: String) -> StoreError {
+        if case .data(let key, _) = want.chunk.base, fingerprint != nil {
+            shard.scrubber.suspect(.chunk(key))
+        } else {
+            suspectParts(of: want)
+        }
+        return damaged(want.offset, fingerprint, what)
+    }
+
+    private func suspectParts(of want: Wanted) {
+        let chunk = source.chunkSize.chunk(at: want.offset)
+        shard.scrubber.suspect(.parts(source.lineage, source.version, chunk))
     }
 
     private func damaged(_ offset: UInt64, _ fingerprint: Fingerprint?, _ what: String) -> StoreError {
@@ -238,12 +261,12 @@ struct ChunkReading {
         _ records: [RecordLocation: Record]
     ) throws(StoreError) -> (ChunkRecord, Record) {
         guard let chunk = want.record, let record = records[chunk.location] else {
-            throw damaged(want.offset, fingerprint, "its record was not read")
+            throw lost(want, fingerprint, "its record was not read")
         }
         guard case .data(let key, _) = want.chunk.base, case .chunk(let header) = record.header,
             header.fingerprint == fingerprint, header.account == key.account.rawValue,
             header.owner == key.owner.rawValue
-        else { throw damaged(want.offset, fingerprint, "its record is of another chunk") }
+        else { throw lost(want, fingerprint, "its record is of another chunk") }
         return (chunk, record)
     }
 
@@ -257,18 +280,18 @@ struct ChunkReading {
     ) throws(StoreError) {
         let rawLength = Int(chunk.rawLength)
         guard rawLength <= source.chunkSize.bytes else {
-            throw damaged(want.offset, fingerprint, "it is longer than a chunk")
+            throw lost(want, fingerprint, "it is longer than a chunk")
         }
         let target = UnsafeMutableRawBufferPointer(rebasing: whole.memory[0..<rawLength])
         switch chunk.codec {
         case .raw:
             guard record.bytes.count == rawLength else {
-                throw damaged(want.offset, fingerprint, "its record has another length")
+                throw lost(want, fingerprint, "its record has another length")
             }
             target.copyMemory(from: record.bytes.bytes)
         case .lz4:
             guard LZ4.decompress(record.bytes.bytes, into: target) else {
-                throw damaged(want.offset, fingerprint, "its LZ4 data does not decode")
+                throw lost(want, fingerprint, "its LZ4 data does not decode")
             }
         }
         let rest = UnsafeMutableRawBufferPointer(rebasing: whole.memory[rawLength..<source.chunkSize.bytes])
@@ -290,11 +313,11 @@ struct ChunkReading {
         }
         for patch in want.chunk.patches {
             guard let record = records[patch.location], Int(patch.start) + record.bytes.count <= whole.count else {
-                throw damaged(want.offset, nil, "a part of it is missing")
+                throw lost(want, nil, "a part of it is missing")
             }
             guard case .patch(let header) = record.header, header.start == patch.start,
                 header.chunk == source.chunkSize.chunk(at: want.offset)
-            else { throw damaged(want.offset, nil, "the record of a part is of something else") }
+            else { throw lost(want, nil, "the record of a part is of something else") }
             let end = Int(patch.start) + record.bytes.count
             UnsafeMutableRawBufferPointer(rebasing: whole.memory[Int(patch.start)..<end]).copyMemory(
                 from: record.bytes.bytes

@@ -27,6 +27,7 @@ extension Transaction {
         dropLive(record.location)
         addLive(location)
         overlay.put(Key.chunk(key), chunk.moved(to: location).encoded)
+        try forgetDamage(of: key)
     }
 
     private func moveParts(_ place: PatchedPlace, _ records: [Record]) throws(StoreError) {
@@ -38,6 +39,7 @@ extension Transaction {
             else { continue }
             let location = group.appendPatch(header, record.bytes)
             dropLive(record.location)
+            try forgetDamage(ofPart: record.location)
             addLive(location)
             entry.patches[index] = Patch(start: header.start, location: location)
             isChanged = true

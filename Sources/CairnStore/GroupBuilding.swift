@@ -21,7 +21,12 @@ final class GroupBuilding: @unchecked Sendable {
         group = try logCall { () throws(LogError) in
             try shard.log.makeGroup(for: purpose, records: first.records, bytes: first.bytes, commit: first.commitBytes)
         }
-        transaction = Transaction(overlay: overlay, group: group, shard: shard.index)
+        transaction = Transaction(
+            overlay: overlay,
+            group: group,
+            shard: shard.index,
+            mayHaveDamage: shard.damage.isPossible
+        )
     }
 
     /// Whether the next call fits.
@@ -76,15 +81,19 @@ final class GroupBuilding: @unchecked Sendable {
     var commitBytes: Int { overlay.encoded.count }
     var position: LogPosition { group.position }
 
+    /// What a finished group takes of the log.
+    var logBytes: Int { group.alignedLength }
+
     /// Writes the group, and applies it to the index. Blocks.
-    func write(sync: Bool, to log: SegmentLog, _ database: IndexDatabase) throws(StoreError) {
+    /// - Parameter logBytes: what the log had got before, since the shard was made.
+    func write(sync: Bool, to log: SegmentLog, _ database: IndexDatabase, after logBytes: UInt64) throws(StoreError) {
         try transaction.finish()
         let commit = overlay.encoded
         try logCall { () throws(LogError) in
             try group.finish(commit: commit)
             _ = try log.write(group, sync: sync)
         }
-        overlay.put(Key.position, group.position.encoded)
+        overlay.put(position: group.position, logBytes: logBytes + UInt64(group.alignedLength))
         try database.apply(overlay)
     }
 

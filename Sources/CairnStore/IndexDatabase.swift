@@ -1,6 +1,7 @@
 internal import CRocksDB
 internal import CairnCore
 import Dispatch
+import Glibc
 import Synchronization
 
 /// A shard's index: one RocksDB without a log of its own, for the segment log is the log (DESIGN §5).
@@ -26,18 +27,51 @@ final class IndexDatabase: Sendable {
     /// Entered as long as RocksDB is open.
     private let users = DispatchGroup()
 
-    /// Opens the database, and makes it where there is none.
-    init(path: String, _ settings: Options) throws(StoreError) {
-        room = settings.room
+    /// How a database is opened.
+    enum Access {
+        /// To be changed; one must be there.
+        case existing
+        /// To be changed; made where there is none.
+        case create
+        /// To be looked at: nothing that counts is written.
+        case readOnly
+    }
+
+    /// - Throws: `.damaged` where RocksDB finds it so, or finds none and shall not make it; `.full` where there is no room to open
+    ///   it, `.io`.
+    init(path: String, _ settings: Options, _ access: Access = .create) throws(StoreError) {
+        room = access == .readOnly ? nil : settings.room
         isCompacting = Atomic(true)
         try room?.make(0)
         let options = Self.databaseOptions(settings)
+        rocksdb_options_set_create_if_missing(options, access == .create ? 1 : 0)
+        guard access == .create || Self.exists(path) else {
+            rocksdb_options_destroy(options)
+            throw StoreError(.damaged, "there is no index in \(path)")
+        }
         var failure: UnsafeMutablePointer<CChar>?
-        guard let database = rocksdb_open(options, path, &failure) else {
+        let opened =
+            access == .readOnly
+            ? rocksdb_open_for_read_only(options, path, 0, &failure) : rocksdb_open(options, path, &failure)
+        guard let database = opened else {
             rocksdb_options_destroy(options)
             throw Self.error(failure, "cannot open the index in \(path)")
         }
         open = Mutex(IndexHandle(database, options, users))
+    }
+
+    /// Whether a folder holds a database, be it damaged: RocksDB's first file names the others, and is written last.
+    static func exists(_ path: String) -> Bool { access(path + "/CURRENT", F_OK) == 0 }
+
+    /// Makes a folder of links to the files of the durable index: unchanging, and made in an instant. Flushes nothing.
+    func link(to path: String) throws(StoreError) {
+        let handle = try usable()
+        var failure: UnsafeMutablePointer<CChar>?
+        let checkpoint = rocksdb_checkpoint_object_create(handle.database, &failure)
+        try Self.check(failure, "cannot link the index")
+        defer { rocksdb_checkpoint_object_destroy(checkpoint) }
+        rocksdb_checkpoint_create(checkpoint, path, .max, &failure)
+        try Self.check(failure, "cannot link the index")
     }
 
     /// Lets go of RocksDB, and waits until its last user has.
@@ -70,7 +104,6 @@ final class IndexDatabase: Sendable {
         rocksdb_get_options_from_string(base, texts, options, &failure)
         precondition(failure == nil, "RocksDB does not know one of \(texts)")
         rocksdb_options_destroy(base)
-        rocksdb_options_set_create_if_missing(options, 1)
         rocksdb_options_set_paranoid_checks(options, 1)
         rocksdb_options_set_compression(options, Int32(rocksdb_no_compression))
         rocksdb_options_set_max_background_jobs(options, 2)
@@ -155,6 +188,18 @@ final class IndexDatabase: Sendable {
         if let failure { rocksdb_free(failure) }
         if isDone { isCompacting.store(!isShort, ordering: .relaxed) }
         return isShort
+    }
+
+    /// Whether there are marks of damage; true as well where that cannot be told.
+    var mayHaveDamage: Bool {
+        do throws(StoreError) {
+            for table in [Table.damagedChunks, .damagedParts] {
+                let cursor = makeView().makeCursor()
+                cursor.seek(Key(table).bytes)
+                if try cursor.isValid(), cursor.key.first == table.rawValue { return true }
+            }
+            return false
+        } catch { return true }
     }
 
     /// Makes all that was applied before durable. Blocks.
@@ -271,6 +316,28 @@ final class IndexView: IndexReading, @unchecked Sendable {
     func makeCursor() -> IndexCursor {
         IndexCursor(handle.map { rocksdb_create_iterator($0.database, options) }, handle, owner: self)
     }
+
+    /// For a walk through all there is: what it reads drives nothing out of the cache.
+    func makeScanCursor() -> IndexCursor {
+        let options = ScanOptions(snapshot, view: self)
+        return IndexCursor(handle.map { rocksdb_create_iterator($0.database, options.options) }, handle, owner: options)
+    }
+}
+
+/// The options of one scan, which outlive its iterator.
+private final class ScanOptions {
+    let options: OpaquePointer
+    private let view: IndexView
+
+    init(_ snapshot: OpaquePointer?, view: IndexView) {
+        self.view = view
+        options = rocksdb_readoptions_create()
+        rocksdb_readoptions_set_verify_checksums(options, 1)
+        rocksdb_readoptions_set_fill_cache(options, 0)
+        rocksdb_readoptions_set_snapshot(options, snapshot)
+    }
+
+    deinit { rocksdb_readoptions_destroy(options) }
 }
 
 /// The mutations of one group over the applied index: reads see both. It keeps them in our own encoding too, for the commit

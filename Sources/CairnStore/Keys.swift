@@ -70,6 +70,10 @@ enum Table: UInt8 {
     case unreferenced = 0x7a  // z
     case position = 0x4c  // L
     case counters = 0x4e  // N
+    case logBytes = 0x42  // B
+    case damagedChunks = 0x44  // D
+    case damagedParts = 0x66  // f
+    case scrub = 0x46  // F
 }
 
 /// Builds keys: integers big-endian, so that keys sort as their numbers do.
@@ -101,6 +105,7 @@ struct Key {
 
 extension Key {
     static var position: [UInt8] { Key(.position).bytes }
+    static var logBytes: [UInt8] { Key(.logBytes).bytes }
     static func counter(_ name: UInt8) -> [UInt8] { Key(.counters).then(name).bytes }
     static func account(_ account: AccountID) -> [UInt8] { Key(.accounts).then(bytes: account.name.utf8).bytes }
     static func usage(_ account: AccountNumber) -> [UInt8] { Key(.usage).then(account.rawValue).bytes }

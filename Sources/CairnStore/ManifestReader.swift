@@ -14,7 +14,13 @@ public class ManifestReader {
     /// Keys looked up so far: a test counts them, for what a caller may not see must cost what a missing thing costs (SPEC C2).
     package private(set) var lookups = 0
 
-    init(_ source: any IndexReading) { self.source = source }
+    /// Whether the shard has, or may get, marks of damage: where not, nothing is looked up for them.
+    let mayHaveDamage: Bool
+
+    init(_ source: any IndexReading, mayHaveDamage: Bool) {
+        self.source = source
+        self.mayHaveDamage = mayHaveDamage
+    }
 
     private func look(up key: [UInt8]) throws(StoreError) -> [UInt8]? {
         lookups += 1
@@ -126,7 +132,7 @@ public class ManifestReader {
     /// Whether the account has the chunk on this shard, so that it need not be sent.
     public func holdsChunk(account: AccountID, _ fingerprint: Fingerprint) throws(StoreError) -> Bool {
         guard let number = try accountNumber(account) else { return false }
-        return try chunk(ChunkKey(own: number, fingerprint)) != nil
+        return try soundChunk(ChunkKey(own: number, fingerprint)) != nil
     }
 
     /// The version that last wrote the chunk in the volume's own lineage; nil where none did.
@@ -218,4 +224,14 @@ public class ManifestReader {
 }
 
 /// A shard's index as it was at one moment: what was answered before it was made is in it. Not Sendable: each thread makes its own.
-public final class ReadView: ManifestReader {}
+public final class ReadView: ManifestReader {
+    private let view: IndexView
+
+    init(_ view: IndexView, mayHaveDamage: Bool) {
+        self.view = view
+        super.init(view, mayHaveDamage: mayHaveDamage)
+    }
+
+    /// For a walk through all there is.
+    func scanCursor() -> IndexCursor { view.makeScanCursor() }
+}

@@ -28,10 +28,14 @@ struct MergedChunk {
         )
         let pieces: [ReadPiece]
         do throws(ChunkReading.Failure) {
-            pieces = try ChunkReading(log: shard.log, view: view, source: source)
+            pieces = try ChunkReading(shard: shard, view: view, source: source)
                 .read([start..<source.size], acceptsLZ4: false, known: [])
         } catch {
-            guard case .failed(let failure) = error else { return nil }
+            guard case .failed(let failure) = error else {
+                // Where nothing can be had of what the index names still, it is damaged: else it would be tried for ever.
+                _ = try shard.read(source, [start..<source.size], acceptsLZ4: false)
+                return nil
+            }
             throw failure
         }
         guard let piece = pieces.first, case .plain(let bytes, _) = piece.content,

@@ -26,13 +26,13 @@ struct ResolvedChunk: Equatable {
 /// What ListBlocks tells of a chunk.
 public struct BlockEntry: Sendable, Hashable {
     public enum State: Sendable, Hashable {
-        /// With the chunk's fingerprint; nil while parts of it wait to be merged.
+        /// With the chunk's fingerprint; nil while parts of it wait to be merged, or where it is damaged (see `blocks`).
         case data(Fingerprint?)
         case zeros
         case hole
     }
     public let chunk: ChunkIndex
-    public let state: State
+    public internal(set) var state: State
     /// Whose the data is (SPEC V8); nil for zeros and holes.
     public let owner: AccountID?
     /// The other accounts whose data is in it: through whose volumes it came, and who wrote over parts of it (SPEC D5).
@@ -121,13 +121,16 @@ extension ManifestReader {
     ///   - range: chunks to look at.
     ///   - limit: the most entries to give, and ten times as many to look at.
     ///   - rule: which data the reader may know of; nil: all.
+    ///   - hidingDamage: whether chunks that are known to be damaged are told without their fingerprint, so that a client that
+    ///     has them sends them again.
     /// - Returns: the entries, and where to go on; nil at the range's end.
     public func blocks(
         of lineage: LineageID,
         at version: DataVersion,
         in range: Range<ChunkIndex>,
         limit: Int,
-        rule: ExportRule? = nil
+        rule: ExportRule? = nil,
+        hidingDamage: Bool = false
     ) throws(StoreError) -> (entries: [BlockEntry], next: ChunkIndex?) {
         let names = try accountNames(along: lineage)
         var found: [BlockEntry] = []
@@ -138,7 +141,12 @@ extension ManifestReader {
             looked += 1
             let resolved = try resolve(lineage, version, chunk)
             try rule?.check(resolved)
-            let entry = BlockEntry(chunk, resolved, names)
+            var entry = BlockEntry(chunk, resolved, names)
+            if hidingDamage, mayHaveDamage, case .data(let key, _) = resolved.base,
+                try damage(of: key, try self.chunk(key)) != nil
+            {
+                entry.state = .data(nil)
+            }
             if entry.state != .hole { found.append(entry) }
             position = ChunkIndex(chunk.rawValue + 1)
         }

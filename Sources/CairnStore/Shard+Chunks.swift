@@ -11,14 +11,14 @@ public struct ChunkShape: Sendable, Hashable {
 
 /// Chunks by their fingerprints, apart from the volumes that hold them.
 extension Shard {
-    /// What the chunks are that the account has here; nil where it has none. A lookup each.
+    /// What the chunks are that the account has here; nil where it has none, or it is known to be damaged. A lookup each.
     public func chunkShapes(account: AccountID, _ fingerprints: [Fingerprint]) throws(StoreError) -> [ChunkShape?] {
         let view = makeView()
         guard let number = try view.accountNumber(account) else { return fingerprints.map { _ in nil } }
         var shapes: [ChunkShape?] = []
         shapes.reserveCapacity(fingerprints.count)
         for fingerprint in fingerprints {
-            let record = try view.chunk(ChunkKey(own: number, fingerprint))
+            let record = try view.soundChunk(ChunkKey(own: number, fingerprint))
             shapes.append(record.map { ChunkShape(length: Int($0.rawLength), chunkSize: $0.chunkSize) })
         }
         return shapes
@@ -27,10 +27,11 @@ extension Shard {
     /// A chunk that the account has here, as it is stored; nil where it has none. Any thread; blocks on the disk.
     /// - Throws: `.damaged` where its record fails its checksum, `.io`.
     public func storedChunk(account: AccountID, _ fingerprint: Fingerprint) throws(StoreError) -> ChunkData? {
+        var gone: RecordLocation?
         for _ in 0..<8 {
             let view = makeView()
             guard let number = try view.accountNumber(account),
-                let chunk = try view.chunk(ChunkKey(own: number, fingerprint))
+                let chunk = try view.soundChunk(ChunkKey(own: number, fingerprint))
             else {
                 return nil
             }
@@ -50,8 +51,13 @@ extension Shard {
                 )
             } catch {
                 try checkOpen()
-                // Its segment was recycled since the lookup: a newer view knows where it is now.
-                if case .recycled = error { continue }
+                // Its segment was recycled since the lookup: a newer view knows where it is now. If it says that it is
+                // still there, it is gone.
+                if case .recycled(let location) = error, gone != location {
+                    gone = location
+                    continue
+                }
+                scrubber.suspect(.chunk(ChunkKey(own: number, fingerprint)))
                 throw StoreError(error)
             }
         }

@@ -32,10 +32,14 @@ public final class Shard: @unchecked Sendable {
     let database: IndexDatabase
     let options: StoreOptions
     let leases: Leases
+    let checkpoints: CheckpointMaker
     let logger: Logger
     let queue: DispatchQueue
     let io: DispatchQueue
     private(set) var background: Background!
+    /// Finds damage, and remembers what is found.
+    public private(set) var scrubber: Scrubber!
+    let damage = DamageState()
 
     /// What waits for a group, account by account; the background's own calls take turns with them (SPEC R3).
     private var pending = FairQueue<AccountID?, PendingCall>(quantum: 256 << 10)
@@ -55,6 +59,8 @@ public final class Shard: @unchecked Sendable {
         var position: LogPosition?
         var indexBytes = 0
         var logBytes = 0
+        /// Since the shard was made, what is flushed included.
+        var totalLogBytes: UInt64 = 0
         /// While a flush runs, every group is synced before it is applied: the index must not run ahead of the log.
         var isFlushing = false
         /// The same from RocksDB's first failure on: it may flush at any time.
@@ -70,7 +76,8 @@ public final class Shard: @unchecked Sendable {
         storeID: UUID128,
         log: SegmentLog,
         database: IndexDatabase,
-        applied: LogPosition?,
+        applied: (position: LogPosition?, logBytes: UInt64),
+        checkpoints: CheckpointMaker,
         options: StoreOptions,
         fenced: @escaping @Sendable () -> Void = {}
     ) {
@@ -90,8 +97,11 @@ public final class Shard: @unchecked Sendable {
         writer.put(index.rawValue)
         writer.put(log.epoch.rawValue)
         verifier = writer.bytes.withUnsafeBytes { SHA256.hash($0).words.0 }
-        unflushed.withLock { $0.position = applied }
+        self.checkpoints = checkpoints
+        unflushed.withLock { ($0.position, $0.totalLogBytes) = applied }
+        if database.mayHaveDamage { damage.setPossible() }
         background = Background(self)
+        scrubber = Scrubber(self)
     }
 
     /// Calls that wait for a group.
@@ -243,12 +253,14 @@ public final class Shard: @unchecked Sendable {
             let mustSync = unflushed.withLock {
                 $0.isFlushing || $0.isSuspect || $0.indexBytes >= options.indexFlushBytes
             }
-            try building.write(sync: building.isDurable || mustSync, to: log, database)
+            let before = unflushed.withLock { $0.totalLogBytes }
+            try building.write(sync: building.isDurable || mustSync, to: log, database, after: before)
             let position = building.position
             unflushed.withLock {
                 $0.position = position
                 $0.indexBytes += building.commitBytes
-                $0.logBytes += building.bytes + building.commitBytes
+                $0.logBytes += building.logBytes
+                $0.totalLogBytes += UInt64(building.logBytes)
             }
         } catch {
             failure = error
@@ -323,7 +335,11 @@ public final class Shard: @unchecked Sendable {
     // MARK: Reading
 
     /// The index as it is now: what was answered is in it (SPEC C6).
-    public func makeView() -> ReadView { ReadView(database.makeView()) }
+    public func makeView() -> ReadView {
+        let view = database.makeView()
+        // Asked after the view was made: a mark that it shows is then not passed over.
+        return ReadView(view, mayHaveDamage: damage.isPossible)
+    }
 
     /// Reads ranges of a volume or snapshot. Any thread; blocks on the disk.
     /// - Parameters:
@@ -339,13 +355,17 @@ public final class Shard: @unchecked Sendable {
         known: Set<Fingerprint> = [],
         rule: ExportRule? = nil
     ) throws(StoreError) -> [ReadPiece] {
+        var gone: Set<RecordLocation> = []
         for _ in 0..<8 {
-            let reading = ChunkReading(log: log, view: makeView(), source: source, rule: rule)
+            let reading = ChunkReading(shard: self, view: makeView(), source: source, rule: rule, gone: gone)
             do throws(ChunkReading.Failure) {
                 return try reading.read(ranges, acceptsLZ4: acceptsLZ4, known: known)
             } catch {
                 try checkOpen()
-                if case .failed(let failure) = error { throw failure }
+                switch error {
+                case .recycled(let location): gone.insert(location)
+                case .failed(let failure): throw failure
+                }
             }
         }
         throw StoreError(.io, "the data moves faster than it can be read")
@@ -369,7 +389,8 @@ public final class Shard: @unchecked Sendable {
         answers.reserveCapacity(chunks.count)
         var absent: [ChunkKey] = []
         for chunk in chunks {
-            let record = try present.chunk(chunk)
+            // One that is damaged must be sent again: that heals it.
+            let record = try present.soundChunk(chunk)
             if record == nil { absent.append(chunk) }
             answers.append(record != nil && !leaving.contains(chunk))
         }

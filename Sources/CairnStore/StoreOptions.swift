@@ -19,6 +19,10 @@ public struct StoreOptions: Sendable {
     public var checkpointBytes: UInt64 = 512 << 20
     /// Bytes of index changes after which it is made durable: bounds its memory.
     public var indexFlushBytes = 32 << 20
+    /// Bytes of log after which the index is copied (FORMAT.md, "Checkpoints"). Two copies are kept, so a shard holds back up to
+    /// twice as much of the log that could be free, as long as there is room, and a repair replays no more. At 4 GiB that is some
+    /// seconds of replay; and a copy takes the index's new files alone, a hundredth of what the log has got meanwhile.
+    public var indexBackupBytes: UInt64 = 4 << 30
     /// RocksDB's block cache, for each shard.
     public var indexCacheBytes = 32 << 20
     /// The most bytes of segments on the disk, over all shards; nil: as much as there is.
@@ -29,6 +33,12 @@ public struct StoreOptions: Sendable {
     public var spareSegments = 32
     /// The first wait where the recovery of a shard that failed fails as well; then twice as long each time, up to 60 times.
     public var recoveryWait: Duration = .seconds(1)
+    /// How long a scrub of all data may take that runs by itself; nil: none does.
+    public var scrubPeriod: Duration?
+    /// The most that it reads in a second, for each shard.
+    public var scrubBytesPerSecond: UInt64 = 8 << 20
+    /// How often its place is made durable: what was read since is read again after a restart.
+    public var scrubSaveInterval = Duration.seconds(30)
     /// What stands between a shard's log and its files: tests make it fail.
     var storage: @Sendable (ShardIndex, any SegmentStorage) -> any SegmentStorage = { $1 }
     public var logger = Logger(label: "cairn.store")

@@ -42,7 +42,12 @@ extension Transaction {
         case .hole: base = .hole
         }
         // The same again: a client that repeats a call costs nothing.
-        if let present, present.base == base, present.patches.isEmpty { return }
+        if let present, present.base == base, present.patches.isEmpty {
+            if case .data(let data) = content {
+                try healIfDamaged(ChunkKey(own: lineage.account, data.fingerprint), with: data)
+            }
+            return
+        }
         switch content {
         case .data(let data): try addReference(storing: data, lineage)
         case .token(let token): try addReference(token, lineage)
@@ -144,7 +149,7 @@ extension Transaction {
 
     /// A reference to a chunk, which is stored unless the dictionary has it.
     func addReference(storing data: ChunkData, _ chunk: ChunkKey, _ chunkSize: ChunkSize) throws(StoreError) {
-        if let record = try self.chunk(chunk) { return addReference(record, chunk) }
+        if let record = try self.chunk(chunk) { return addReference(try heal(chunk, record, with: data), chunk) }
         let header = ChunkHeader(
             account: chunk.account.rawValue,
             owner: chunk.owner.rawValue,
@@ -164,13 +169,14 @@ extension Transaction {
             references: 1
         )
         overlay.put(Key.chunk(chunk), record.encoded)
+        try forgetDamage(of: chunk)
         countUsage(of: chunk.account) { $0.count(record, 1) }
     }
 
     private func addReference(_ token: Fingerprint, _ lineage: LineageRecord) throws(StoreError) {
         // In a volume of another chunk size the fingerprint would not be that of the chunk's bytes.
         let key = ChunkKey(own: lineage.account, token)
-        guard let record = try chunk(key), record.chunkSize == lineage.chunkSize else {
+        guard let record = try soundChunk(key), record.chunkSize == lineage.chunkSize else {
             throw StoreError(.invalid, "there is no chunk \(token) of \(lineage.chunkSize)")
         }
         addReference(record, key)
@@ -217,6 +223,7 @@ extension Transaction {
         guard let record = try self.chunk(chunk), record.references == 0 else { return }
         dropLive(record.location)
         overlay.delete(Key.chunk(chunk))
+        try forgetDamage(of: chunk)
     }
 
     // MARK: Older entries

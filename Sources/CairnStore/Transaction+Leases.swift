@@ -8,7 +8,7 @@ extension Transaction {
     public func stage(_ data: ChunkData, chunkSize: ChunkSize, account: AccountID, until end: UInt64) throws(StoreError)
     {
         let chunk = ChunkKey(own: try numberAccount(account), data.fingerprint)
-        if try prolong(chunk, until: end) { return }
+        if try prolong(chunk, until: end) { return try healIfDamaged(chunk, with: data) }
         try addReference(storing: data, chunk, chunkSize)
         putLease(chunk, end)
     }
@@ -17,8 +17,9 @@ extension Transaction {
     public func lease(_ token: Fingerprint, account: AccountID, until end: UInt64) throws(StoreError) -> Bool {
         guard let number = try accountNumber(account) else { return false }
         let chunk = ChunkKey(own: number, token)
+        // One that is damaged must be sent again, though a lease may keep it.
+        guard let record = try soundChunk(chunk) else { return false }
         if try prolong(chunk, until: end) { return true }
-        guard let record = try self.chunk(chunk) else { return false }
         addReference(record, chunk)
         putLease(chunk, end)
         return true

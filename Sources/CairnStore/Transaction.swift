@@ -55,12 +55,15 @@ public final class Transaction: ManifestReader {
     /// By how many the missing chunks of a snapshot changed with this call (see ``Expectations``).
     private var missingDeltas: [SnapshotID: Int64] = [:]
 
-    init(overlay: IndexOverlay, group: LogGroup, shard: ShardIndex) {
+    /// Parts that the call dropped, where there is damage at all: of a damaged one the mark goes with it.
+    private var droppedParts: [RecordLocation] = []
+
+    init(overlay: IndexOverlay, group: LogGroup, shard: ShardIndex, mayHaveDamage: Bool) {
         batch = overlay
         self.group = group
         self.shard = shard
         savedGroup = group.savepoint
-        super.init(overlay)
+        super.init(overlay, mayHaveDamage: mayHaveDamage)
     }
 
     /// The group's changes so far.
@@ -76,6 +79,9 @@ public final class Transaction: ManifestReader {
     func endCall() throws(StoreError) {
         try settleMissing()
         settle()
+        let dropped = droppedParts
+        droppedParts = []
+        for location in dropped { try forgetDamage(ofPart: location) }
     }
 
     /// Gives up: what this call changed is undone; what its closure returns is still answered.
@@ -102,6 +108,7 @@ public final class Transaction: ManifestReader {
         usageDeltas = savedUsage
         written = savedWritten
         missingDeltas = [:]
+        droppedParts = []
         hasNewWork = savedNewWork
         mergeable.removeLast(mergeable.count - savedMergeable)
         forgetAll()
@@ -266,6 +273,7 @@ public final class Transaction: ManifestReader {
 
     func dropPart(_ location: RecordLocation, _ account: AccountNumber) {
         dropLive(location)
+        if mayHaveDamage { droppedParts.append(location) }
         countUsage(of: account) { $0.storedBytes -= Int64(location.length) }
     }
 

@@ -26,7 +26,7 @@ struct Cairn: AsyncParsableCommand {
         subcommands: [
             VolumeCommands.self, SnapshotCommands.self, ImportCommand.self, ExportCommand.self, BackupCommand.self,
             RestoreCommand.self, DiffCommand.self, UsageCommand.self, GrantCommands.self, AccountCommands.self,
-            StatusCommand.self, PKI.self,
+            DamageCommand.self, ScrubCommand.self, StatusCommand.self, PKI.self,
         ]
     )
 }

@@ -7,10 +7,10 @@ import CairnServer
         abstract: "The server of Cairn, a remote, volume-based block storage service.",
         discussion: """
             Exit codes: 0 ended as asked, 64 wrong usage, 69 the address cannot be listened on, 73 the store cannot be \
-            made, 74 the store cannot be opened or served, 78 the configuration is wrong.
+            made, 74 the store cannot be opened or served, 78 the configuration is wrong. `cairnd repair` has more.
             """,
         version: ServerVersion.text,
-        subcommands: [Init.self, Serve.self]
+        subcommands: [Init.self, Serve.self, Repair.self]
     )
 }
 

@@ -44,6 +44,26 @@ import Testing
             "01 \(Self.locationHex) 00000100 04030201 01 00000100 0300000000000000"
         )
         try check(LeaseRecord(expiresAt: 0x0102), "01 0201000000000000")
+        try check(
+            ChunkDamage(since: 0x0102, cause: .unreadable, location: Self.location),
+            "01 0201000000000000 04 01 \(Self.locationHex)"
+        )
+        try check(ChunkDamage(since: 1, cause: .missing, location: nil), "01 0100000000000000 05 00")
+        let place = PatchedPlace(lineage: LineageID(2), version: DataVersion(3), chunk: ChunkIndex(4))
+        try check(
+            PartDamage(since: 1, cause: .checksum, place: place),
+            "01 0100000000000000 01 0200000000000000 0300000000000000 0400000000000000"
+        )
+        var scrub = ScrubRecord()
+        (scrub.startedAt, scrub.finishedAt, scrub.isRunning, scrub.rate) = (1, 2, true, 3)
+        (scrub.bytes, scrub.total, scrub.found, scrub.position) = (4, 5, 6, [0x63, 1])
+        try check(
+            scrub,
+            """
+            01 0100000000000000 0200000000000000 01 00 0300000000000000 0400000000000000 0500000000000000 \
+            0600000000000000 02000000 6301
+            """
+        )
         var segment = SegmentRecord()
         segment.liveBytes = 0x1234
         try check(segment, "01 3412000000000000")
@@ -205,6 +225,11 @@ import Testing
         let merged = ChunkKey(account: account, owner: AccountNumber(rawValue: 2), Self.print)
         expect(Key.chunk(merged), "63 00000009 00000002 \(Self.printHex)")
         expect(Key.lease(merged), "65 00000009 00000002 \(Self.printHex)")
+        expect(Key.damaged(merged), "44 00000009 00000002 \(Self.printHex)")
+        let place = RecordLocation(segment: SegmentID(1), offset: 2, length: 3, seed: 4)
+        expect(Key.damaged(place), "66 00000001 00000002 00000004")
+        expect(Key.scrub, "46")
+        expect(Key.logBytes, "42")
         expect(Key.leaseEnd(0x102, merged), "45 0000000000000102 00000009 00000002 \(Self.printHex)")
         expect(Key.unreferenced(merged), "7a 00000009 00000002 \(Self.printHex)")
         expect(

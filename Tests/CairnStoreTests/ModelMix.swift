@@ -58,6 +58,7 @@ struct ModelConfiguration: Sendable {
         var options = StoreOptions()
         options.leaseTime = .milliseconds(leaseMilliseconds)
         options.checkpointBytes = checkpointBytes
+        options.indexBackupBytes = options.checkpointBytes * 2
         options.indexFlushBytes = indexFlushBytes
         options.spareSegments = 1
         return options

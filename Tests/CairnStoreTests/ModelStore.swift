@@ -122,6 +122,8 @@ final class ModelStore {
         return try result.get()
     }
 
+    private(set) var repairs = 0
+
     func reopen() throws {
         store?.close()
         store = nil
@@ -141,7 +143,8 @@ final class ModelStore {
     }
 
     /// Goes on with a copy of the folder as it is: what a process that was killed leaves.
-    func crash() throws {
+    /// - Parameter losing: whether the index is lost with it, and made anew; every third time the newest copy of it is lost as well.
+    func crash(losing: Bool = false) throws {
         // No checkpoint while the files are copied: a real crash does not copy them one after the other.
         shard.background.stop()
         images += 1
@@ -151,7 +154,30 @@ final class ModelStore {
         store = nil
         try FileManager.default.removeItem(atPath: folder)
         folder = image
+        if losing { try loseIndex() }
         try open()
+    }
+
+    private func loseIndex() throws {
+        let shard = folder + "/shard-000"
+        let copies =
+            try FileManager.default.contentsOfDirectory(atPath: shard).contains("checkpoints")
+            ? FileManager.default.contentsOfDirectory(atPath: shard + "/checkpoints").filter { UInt32($0) != nil }
+                .sorted() : []
+        if images.isMultiple(of: 3), let newest = copies.last {
+            try FileManager.default.removeItem(atPath: "\(shard)/checkpoints/\(newest)/CURRENT")
+        }
+        if images.isMultiple(of: 2) {
+            try FileManager.default.removeItem(atPath: shard + "/index")
+        } else {
+            try FileManager.default.removeItem(atPath: shard + "/index/CURRENT")
+        }
+        var outcome: ShardRepair?
+        try Store.repair(at: folder) { outcome = $0 }
+        guard outcome?.outcome == .repaired, outcome?.audit == [] else {
+            throw StoreError(.damaged, "the repair says \(String(describing: outcome))")
+        }
+        repairs += 1
     }
 
     /// Whether nothing is left to do in the background within the limit.

@@ -43,6 +43,7 @@ import Testing
         var options = StoreOptions()
         options.leaseTime = .milliseconds(2)
         options.checkpointBytes = configuration.checkpointBytes
+        options.indexBackupBytes = options.checkpointBytes * 2
         options.indexFlushBytes = configuration.indexFlushBytes
         options.spareSegments = 1
         let store = try ModelStore(segmentBytes: configuration.segmentBytes, options: options)
@@ -234,7 +235,7 @@ struct ModelRun {
 
     private mutating func reopen(crashing: Bool) throws {
         last = crashing ? "crash" : "reopen"
-        if crashing { try store.crash() } else { try store.reopen() }
+        if crashing { try store.crash(losing: random.chance(40)) } else { try store.reopen() }
         try audit()
         try checkAll()
     }

@@ -349,7 +349,7 @@ struct ProgressModelRun {
 
     private mutating func reopen(crashing: Bool) throws {
         last = (crashing ? "crash after " : "reopen after ") + last
-        if crashing { try store.crash() } else { try store.reopen() }
+        if crashing { try store.crash(losing: random.chance(40)) } else { try store.reopen() }
         try audit()
         try checkAll()
     }

@@ -9,25 +9,65 @@ import Synchronization
 /// A store in a folder of its own, driven from one thread; gone when the test ends.
 final class ScratchStore {
     let folder: String
-    private(set) var store: Store
+    private(set) var store: Store!
+    private var configure: (inout StoreOptions) -> Void
     static let account = AccountID("tester")!
 
     var shard: Shard { store.shards[0] }
 
-    init(shards: Int = 1, segmentBytes: UInt64 = 4 << 20, _ configure: (inout StoreOptions) -> Void = { _ in }) throws {
+    init(
+        shards: Int = 1,
+        segmentBytes: UInt64 = 4 << 20,
+        _ configure: @escaping (inout StoreOptions) -> Void = { _ in }
+    ) throws {
         folder = NSTemporaryDirectory() + "cairn-scratch-" + UUID().uuidString
         var creation = StoreCreation()
         creation.shardCount = shards
         creation.segmentBytes = segmentBytes
         try Store.create(at: folder, creation)
+        self.configure = configure
+        store = try Store.open(at: folder, Self.options(configure))
+    }
+
+    private static func options(_ configure: (inout StoreOptions) -> Void) -> StoreOptions {
         var options = StoreOptions()
         options.leaseTime = .milliseconds(1)
+        // What holds nothing is given back at once.
+        options.indexBackupBytes = 1 << 20
         configure(&options)
-        store = try Store.open(at: folder, options)
+        return options
+    }
+
+    /// Closed in order, and opened again.
+    /// - Parameter configure: nil: as it was.
+    func reopen(_ configure: ((inout StoreOptions) -> Void)? = nil) throws {
+        if let configure { self.configure = configure }
+        closeStore()
+        try openStore(at: folder)
+    }
+
+    func closeStore() {
+        store?.close()
+        store = nil
+    }
+
+    /// A copy of the folder may be opened instead; the folder itself is what is removed at the end.
+    func openStore(at folder: String) throws {
+        let end = Date() + 10
+        while true {
+            let result = Result { () throws(StoreError) in try Store.open(at: folder, Self.options(configure)) }
+            // RocksDB is let go of with the last of its users, a moment after the store is.
+            if case .failure(let error) = result, error.text.contains("lock hold by current process"), Date() < end {
+                usleep(5_000)
+                continue
+            }
+            store = try result.get()
+            return
+        }
     }
 
     deinit {
-        store.close()
+        store?.close()
         remove(folder: folder)
     }
 

@@ -498,4 +498,65 @@ extension Wire {
             self.writeVerifier = writeVerifier
         }
     }
+
+    /// A chunk that cannot be read (SPEC D4), until its data is uploaded again.
+    public struct DamagedBlock: Sendable, Hashable {
+        /// Of a volume itself; empty for a snapshot's.
+        public var volumeID: [UInt8] = []
+        public var snapshotID: [UInt8] = []
+        public var offset: UInt64 = 0
+        public var length: UInt32 = 0
+        /// Empty where a part of the chunk is damaged, or its data is another's that the caller may not name (SPEC D5).
+        public var token: [UInt8] = []
+        /// When it was found.
+        public var sinceMs: UInt64 = 0
+        /// For people.
+        public var reason: String = ""
+
+        /// All fields at their defaults.
+        public init() {}
+        public init(
+            volumeID: [UInt8] = [],
+            snapshotID: [UInt8] = [],
+            offset: UInt64 = 0,
+            length: UInt32 = 0,
+            token: [UInt8] = [],
+            sinceMs: UInt64 = 0,
+            reason: String = ""
+        ) {
+            self.volumeID = volumeID
+            self.snapshotID = snapshotID
+            self.offset = offset
+            self.length = length
+            self.token = token
+            self.sinceMs = sinceMs
+            self.reason = reason
+        }
+    }
+
+    public struct ListDamageRequest: Sendable, Hashable {
+        /// A volume or snapshot of the caller's; when not given, all of them.
+        public var target: Wire.Target? = nil
+        public var page: Wire.PageRequest? = nil
+
+        /// All fields at their defaults.
+        public init() {}
+        public init(target: Wire.Target? = nil, page: Wire.PageRequest? = nil) {
+            self.target = target
+            self.page = page
+        }
+    }
+
+    public struct ListDamageResponse: Sendable, Hashable {
+        /// May be empty while there is a next page.
+        public var blocks: [Wire.DamagedBlock] = []
+        public var nextPageToken: [UInt8] = []
+
+        /// All fields at their defaults.
+        public init() {}
+        public init(blocks: [Wire.DamagedBlock] = [], nextPageToken: [UInt8] = []) {
+            self.blocks = blocks
+            self.nextPageToken = nextPageToken
+        }
+    }
 }

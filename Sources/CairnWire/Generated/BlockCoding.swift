@@ -495,3 +495,59 @@ extension Wire.DiscardResponse: CodedMessage {
         c.pointee.write_verifier = arena.binary(writeVerifier)
     }
 }
+
+extension Wire.DamagedBlock: CodedMessage {
+    public static let messageName = "DamagedBlock"
+    static func initialize(_ c: UnsafeMutablePointer<Cairn__V1__DamagedBlock>) { cairn__v1__damaged_block__init(c) }
+    init(c: UnsafeMutablePointer<Cairn__V1__DamagedBlock>, in arena: MessageArena) throws(WireError) {
+        self.init()
+        volumeID = arena.bytes(c.pointee.volume_id)
+        snapshotID = arena.bytes(c.pointee.snapshot_id)
+        offset = c.pointee.offset
+        length = c.pointee.length
+        token = arena.bytes(c.pointee.token)
+        sinceMs = c.pointee.since_ms
+        reason = try arena.text(c.pointee.reason)
+    }
+    func fill(_ c: UnsafeMutablePointer<Cairn__V1__DamagedBlock>, in arena: MessageArena) {
+        c.pointee.volume_id = arena.binary(volumeID)
+        c.pointee.snapshot_id = arena.binary(snapshotID)
+        c.pointee.offset = offset
+        c.pointee.length = length
+        c.pointee.token = arena.binary(token)
+        c.pointee.since_ms = sinceMs
+        c.pointee.reason = arena.cString(reason)
+    }
+}
+
+extension Wire.ListDamageRequest: CodedMessage {
+    public static let messageName = "ListDamageRequest"
+    static func initialize(_ c: UnsafeMutablePointer<Cairn__V1__ListDamageRequest>) { cairn__v1__list_damage_request__init(c) }
+    init(c: UnsafeMutablePointer<Cairn__V1__ListDamageRequest>, in arena: MessageArena) throws(WireError) {
+        self.init()
+        if let value = c.pointee.target { target = try Wire.Target(c: value, in: arena) }
+        if let value = c.pointee.page { page = try Wire.PageRequest(c: value, in: arena) }
+    }
+    func fill(_ c: UnsafeMutablePointer<Cairn__V1__ListDamageRequest>, in arena: MessageArena) {
+        if let target { c.pointee.target = arena.build(target) }
+        if let page { c.pointee.page = arena.build(page) }
+    }
+}
+
+extension Wire.ListDamageResponse: CodedMessage {
+    public static let messageName = "ListDamageResponse"
+    static func initialize(_ c: UnsafeMutablePointer<Cairn__V1__ListDamageResponse>) { cairn__v1__list_damage_response__init(c) }
+    init(c: UnsafeMutablePointer<Cairn__V1__ListDamageResponse>, in arena: MessageArena) throws(WireError) {
+        self.init()
+        blocks.reserveCapacity(c.pointee.n_blocks)
+        for index in 0..<c.pointee.n_blocks {
+            blocks.append(try Wire.DamagedBlock(c: c.pointee.blocks[index]!, in: arena))
+        }
+        nextPageToken = arena.bytes(c.pointee.next_page_token)
+    }
+    func fill(_ c: UnsafeMutablePointer<Cairn__V1__ListDamageResponse>, in arena: MessageArena) {
+        c.pointee.n_blocks = blocks.count
+        c.pointee.blocks = arena.array(blocks) { arena.build($0) }
+        c.pointee.next_page_token = arena.binary(nextPageToken)
+    }
+}

@@ -120,6 +120,11 @@ extension Wire.ReleaseLeaseRequest: WireRequest {
     public static var method: Wire.Method { .releaseLease }
 }
 
+extension Wire.ListDamageRequest: WireRequest {
+    public typealias Response = Wire.ListDamageResponse
+    public static var method: Wire.Method { .listDamage }
+}
+
 extension Wire.CreateGrantRequest: WireRequest {
     public typealias Response = Wire.CreateGrantResponse
     public static var method: Wire.Method { .createGrant }
@@ -168,6 +173,16 @@ extension Wire.GetHealthRequest: WireRequest {
 extension Wire.GetMetricsRequest: WireRequest {
     public typealias Response = Wire.GetMetricsResponse
     public static var method: Wire.Method { .getMetrics }
+}
+
+extension Wire.StartScrubRequest: WireRequest {
+    public typealias Response = Wire.StartScrubResponse
+    public static var method: Wire.Method { .startScrub }
+}
+
+extension Wire.GetScrubRequest: WireRequest {
+    public typealias Response = Wire.GetScrubResponse
+    public static var method: Wire.Method { .getScrub }
 }
 
 extension Wire.PromptProgressRequest: WireRequest {

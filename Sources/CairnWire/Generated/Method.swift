@@ -31,6 +31,7 @@ extension Wire {
         public static let discard = Method(rawValue: 39)
         public static let renewLease = Method(rawValue: 40)
         public static let releaseLease = Method(rawValue: 41)
+        public static let listDamage = Method(rawValue: 42)
         public static let createGrant = Method(rawValue: 48)
         public static let deleteGrant = Method(rawValue: 49)
         public static let listGrants = Method(rawValue: 50)
@@ -41,6 +42,8 @@ extension Wire {
         public static let getServerFacts = Method(rawValue: 64)
         public static let getHealth = Method(rawValue: 65)
         public static let getMetrics = Method(rawValue: 66)
+        public static let startScrub = Method(rawValue: 67)
+        public static let getScrub = Method(rawValue: 68)
         /// Asked by the server, answered by the client (SPEC S10).
         public static let promptProgress = Method(rawValue: 128)
 
@@ -71,6 +74,7 @@ extension Wire {
             .discard,
             .renewLease,
             .releaseLease,
+            .listDamage,
             .createGrant,
             .deleteGrant,
             .listGrants,
@@ -81,6 +85,8 @@ extension Wire {
             .getServerFacts,
             .getHealth,
             .getMetrics,
+            .startScrub,
+            .getScrub,
             .promptProgress,
         ]
         /// The contract's name without its prefix; the number, where this version has no name for it.
@@ -111,6 +117,7 @@ extension Wire {
             case 39: "DISCARD"
             case 40: "RENEW_LEASE"
             case 41: "RELEASE_LEASE"
+            case 42: "LIST_DAMAGE"
             case 48: "CREATE_GRANT"
             case 49: "DELETE_GRANT"
             case 50: "LIST_GRANTS"
@@ -121,6 +128,8 @@ extension Wire {
             case 64: "GET_SERVER_FACTS"
             case 65: "GET_HEALTH"
             case 66: "GET_METRICS"
+            case 67: "START_SCRUB"
+            case 68: "GET_SCRUB"
             case 128: "PROMPT_PROGRESS"
             default: "\(rawValue)"
             }

@@ -52,4 +52,97 @@ extension Wire {
             self.text = text
         }
     }
+
+    public struct StartScrubRequest: Sendable, Hashable {
+        /// The most that each shard reads; 0: as fast as it can.
+        public var bytesPerSecond: UInt64 = 0
+
+        /// All fields at their defaults.
+        public init() {}
+        public init(bytesPerSecond: UInt64 = 0) {
+            self.bytesPerSecond = bytesPerSecond
+        }
+    }
+
+    public struct StartScrubResponse: Sendable, Hashable {
+        public init() {}
+    }
+
+    public struct GetScrubRequest: Sendable, Hashable {
+        public init() {}
+    }
+
+    /// How the scrub of one shard stands.
+    public struct ShardScrub: Sendable, Hashable {
+        public var shard: UInt32 = 0
+        public var running: Bool = false
+        /// Whether the operator asked for the pass.
+        public var onDemand: Bool = false
+        /// Of the present or the last pass; 0: there was none.
+        public var startedAtMs: UInt64 = 0
+        /// When the last whole pass ended; 0: there was none.
+        public var finishedAtMs: UInt64 = 0
+        /// Bytes of records read in the present or last pass, and about how many there are.
+        public var bytes: UInt64 = 0
+        public var totalBytes: UInt64 = 0
+        /// Newly found damaged in that pass.
+        public var found: UInt64 = 0
+        /// Damaged chunks, and parts of chunks, that are known now.
+        public var damaged: UInt64 = 0
+        /// Where the index itself is damaged; empty: nowhere as far as it was read.
+        public var indexProblem: String = ""
+
+        /// All fields at their defaults.
+        public init() {}
+        public init(
+            shard: UInt32 = 0,
+            running: Bool = false,
+            onDemand: Bool = false,
+            startedAtMs: UInt64 = 0,
+            finishedAtMs: UInt64 = 0,
+            bytes: UInt64 = 0,
+            totalBytes: UInt64 = 0,
+            found: UInt64 = 0,
+            damaged: UInt64 = 0,
+            indexProblem: String = ""
+        ) {
+            self.shard = shard
+            self.running = running
+            self.onDemand = onDemand
+            self.startedAtMs = startedAtMs
+            self.finishedAtMs = finishedAtMs
+            self.bytes = bytes
+            self.totalBytes = totalBytes
+            self.found = found
+            self.damaged = damaged
+            self.indexProblem = indexProblem
+        }
+    }
+
+    public struct AccountDamage: Sendable, Hashable {
+        public var account: String = ""
+        public var chunks: UInt64 = 0
+        public var parts: UInt64 = 0
+
+        /// All fields at their defaults.
+        public init() {}
+        public init(account: String = "", chunks: UInt64 = 0, parts: UInt64 = 0) {
+            self.account = account
+            self.chunks = chunks
+            self.parts = parts
+        }
+    }
+
+    public struct GetScrubResponse: Sendable, Hashable {
+        public var shards: [Wire.ShardScrub] = []
+        /// Accounts with damaged data, over all shards.
+        public var accounts: [Wire.AccountDamage] = []
+
+        /// All fields at their defaults.
+        public init() {}
+        public init(shards: [Wire.ShardScrub] = [], accounts: [Wire.AccountDamage] = []) {
+            self.shards = shards
+            self.accounts = accounts
+        }
+    }
 }

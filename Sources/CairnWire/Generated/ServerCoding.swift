@@ -74,3 +74,101 @@ extension Wire.GetMetricsResponse: CodedMessage {
         c.pointee.text = arena.cString(text)
     }
 }
+
+extension Wire.StartScrubRequest: CodedMessage {
+    public static let messageName = "StartScrubRequest"
+    static func initialize(_ c: UnsafeMutablePointer<Cairn__V1__StartScrubRequest>) { cairn__v1__start_scrub_request__init(c) }
+    init(c: UnsafeMutablePointer<Cairn__V1__StartScrubRequest>, in arena: MessageArena) throws(WireError) {
+        self.init()
+        bytesPerSecond = c.pointee.bytes_per_second
+    }
+    func fill(_ c: UnsafeMutablePointer<Cairn__V1__StartScrubRequest>, in arena: MessageArena) {
+        c.pointee.bytes_per_second = bytesPerSecond
+    }
+}
+
+extension Wire.StartScrubResponse: CodedMessage {
+    public static let messageName = "StartScrubResponse"
+    static func initialize(_ c: UnsafeMutablePointer<Cairn__V1__StartScrubResponse>) { cairn__v1__start_scrub_response__init(c) }
+    init(c: UnsafeMutablePointer<Cairn__V1__StartScrubResponse>, in arena: MessageArena) throws(WireError) {
+        self.init()
+    }
+    func fill(_ c: UnsafeMutablePointer<Cairn__V1__StartScrubResponse>, in arena: MessageArena) {}
+}
+
+extension Wire.GetScrubRequest: CodedMessage {
+    public static let messageName = "GetScrubRequest"
+    static func initialize(_ c: UnsafeMutablePointer<Cairn__V1__GetScrubRequest>) { cairn__v1__get_scrub_request__init(c) }
+    init(c: UnsafeMutablePointer<Cairn__V1__GetScrubRequest>, in arena: MessageArena) throws(WireError) {
+        self.init()
+    }
+    func fill(_ c: UnsafeMutablePointer<Cairn__V1__GetScrubRequest>, in arena: MessageArena) {}
+}
+
+extension Wire.ShardScrub: CodedMessage {
+    public static let messageName = "ShardScrub"
+    static func initialize(_ c: UnsafeMutablePointer<Cairn__V1__ShardScrub>) { cairn__v1__shard_scrub__init(c) }
+    init(c: UnsafeMutablePointer<Cairn__V1__ShardScrub>, in arena: MessageArena) throws(WireError) {
+        self.init()
+        shard = c.pointee.shard
+        running = c.pointee.running != 0
+        onDemand = c.pointee.on_demand != 0
+        startedAtMs = c.pointee.started_at_ms
+        finishedAtMs = c.pointee.finished_at_ms
+        bytes = c.pointee.bytes
+        totalBytes = c.pointee.total_bytes
+        found = c.pointee.found
+        damaged = c.pointee.damaged
+        indexProblem = try arena.text(c.pointee.index_problem)
+    }
+    func fill(_ c: UnsafeMutablePointer<Cairn__V1__ShardScrub>, in arena: MessageArena) {
+        c.pointee.shard = shard
+        c.pointee.running = running ? 1 : 0
+        c.pointee.on_demand = onDemand ? 1 : 0
+        c.pointee.started_at_ms = startedAtMs
+        c.pointee.finished_at_ms = finishedAtMs
+        c.pointee.bytes = bytes
+        c.pointee.total_bytes = totalBytes
+        c.pointee.found = found
+        c.pointee.damaged = damaged
+        c.pointee.index_problem = arena.cString(indexProblem)
+    }
+}
+
+extension Wire.AccountDamage: CodedMessage {
+    public static let messageName = "AccountDamage"
+    static func initialize(_ c: UnsafeMutablePointer<Cairn__V1__AccountDamage>) { cairn__v1__account_damage__init(c) }
+    init(c: UnsafeMutablePointer<Cairn__V1__AccountDamage>, in arena: MessageArena) throws(WireError) {
+        self.init()
+        account = try arena.text(c.pointee.account)
+        chunks = c.pointee.chunks
+        parts = c.pointee.parts
+    }
+    func fill(_ c: UnsafeMutablePointer<Cairn__V1__AccountDamage>, in arena: MessageArena) {
+        c.pointee.account = arena.cString(account)
+        c.pointee.chunks = chunks
+        c.pointee.parts = parts
+    }
+}
+
+extension Wire.GetScrubResponse: CodedMessage {
+    public static let messageName = "GetScrubResponse"
+    static func initialize(_ c: UnsafeMutablePointer<Cairn__V1__GetScrubResponse>) { cairn__v1__get_scrub_response__init(c) }
+    init(c: UnsafeMutablePointer<Cairn__V1__GetScrubResponse>, in arena: MessageArena) throws(WireError) {
+        self.init()
+        shards.reserveCapacity(c.pointee.n_shards)
+        for index in 0..<c.pointee.n_shards {
+            shards.append(try Wire.ShardScrub(c: c.pointee.shards[index]!, in: arena))
+        }
+        accounts.reserveCapacity(c.pointee.n_accounts)
+        for index in 0..<c.pointee.n_accounts {
+            accounts.append(try Wire.AccountDamage(c: c.pointee.accounts[index]!, in: arena))
+        }
+    }
+    func fill(_ c: UnsafeMutablePointer<Cairn__V1__GetScrubResponse>, in arena: MessageArena) {
+        c.pointee.n_shards = shards.count
+        c.pointee.shards = arena.array(shards) { arena.build($0) }
+        c.pointee.n_accounts = accounts.count
+        c.pointee.accounts = arena.array(accounts) { arena.build($0) }
+    }
+}

@@ -492,3 +492,64 @@ extension Wire.DiscardResponse: OracleConvertible {
         return oracle
     }
 }
+
+extension Wire.DamagedBlock: RandomMessage {
+    init(random: inout RandomValues) {
+        self.init()
+        if random.isSet() { volumeID = random.bytes() }
+        if random.isSet() { snapshotID = random.bytes() }
+        if random.isSet() { offset = random.integer() }
+        if random.isSet() { length = random.integer() }
+        if random.isSet() { token = random.bytes() }
+        if random.isSet() { sinceMs = random.integer() }
+        if random.isSet() { reason = random.text() }
+    }
+}
+
+extension Wire.DamagedBlock: OracleConvertible {
+    var oracle: Cairn_V1_DamagedBlock {
+        var oracle = Cairn_V1_DamagedBlock()
+        oracle.volumeID = Data(volumeID)
+        oracle.snapshotID = Data(snapshotID)
+        oracle.offset = offset
+        oracle.length = length
+        oracle.token = Data(token)
+        oracle.sinceMs = sinceMs
+        oracle.reason = reason
+        return oracle
+    }
+}
+
+extension Wire.ListDamageRequest: RandomMessage {
+    init(random: inout RandomValues) {
+        self.init()
+        if random.bool() { target = Wire.Target(random: &random) }
+        if random.bool() { page = Wire.PageRequest(random: &random) }
+    }
+}
+
+extension Wire.ListDamageRequest: OracleConvertible {
+    var oracle: Cairn_V1_ListDamageRequest {
+        var oracle = Cairn_V1_ListDamageRequest()
+        if let target { oracle.target = target.oracle }
+        if let page { oracle.page = page.oracle }
+        return oracle
+    }
+}
+
+extension Wire.ListDamageResponse: RandomMessage {
+    init(random: inout RandomValues) {
+        self.init()
+        for _ in 0..<random.count() { blocks.append(Wire.DamagedBlock(random: &random)) }
+        if random.isSet() { nextPageToken = random.bytes() }
+    }
+}
+
+extension Wire.ListDamageResponse: OracleConvertible {
+    var oracle: Cairn_V1_ListDamageResponse {
+        var oracle = Cairn_V1_ListDamageResponse()
+        oracle.blocks = blocks.map { $0.oracle }
+        oracle.nextPageToken = Data(nextPageToken)
+        return oracle
+    }
+}

@@ -91,3 +91,113 @@ extension Wire.GetMetricsResponse: OracleConvertible {
         return oracle
     }
 }
+
+extension Wire.StartScrubRequest: RandomMessage {
+    init(random: inout RandomValues) {
+        self.init()
+        if random.isSet() { bytesPerSecond = random.integer() }
+    }
+}
+
+extension Wire.StartScrubRequest: OracleConvertible {
+    var oracle: Cairn_V1_StartScrubRequest {
+        var oracle = Cairn_V1_StartScrubRequest()
+        oracle.bytesPerSecond = bytesPerSecond
+        return oracle
+    }
+}
+
+extension Wire.StartScrubResponse: RandomMessage {
+    init(random: inout RandomValues) {
+        self.init()
+    }
+}
+
+extension Wire.StartScrubResponse: OracleConvertible {
+    var oracle: Cairn_V1_StartScrubResponse {
+        let oracle = Cairn_V1_StartScrubResponse()
+        return oracle
+    }
+}
+
+extension Wire.GetScrubRequest: RandomMessage {
+    init(random: inout RandomValues) {
+        self.init()
+    }
+}
+
+extension Wire.GetScrubRequest: OracleConvertible {
+    var oracle: Cairn_V1_GetScrubRequest {
+        let oracle = Cairn_V1_GetScrubRequest()
+        return oracle
+    }
+}
+
+extension Wire.ShardScrub: RandomMessage {
+    init(random: inout RandomValues) {
+        self.init()
+        if random.isSet() { shard = random.integer() }
+        if random.isSet() { running = random.bool() }
+        if random.isSet() { onDemand = random.bool() }
+        if random.isSet() { startedAtMs = random.integer() }
+        if random.isSet() { finishedAtMs = random.integer() }
+        if random.isSet() { bytes = random.integer() }
+        if random.isSet() { totalBytes = random.integer() }
+        if random.isSet() { found = random.integer() }
+        if random.isSet() { damaged = random.integer() }
+        if random.isSet() { indexProblem = random.text() }
+    }
+}
+
+extension Wire.ShardScrub: OracleConvertible {
+    var oracle: Cairn_V1_ShardScrub {
+        var oracle = Cairn_V1_ShardScrub()
+        oracle.shard = shard
+        oracle.running = running
+        oracle.onDemand = onDemand
+        oracle.startedAtMs = startedAtMs
+        oracle.finishedAtMs = finishedAtMs
+        oracle.bytes = bytes
+        oracle.totalBytes = totalBytes
+        oracle.found = found
+        oracle.damaged = damaged
+        oracle.indexProblem = indexProblem
+        return oracle
+    }
+}
+
+extension Wire.AccountDamage: RandomMessage {
+    init(random: inout RandomValues) {
+        self.init()
+        if random.isSet() { account = random.text() }
+        if random.isSet() { chunks = random.integer() }
+        if random.isSet() { parts = random.integer() }
+    }
+}
+
+extension Wire.AccountDamage: OracleConvertible {
+    var oracle: Cairn_V1_AccountDamage {
+        var oracle = Cairn_V1_AccountDamage()
+        oracle.account = account
+        oracle.chunks = chunks
+        oracle.parts = parts
+        return oracle
+    }
+}
+
+extension Wire.GetScrubResponse: RandomMessage {
+    init(random: inout RandomValues) {
+        self.init()
+        for _ in 0..<random.count() { shards.append(Wire.ShardScrub(random: &random)) }
+        for _ in 0..<random.count() { accounts.append(Wire.AccountDamage(random: &random)) }
+    }
+}
+
+extension Wire.GetScrubResponse: OracleConvertible {
+    var oracle: Cairn_V1_GetScrubResponse {
+        var oracle = Cairn_V1_GetScrubResponse()
+        oracle.shards = shards.map { $0.oracle }
+        oracle.accounts = accounts.map { $0.oracle }
+        return oracle
+    }
+}

@@ -49,6 +49,7 @@ nonisolated enum Cairn_V1_Method: SwiftProtobuf.Enum, Swift.CaseIterable {
   case discard // = 39
   case renewLease // = 40
   case releaseLease // = 41
+  case listDamage // = 42
   case createGrant // = 48
   case deleteGrant // = 49
   case listGrants // = 50
@@ -59,6 +60,8 @@ nonisolated enum Cairn_V1_Method: SwiftProtobuf.Enum, Swift.CaseIterable {
   case getServerFacts // = 64
   case getHealth // = 65
   case getMetrics // = 66
+  case startScrub // = 67
+  case getScrub // = 68
 
   /// Asked by the server, answered by the client (SPEC S10).
   case promptProgress // = 128
@@ -95,6 +98,7 @@ nonisolated enum Cairn_V1_Method: SwiftProtobuf.Enum, Swift.CaseIterable {
     case 39: self = .discard
     case 40: self = .renewLease
     case 41: self = .releaseLease
+    case 42: self = .listDamage
     case 48: self = .createGrant
     case 49: self = .deleteGrant
     case 50: self = .listGrants
@@ -105,6 +109,8 @@ nonisolated enum Cairn_V1_Method: SwiftProtobuf.Enum, Swift.CaseIterable {
     case 64: self = .getServerFacts
     case 65: self = .getHealth
     case 66: self = .getMetrics
+    case 67: self = .startScrub
+    case 68: self = .getScrub
     case 128: self = .promptProgress
     default: self = .UNRECOGNIZED(rawValue)
     }
@@ -137,6 +143,7 @@ nonisolated enum Cairn_V1_Method: SwiftProtobuf.Enum, Swift.CaseIterable {
     case .discard: return 39
     case .renewLease: return 40
     case .releaseLease: return 41
+    case .listDamage: return 42
     case .createGrant: return 48
     case .deleteGrant: return 49
     case .listGrants: return 50
@@ -147,6 +154,8 @@ nonisolated enum Cairn_V1_Method: SwiftProtobuf.Enum, Swift.CaseIterable {
     case .getServerFacts: return 64
     case .getHealth: return 65
     case .getMetrics: return 66
+    case .startScrub: return 67
+    case .getScrub: return 68
     case .promptProgress: return 128
     case .UNRECOGNIZED(let i): return i
     }
@@ -179,6 +188,7 @@ nonisolated enum Cairn_V1_Method: SwiftProtobuf.Enum, Swift.CaseIterable {
     .discard,
     .renewLease,
     .releaseLease,
+    .listDamage,
     .createGrant,
     .deleteGrant,
     .listGrants,
@@ -189,6 +199,8 @@ nonisolated enum Cairn_V1_Method: SwiftProtobuf.Enum, Swift.CaseIterable {
     .getServerFacts,
     .getHealth,
     .getMetrics,
+    .startScrub,
+    .getScrub,
     .promptProgress,
   ]
 
@@ -197,5 +209,5 @@ nonisolated enum Cairn_V1_Method: SwiftProtobuf.Enum, Swift.CaseIterable {
 // MARK: - Code below here is support for the SwiftProtobuf runtime.
 
 nonisolated extension Cairn_V1_Method: SwiftProtobuf._ProtoNameProviding {
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0METHOD_UNSPECIFIED\0\u{1}METHOD_CREATE_VOLUME\0\u{1}METHOD_DELETE_VOLUME\0\u{1}METHOD_DESCRIBE_VOLUME\0\u{1}METHOD_LIST_VOLUMES\0\u{1}METHOD_RESIZE_VOLUME\0\u{1}METHOD_UPDATE_TAGS\0\u{1}METHOD_ATTACH_VOLUME\0\u{2}\u{9}METHOD_CREATE_SNAPSHOT\0\u{1}METHOD_DELETE_SNAPSHOT\0\u{1}METHOD_DESCRIBE_SNAPSHOT\0\u{1}METHOD_LIST_SNAPSHOTS\0\u{1}METHOD_SNAPSHOT_PROGRESS\0\u{1}METHOD_CREATE_SNAPSHOTS\0\u{1}METHOD_MISSING_BLOCKS\0\u{2}\u{a}METHOD_UPLOAD_BLOCK\0\u{1}METHOD_DOWNLOAD_BLOCK\0\u{1}METHOD_QUERY_CHUNKS\0\u{1}METHOD_FLUSH\0\u{1}METHOD_LIST_BLOCKS\0\u{1}METHOD_LIST_CHANGED_BLOCKS\0\u{1}METHOD_WRITE_ZEROES\0\u{1}METHOD_DISCARD\0\u{1}METHOD_RENEW_LEASE\0\u{1}METHOD_RELEASE_LEASE\0\u{2}\u{7}METHOD_CREATE_GRANT\0\u{1}METHOD_DELETE_GRANT\0\u{1}METHOD_LIST_GRANTS\0\u{1}METHOD_GET_USAGE\0\u{1}METHOD_DESCRIBE_ACCOUNT\0\u{1}METHOD_SET_ACCOUNT_LIMITS\0\u{1}METHOD_LIST_ACCOUNTS\0\u{2}\u{a}METHOD_GET_SERVER_FACTS\0\u{1}METHOD_GET_HEALTH\0\u{1}METHOD_GET_METRICS\0\u{2}>METHOD_PROMPT_PROGRESS\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0METHOD_UNSPECIFIED\0\u{1}METHOD_CREATE_VOLUME\0\u{1}METHOD_DELETE_VOLUME\0\u{1}METHOD_DESCRIBE_VOLUME\0\u{1}METHOD_LIST_VOLUMES\0\u{1}METHOD_RESIZE_VOLUME\0\u{1}METHOD_UPDATE_TAGS\0\u{1}METHOD_ATTACH_VOLUME\0\u{2}\u{9}METHOD_CREATE_SNAPSHOT\0\u{1}METHOD_DELETE_SNAPSHOT\0\u{1}METHOD_DESCRIBE_SNAPSHOT\0\u{1}METHOD_LIST_SNAPSHOTS\0\u{1}METHOD_SNAPSHOT_PROGRESS\0\u{1}METHOD_CREATE_SNAPSHOTS\0\u{1}METHOD_MISSING_BLOCKS\0\u{2}\u{a}METHOD_UPLOAD_BLOCK\0\u{1}METHOD_DOWNLOAD_BLOCK\0\u{1}METHOD_QUERY_CHUNKS\0\u{1}METHOD_FLUSH\0\u{1}METHOD_LIST_BLOCKS\0\u{1}METHOD_LIST_CHANGED_BLOCKS\0\u{1}METHOD_WRITE_ZEROES\0\u{1}METHOD_DISCARD\0\u{1}METHOD_RENEW_LEASE\0\u{1}METHOD_RELEASE_LEASE\0\u{1}METHOD_LIST_DAMAGE\0\u{2}\u{6}METHOD_CREATE_GRANT\0\u{1}METHOD_DELETE_GRANT\0\u{1}METHOD_LIST_GRANTS\0\u{1}METHOD_GET_USAGE\0\u{1}METHOD_DESCRIBE_ACCOUNT\0\u{1}METHOD_SET_ACCOUNT_LIMITS\0\u{1}METHOD_LIST_ACCOUNTS\0\u{2}\u{a}METHOD_GET_SERVER_FACTS\0\u{1}METHOD_GET_HEALTH\0\u{1}METHOD_GET_METRICS\0\u{1}METHOD_START_SCRUB\0\u{1}METHOD_GET_SCRUB\0\u{2}<METHOD_PROMPT_PROGRESS\0")
 }

@@ -1132,6 +1132,141 @@ void   cairn__v1__discard_response__free_unpacked
   assert(message->base.descriptor == &cairn__v1__discard_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   cairn__v1__damaged_block__init
+                     (Cairn__V1__DamagedBlock         *message)
+{
+  static const Cairn__V1__DamagedBlock init_value = CAIRN__V1__DAMAGED_BLOCK__INIT;
+  *message = init_value;
+}
+size_t cairn__v1__damaged_block__get_packed_size
+                     (const Cairn__V1__DamagedBlock *message)
+{
+  assert(message->base.descriptor == &cairn__v1__damaged_block__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cairn__v1__damaged_block__pack
+                     (const Cairn__V1__DamagedBlock *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cairn__v1__damaged_block__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cairn__v1__damaged_block__pack_to_buffer
+                     (const Cairn__V1__DamagedBlock *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cairn__v1__damaged_block__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cairn__V1__DamagedBlock *
+       cairn__v1__damaged_block__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cairn__V1__DamagedBlock *)
+     protobuf_c_message_unpack (&cairn__v1__damaged_block__descriptor,
+                                allocator, len, data);
+}
+void   cairn__v1__damaged_block__free_unpacked
+                     (Cairn__V1__DamagedBlock *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cairn__v1__damaged_block__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   cairn__v1__list_damage_request__init
+                     (Cairn__V1__ListDamageRequest         *message)
+{
+  static const Cairn__V1__ListDamageRequest init_value = CAIRN__V1__LIST_DAMAGE_REQUEST__INIT;
+  *message = init_value;
+}
+size_t cairn__v1__list_damage_request__get_packed_size
+                     (const Cairn__V1__ListDamageRequest *message)
+{
+  assert(message->base.descriptor == &cairn__v1__list_damage_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cairn__v1__list_damage_request__pack
+                     (const Cairn__V1__ListDamageRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cairn__v1__list_damage_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cairn__v1__list_damage_request__pack_to_buffer
+                     (const Cairn__V1__ListDamageRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cairn__v1__list_damage_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cairn__V1__ListDamageRequest *
+       cairn__v1__list_damage_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cairn__V1__ListDamageRequest *)
+     protobuf_c_message_unpack (&cairn__v1__list_damage_request__descriptor,
+                                allocator, len, data);
+}
+void   cairn__v1__list_damage_request__free_unpacked
+                     (Cairn__V1__ListDamageRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cairn__v1__list_damage_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   cairn__v1__list_damage_response__init
+                     (Cairn__V1__ListDamageResponse         *message)
+{
+  static const Cairn__V1__ListDamageResponse init_value = CAIRN__V1__LIST_DAMAGE_RESPONSE__INIT;
+  *message = init_value;
+}
+size_t cairn__v1__list_damage_response__get_packed_size
+                     (const Cairn__V1__ListDamageResponse *message)
+{
+  assert(message->base.descriptor == &cairn__v1__list_damage_response__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cairn__v1__list_damage_response__pack
+                     (const Cairn__V1__ListDamageResponse *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cairn__v1__list_damage_response__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cairn__v1__list_damage_response__pack_to_buffer
+                     (const Cairn__V1__ListDamageResponse *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cairn__v1__list_damage_response__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cairn__V1__ListDamageResponse *
+       cairn__v1__list_damage_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cairn__V1__ListDamageResponse *)
+     protobuf_c_message_unpack (&cairn__v1__list_damage_response__descriptor,
+                                allocator, len, data);
+}
+void   cairn__v1__list_damage_response__free_unpacked
+                     (Cairn__V1__ListDamageResponse *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cairn__v1__list_damage_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 #define cairn__v1__empty__field_descriptors NULL
 #define cairn__v1__empty__field_indices_by_name NULL
 #define cairn__v1__empty__number_ranges NULL
@@ -2742,6 +2877,224 @@ const ProtobufCMessageDescriptor cairn__v1__discard_response__descriptor =
   cairn__v1__discard_response__field_indices_by_name,
   1,  cairn__v1__discard_response__number_ranges,
   (ProtobufCMessageInit) cairn__v1__discard_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor cairn__v1__damaged_block__field_descriptors[7] =
+{
+  {
+    "volume_id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__DamagedBlock, volume_id),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "snapshot_id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__DamagedBlock, snapshot_id),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "offset",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__DamagedBlock, offset),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "length",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__DamagedBlock, length),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "token",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__DamagedBlock, token),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "since_ms",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__DamagedBlock, since_ms),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reason",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__DamagedBlock, reason),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cairn__v1__damaged_block__field_indices_by_name[] = {
+  3,   /* field[3] = length */
+  2,   /* field[2] = offset */
+  6,   /* field[6] = reason */
+  5,   /* field[5] = since_ms */
+  1,   /* field[1] = snapshot_id */
+  4,   /* field[4] = token */
+  0,   /* field[0] = volume_id */
+};
+static const ProtobufCIntRange cairn__v1__damaged_block__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 7 }
+};
+const ProtobufCMessageDescriptor cairn__v1__damaged_block__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cairn.v1.DamagedBlock",
+  "DamagedBlock",
+  "Cairn__V1__DamagedBlock",
+  "cairn.v1",
+  sizeof(Cairn__V1__DamagedBlock),
+  7,
+  cairn__v1__damaged_block__field_descriptors,
+  cairn__v1__damaged_block__field_indices_by_name,
+  1,  cairn__v1__damaged_block__number_ranges,
+  (ProtobufCMessageInit) cairn__v1__damaged_block__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor cairn__v1__list_damage_request__field_descriptors[2] =
+{
+  {
+    "target",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__ListDamageRequest, target),
+    &cairn__v1__target__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "page",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__ListDamageRequest, page),
+    &cairn__v1__page_request__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cairn__v1__list_damage_request__field_indices_by_name[] = {
+  1,   /* field[1] = page */
+  0,   /* field[0] = target */
+};
+static const ProtobufCIntRange cairn__v1__list_damage_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor cairn__v1__list_damage_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cairn.v1.ListDamageRequest",
+  "ListDamageRequest",
+  "Cairn__V1__ListDamageRequest",
+  "cairn.v1",
+  sizeof(Cairn__V1__ListDamageRequest),
+  2,
+  cairn__v1__list_damage_request__field_descriptors,
+  cairn__v1__list_damage_request__field_indices_by_name,
+  1,  cairn__v1__list_damage_request__number_ranges,
+  (ProtobufCMessageInit) cairn__v1__list_damage_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor cairn__v1__list_damage_response__field_descriptors[2] =
+{
+  {
+    "blocks",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Cairn__V1__ListDamageResponse, n_blocks),
+    offsetof(Cairn__V1__ListDamageResponse, blocks),
+    &cairn__v1__damaged_block__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "next_page_token",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__ListDamageResponse, next_page_token),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cairn__v1__list_damage_response__field_indices_by_name[] = {
+  0,   /* field[0] = blocks */
+  1,   /* field[1] = next_page_token */
+};
+static const ProtobufCIntRange cairn__v1__list_damage_response__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor cairn__v1__list_damage_response__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cairn.v1.ListDamageResponse",
+  "ListDamageResponse",
+  "Cairn__V1__ListDamageResponse",
+  "cairn.v1",
+  sizeof(Cairn__V1__ListDamageResponse),
+  2,
+  cairn__v1__list_damage_response__field_descriptors,
+  cairn__v1__list_damage_response__field_indices_by_name,
+  1,  cairn__v1__list_damage_response__number_ranges,
+  (ProtobufCMessageInit) cairn__v1__list_damage_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCEnumValue cairn__v1__durability__enum_values_by_number[3] =

@@ -7,7 +7,7 @@
 #endif
 
 #include "cairn/v1/method.pb-c.h"
-static const ProtobufCEnumValue cairn__v1__method__enum_values_by_number[36] =
+static const ProtobufCEnumValue cairn__v1__method__enum_values_by_number[39] =
 {
   { "METHOD_UNSPECIFIED", "CAIRN__V1__METHOD__METHOD_UNSPECIFIED", 0 },
   { "METHOD_CREATE_VOLUME", "CAIRN__V1__METHOD__METHOD_CREATE_VOLUME", 1 },
@@ -34,6 +34,7 @@ static const ProtobufCEnumValue cairn__v1__method__enum_values_by_number[36] =
   { "METHOD_DISCARD", "CAIRN__V1__METHOD__METHOD_DISCARD", 39 },
   { "METHOD_RENEW_LEASE", "CAIRN__V1__METHOD__METHOD_RENEW_LEASE", 40 },
   { "METHOD_RELEASE_LEASE", "CAIRN__V1__METHOD__METHOD_RELEASE_LEASE", 41 },
+  { "METHOD_LIST_DAMAGE", "CAIRN__V1__METHOD__METHOD_LIST_DAMAGE", 42 },
   { "METHOD_CREATE_GRANT", "CAIRN__V1__METHOD__METHOD_CREATE_GRANT", 48 },
   { "METHOD_DELETE_GRANT", "CAIRN__V1__METHOD__METHOD_DELETE_GRANT", 49 },
   { "METHOD_LIST_GRANTS", "CAIRN__V1__METHOD__METHOD_LIST_GRANTS", 50 },
@@ -44,45 +45,50 @@ static const ProtobufCEnumValue cairn__v1__method__enum_values_by_number[36] =
   { "METHOD_GET_SERVER_FACTS", "CAIRN__V1__METHOD__METHOD_GET_SERVER_FACTS", 64 },
   { "METHOD_GET_HEALTH", "CAIRN__V1__METHOD__METHOD_GET_HEALTH", 65 },
   { "METHOD_GET_METRICS", "CAIRN__V1__METHOD__METHOD_GET_METRICS", 66 },
+  { "METHOD_START_SCRUB", "CAIRN__V1__METHOD__METHOD_START_SCRUB", 67 },
+  { "METHOD_GET_SCRUB", "CAIRN__V1__METHOD__METHOD_GET_SCRUB", 68 },
   { "METHOD_PROMPT_PROGRESS", "CAIRN__V1__METHOD__METHOD_PROMPT_PROGRESS", 128 },
 };
 static const ProtobufCIntRange cairn__v1__method__value_ranges[] = {
-{0, 0},{16, 8},{32, 15},{48, 25},{64, 32},{128, 35},{0, 36}
+{0, 0},{16, 8},{32, 15},{48, 26},{64, 33},{128, 38},{0, 39}
 };
-static const ProtobufCEnumValueIndex cairn__v1__method__enum_values_by_name[36] =
+static const ProtobufCEnumValueIndex cairn__v1__method__enum_values_by_name[39] =
 {
   { "METHOD_ATTACH_VOLUME", 7 },
-  { "METHOD_CREATE_GRANT", 25 },
+  { "METHOD_CREATE_GRANT", 26 },
   { "METHOD_CREATE_SNAPSHOT", 8 },
   { "METHOD_CREATE_SNAPSHOTS", 13 },
   { "METHOD_CREATE_VOLUME", 1 },
-  { "METHOD_DELETE_GRANT", 26 },
+  { "METHOD_DELETE_GRANT", 27 },
   { "METHOD_DELETE_SNAPSHOT", 9 },
   { "METHOD_DELETE_VOLUME", 2 },
-  { "METHOD_DESCRIBE_ACCOUNT", 29 },
+  { "METHOD_DESCRIBE_ACCOUNT", 30 },
   { "METHOD_DESCRIBE_SNAPSHOT", 10 },
   { "METHOD_DESCRIBE_VOLUME", 3 },
   { "METHOD_DISCARD", 22 },
   { "METHOD_DOWNLOAD_BLOCK", 16 },
   { "METHOD_FLUSH", 18 },
-  { "METHOD_GET_HEALTH", 33 },
-  { "METHOD_GET_METRICS", 34 },
-  { "METHOD_GET_SERVER_FACTS", 32 },
-  { "METHOD_GET_USAGE", 28 },
-  { "METHOD_LIST_ACCOUNTS", 31 },
+  { "METHOD_GET_HEALTH", 34 },
+  { "METHOD_GET_METRICS", 35 },
+  { "METHOD_GET_SCRUB", 37 },
+  { "METHOD_GET_SERVER_FACTS", 33 },
+  { "METHOD_GET_USAGE", 29 },
+  { "METHOD_LIST_ACCOUNTS", 32 },
   { "METHOD_LIST_BLOCKS", 19 },
   { "METHOD_LIST_CHANGED_BLOCKS", 20 },
-  { "METHOD_LIST_GRANTS", 27 },
+  { "METHOD_LIST_DAMAGE", 25 },
+  { "METHOD_LIST_GRANTS", 28 },
   { "METHOD_LIST_SNAPSHOTS", 11 },
   { "METHOD_LIST_VOLUMES", 4 },
   { "METHOD_MISSING_BLOCKS", 14 },
-  { "METHOD_PROMPT_PROGRESS", 35 },
+  { "METHOD_PROMPT_PROGRESS", 38 },
   { "METHOD_QUERY_CHUNKS", 17 },
   { "METHOD_RELEASE_LEASE", 24 },
   { "METHOD_RENEW_LEASE", 23 },
   { "METHOD_RESIZE_VOLUME", 5 },
-  { "METHOD_SET_ACCOUNT_LIMITS", 30 },
+  { "METHOD_SET_ACCOUNT_LIMITS", 31 },
   { "METHOD_SNAPSHOT_PROGRESS", 12 },
+  { "METHOD_START_SCRUB", 36 },
   { "METHOD_UNSPECIFIED", 0 },
   { "METHOD_UPDATE_TAGS", 6 },
   { "METHOD_UPLOAD_BLOCK", 15 },
@@ -95,9 +101,9 @@ const ProtobufCEnumDescriptor cairn__v1__method__descriptor =
   "Method",
   "Cairn__V1__Method",
   "cairn.v1",
-  36,
+  39,
   cairn__v1__method__enum_values_by_number,
-  36,
+  39,
   cairn__v1__method__enum_values_by_name,
   6,
   cairn__v1__method__value_ranges,

@@ -277,6 +277,276 @@ void   cairn__v1__get_metrics_response__free_unpacked
   assert(message->base.descriptor == &cairn__v1__get_metrics_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   cairn__v1__start_scrub_request__init
+                     (Cairn__V1__StartScrubRequest         *message)
+{
+  static const Cairn__V1__StartScrubRequest init_value = CAIRN__V1__START_SCRUB_REQUEST__INIT;
+  *message = init_value;
+}
+size_t cairn__v1__start_scrub_request__get_packed_size
+                     (const Cairn__V1__StartScrubRequest *message)
+{
+  assert(message->base.descriptor == &cairn__v1__start_scrub_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cairn__v1__start_scrub_request__pack
+                     (const Cairn__V1__StartScrubRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cairn__v1__start_scrub_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cairn__v1__start_scrub_request__pack_to_buffer
+                     (const Cairn__V1__StartScrubRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cairn__v1__start_scrub_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cairn__V1__StartScrubRequest *
+       cairn__v1__start_scrub_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cairn__V1__StartScrubRequest *)
+     protobuf_c_message_unpack (&cairn__v1__start_scrub_request__descriptor,
+                                allocator, len, data);
+}
+void   cairn__v1__start_scrub_request__free_unpacked
+                     (Cairn__V1__StartScrubRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cairn__v1__start_scrub_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   cairn__v1__start_scrub_response__init
+                     (Cairn__V1__StartScrubResponse         *message)
+{
+  static const Cairn__V1__StartScrubResponse init_value = CAIRN__V1__START_SCRUB_RESPONSE__INIT;
+  *message = init_value;
+}
+size_t cairn__v1__start_scrub_response__get_packed_size
+                     (const Cairn__V1__StartScrubResponse *message)
+{
+  assert(message->base.descriptor == &cairn__v1__start_scrub_response__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cairn__v1__start_scrub_response__pack
+                     (const Cairn__V1__StartScrubResponse *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cairn__v1__start_scrub_response__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cairn__v1__start_scrub_response__pack_to_buffer
+                     (const Cairn__V1__StartScrubResponse *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cairn__v1__start_scrub_response__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cairn__V1__StartScrubResponse *
+       cairn__v1__start_scrub_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cairn__V1__StartScrubResponse *)
+     protobuf_c_message_unpack (&cairn__v1__start_scrub_response__descriptor,
+                                allocator, len, data);
+}
+void   cairn__v1__start_scrub_response__free_unpacked
+                     (Cairn__V1__StartScrubResponse *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cairn__v1__start_scrub_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   cairn__v1__get_scrub_request__init
+                     (Cairn__V1__GetScrubRequest         *message)
+{
+  static const Cairn__V1__GetScrubRequest init_value = CAIRN__V1__GET_SCRUB_REQUEST__INIT;
+  *message = init_value;
+}
+size_t cairn__v1__get_scrub_request__get_packed_size
+                     (const Cairn__V1__GetScrubRequest *message)
+{
+  assert(message->base.descriptor == &cairn__v1__get_scrub_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cairn__v1__get_scrub_request__pack
+                     (const Cairn__V1__GetScrubRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cairn__v1__get_scrub_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cairn__v1__get_scrub_request__pack_to_buffer
+                     (const Cairn__V1__GetScrubRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cairn__v1__get_scrub_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cairn__V1__GetScrubRequest *
+       cairn__v1__get_scrub_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cairn__V1__GetScrubRequest *)
+     protobuf_c_message_unpack (&cairn__v1__get_scrub_request__descriptor,
+                                allocator, len, data);
+}
+void   cairn__v1__get_scrub_request__free_unpacked
+                     (Cairn__V1__GetScrubRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cairn__v1__get_scrub_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   cairn__v1__shard_scrub__init
+                     (Cairn__V1__ShardScrub         *message)
+{
+  static const Cairn__V1__ShardScrub init_value = CAIRN__V1__SHARD_SCRUB__INIT;
+  *message = init_value;
+}
+size_t cairn__v1__shard_scrub__get_packed_size
+                     (const Cairn__V1__ShardScrub *message)
+{
+  assert(message->base.descriptor == &cairn__v1__shard_scrub__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cairn__v1__shard_scrub__pack
+                     (const Cairn__V1__ShardScrub *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cairn__v1__shard_scrub__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cairn__v1__shard_scrub__pack_to_buffer
+                     (const Cairn__V1__ShardScrub *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cairn__v1__shard_scrub__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cairn__V1__ShardScrub *
+       cairn__v1__shard_scrub__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cairn__V1__ShardScrub *)
+     protobuf_c_message_unpack (&cairn__v1__shard_scrub__descriptor,
+                                allocator, len, data);
+}
+void   cairn__v1__shard_scrub__free_unpacked
+                     (Cairn__V1__ShardScrub *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cairn__v1__shard_scrub__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   cairn__v1__account_damage__init
+                     (Cairn__V1__AccountDamage         *message)
+{
+  static const Cairn__V1__AccountDamage init_value = CAIRN__V1__ACCOUNT_DAMAGE__INIT;
+  *message = init_value;
+}
+size_t cairn__v1__account_damage__get_packed_size
+                     (const Cairn__V1__AccountDamage *message)
+{
+  assert(message->base.descriptor == &cairn__v1__account_damage__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cairn__v1__account_damage__pack
+                     (const Cairn__V1__AccountDamage *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cairn__v1__account_damage__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cairn__v1__account_damage__pack_to_buffer
+                     (const Cairn__V1__AccountDamage *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cairn__v1__account_damage__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cairn__V1__AccountDamage *
+       cairn__v1__account_damage__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cairn__V1__AccountDamage *)
+     protobuf_c_message_unpack (&cairn__v1__account_damage__descriptor,
+                                allocator, len, data);
+}
+void   cairn__v1__account_damage__free_unpacked
+                     (Cairn__V1__AccountDamage *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cairn__v1__account_damage__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   cairn__v1__get_scrub_response__init
+                     (Cairn__V1__GetScrubResponse         *message)
+{
+  static const Cairn__V1__GetScrubResponse init_value = CAIRN__V1__GET_SCRUB_RESPONSE__INIT;
+  *message = init_value;
+}
+size_t cairn__v1__get_scrub_response__get_packed_size
+                     (const Cairn__V1__GetScrubResponse *message)
+{
+  assert(message->base.descriptor == &cairn__v1__get_scrub_response__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cairn__v1__get_scrub_response__pack
+                     (const Cairn__V1__GetScrubResponse *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cairn__v1__get_scrub_response__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cairn__v1__get_scrub_response__pack_to_buffer
+                     (const Cairn__V1__GetScrubResponse *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cairn__v1__get_scrub_response__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cairn__V1__GetScrubResponse *
+       cairn__v1__get_scrub_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cairn__V1__GetScrubResponse *)
+     protobuf_c_message_unpack (&cairn__v1__get_scrub_response__descriptor,
+                                allocator, len, data);
+}
+void   cairn__v1__get_scrub_response__free_unpacked
+                     (Cairn__V1__GetScrubResponse *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cairn__v1__get_scrub_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 #define cairn__v1__get_server_facts_request__field_descriptors NULL
 #define cairn__v1__get_server_facts_request__field_indices_by_name NULL
 #define cairn__v1__get_server_facts_request__number_ranges NULL
@@ -482,5 +752,349 @@ const ProtobufCMessageDescriptor cairn__v1__get_metrics_response__descriptor =
   cairn__v1__get_metrics_response__field_indices_by_name,
   1,  cairn__v1__get_metrics_response__number_ranges,
   (ProtobufCMessageInit) cairn__v1__get_metrics_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor cairn__v1__start_scrub_request__field_descriptors[1] =
+{
+  {
+    "bytes_per_second",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__StartScrubRequest, bytes_per_second),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cairn__v1__start_scrub_request__field_indices_by_name[] = {
+  0,   /* field[0] = bytes_per_second */
+};
+static const ProtobufCIntRange cairn__v1__start_scrub_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor cairn__v1__start_scrub_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cairn.v1.StartScrubRequest",
+  "StartScrubRequest",
+  "Cairn__V1__StartScrubRequest",
+  "cairn.v1",
+  sizeof(Cairn__V1__StartScrubRequest),
+  1,
+  cairn__v1__start_scrub_request__field_descriptors,
+  cairn__v1__start_scrub_request__field_indices_by_name,
+  1,  cairn__v1__start_scrub_request__number_ranges,
+  (ProtobufCMessageInit) cairn__v1__start_scrub_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define cairn__v1__start_scrub_response__field_descriptors NULL
+#define cairn__v1__start_scrub_response__field_indices_by_name NULL
+#define cairn__v1__start_scrub_response__number_ranges NULL
+const ProtobufCMessageDescriptor cairn__v1__start_scrub_response__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cairn.v1.StartScrubResponse",
+  "StartScrubResponse",
+  "Cairn__V1__StartScrubResponse",
+  "cairn.v1",
+  sizeof(Cairn__V1__StartScrubResponse),
+  0,
+  cairn__v1__start_scrub_response__field_descriptors,
+  cairn__v1__start_scrub_response__field_indices_by_name,
+  0,  cairn__v1__start_scrub_response__number_ranges,
+  (ProtobufCMessageInit) cairn__v1__start_scrub_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define cairn__v1__get_scrub_request__field_descriptors NULL
+#define cairn__v1__get_scrub_request__field_indices_by_name NULL
+#define cairn__v1__get_scrub_request__number_ranges NULL
+const ProtobufCMessageDescriptor cairn__v1__get_scrub_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cairn.v1.GetScrubRequest",
+  "GetScrubRequest",
+  "Cairn__V1__GetScrubRequest",
+  "cairn.v1",
+  sizeof(Cairn__V1__GetScrubRequest),
+  0,
+  cairn__v1__get_scrub_request__field_descriptors,
+  cairn__v1__get_scrub_request__field_indices_by_name,
+  0,  cairn__v1__get_scrub_request__number_ranges,
+  (ProtobufCMessageInit) cairn__v1__get_scrub_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor cairn__v1__shard_scrub__field_descriptors[10] =
+{
+  {
+    "shard",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__ShardScrub, shard),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "running",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__ShardScrub, running),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "on_demand",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__ShardScrub, on_demand),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "started_at_ms",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__ShardScrub, started_at_ms),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "finished_at_ms",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__ShardScrub, finished_at_ms),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "bytes",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__ShardScrub, bytes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "total_bytes",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__ShardScrub, total_bytes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "found",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__ShardScrub, found),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "damaged",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__ShardScrub, damaged),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "index_problem",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__ShardScrub, index_problem),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cairn__v1__shard_scrub__field_indices_by_name[] = {
+  5,   /* field[5] = bytes */
+  8,   /* field[8] = damaged */
+  4,   /* field[4] = finished_at_ms */
+  7,   /* field[7] = found */
+  9,   /* field[9] = index_problem */
+  2,   /* field[2] = on_demand */
+  1,   /* field[1] = running */
+  0,   /* field[0] = shard */
+  3,   /* field[3] = started_at_ms */
+  6,   /* field[6] = total_bytes */
+};
+static const ProtobufCIntRange cairn__v1__shard_scrub__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 10 }
+};
+const ProtobufCMessageDescriptor cairn__v1__shard_scrub__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cairn.v1.ShardScrub",
+  "ShardScrub",
+  "Cairn__V1__ShardScrub",
+  "cairn.v1",
+  sizeof(Cairn__V1__ShardScrub),
+  10,
+  cairn__v1__shard_scrub__field_descriptors,
+  cairn__v1__shard_scrub__field_indices_by_name,
+  1,  cairn__v1__shard_scrub__number_ranges,
+  (ProtobufCMessageInit) cairn__v1__shard_scrub__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor cairn__v1__account_damage__field_descriptors[3] =
+{
+  {
+    "account",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__AccountDamage, account),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "chunks",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__AccountDamage, chunks),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "parts",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__AccountDamage, parts),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cairn__v1__account_damage__field_indices_by_name[] = {
+  0,   /* field[0] = account */
+  1,   /* field[1] = chunks */
+  2,   /* field[2] = parts */
+};
+static const ProtobufCIntRange cairn__v1__account_damage__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor cairn__v1__account_damage__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cairn.v1.AccountDamage",
+  "AccountDamage",
+  "Cairn__V1__AccountDamage",
+  "cairn.v1",
+  sizeof(Cairn__V1__AccountDamage),
+  3,
+  cairn__v1__account_damage__field_descriptors,
+  cairn__v1__account_damage__field_indices_by_name,
+  1,  cairn__v1__account_damage__number_ranges,
+  (ProtobufCMessageInit) cairn__v1__account_damage__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor cairn__v1__get_scrub_response__field_descriptors[2] =
+{
+  {
+    "shards",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Cairn__V1__GetScrubResponse, n_shards),
+    offsetof(Cairn__V1__GetScrubResponse, shards),
+    &cairn__v1__shard_scrub__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "accounts",
+    2,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Cairn__V1__GetScrubResponse, n_accounts),
+    offsetof(Cairn__V1__GetScrubResponse, accounts),
+    &cairn__v1__account_damage__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cairn__v1__get_scrub_response__field_indices_by_name[] = {
+  1,   /* field[1] = accounts */
+  0,   /* field[0] = shards */
+};
+static const ProtobufCIntRange cairn__v1__get_scrub_response__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor cairn__v1__get_scrub_response__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cairn.v1.GetScrubResponse",
+  "GetScrubResponse",
+  "Cairn__V1__GetScrubResponse",
+  "cairn.v1",
+  sizeof(Cairn__V1__GetScrubResponse),
+  2,
+  cairn__v1__get_scrub_response__field_descriptors,
+  cairn__v1__get_scrub_response__field_indices_by_name,
+  1,  cairn__v1__get_scrub_response__number_ranges,
+  (ProtobufCMessageInit) cairn__v1__get_scrub_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

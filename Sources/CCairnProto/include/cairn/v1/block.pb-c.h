@@ -41,6 +41,9 @@ typedef struct Cairn__V1__WriteZeroesRequest Cairn__V1__WriteZeroesRequest;
 typedef struct Cairn__V1__WriteZeroesResponse Cairn__V1__WriteZeroesResponse;
 typedef struct Cairn__V1__DiscardRequest Cairn__V1__DiscardRequest;
 typedef struct Cairn__V1__DiscardResponse Cairn__V1__DiscardResponse;
+typedef struct Cairn__V1__DamagedBlock Cairn__V1__DamagedBlock;
+typedef struct Cairn__V1__ListDamageRequest Cairn__V1__ListDamageRequest;
+typedef struct Cairn__V1__ListDamageResponse Cairn__V1__ListDamageResponse;
 
 
 /* --- enums --- */
@@ -533,6 +536,66 @@ struct  Cairn__V1__DiscardResponse
     , {0,NULL} }
 
 
+/*
+ * A chunk that cannot be read (SPEC D4), until its data is uploaded again.
+ */
+struct  Cairn__V1__DamagedBlock
+{
+  ProtobufCMessage base;
+  /*
+   * Of a volume itself; empty for a snapshot's.
+   */
+  ProtobufCBinaryData volume_id;
+  ProtobufCBinaryData snapshot_id;
+  uint64_t offset;
+  uint32_t length;
+  /*
+   * Empty where a part of the chunk is damaged, or its data is another's that the caller may not name (SPEC D5).
+   */
+  ProtobufCBinaryData token;
+  /*
+   * When it was found.
+   */
+  uint64_t since_ms;
+  /*
+   * For people.
+   */
+  char *reason;
+};
+#define CAIRN__V1__DAMAGED_BLOCK__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cairn__v1__damaged_block__descriptor) \
+    , {0,NULL}, {0,NULL}, 0, 0, {0,NULL}, 0, (char *)protobuf_c_empty_string }
+
+
+struct  Cairn__V1__ListDamageRequest
+{
+  ProtobufCMessage base;
+  /*
+   * A volume or snapshot of the caller's; when not given, all of them.
+   */
+  Cairn__V1__Target *target;
+  Cairn__V1__PageRequest *page;
+};
+#define CAIRN__V1__LIST_DAMAGE_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cairn__v1__list_damage_request__descriptor) \
+    , NULL, NULL }
+
+
+struct  Cairn__V1__ListDamageResponse
+{
+  ProtobufCMessage base;
+  /*
+   * May be empty while there is a next page.
+   */
+  size_t n_blocks;
+  Cairn__V1__DamagedBlock **blocks;
+  ProtobufCBinaryData next_page_token;
+};
+#define CAIRN__V1__LIST_DAMAGE_RESPONSE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cairn__v1__list_damage_response__descriptor) \
+    , 0,NULL, {0,NULL} }
+
+
 /* Cairn__V1__Empty methods */
 void   cairn__v1__empty__init
                      (Cairn__V1__Empty         *message);
@@ -1008,6 +1071,63 @@ Cairn__V1__DiscardResponse *
 void   cairn__v1__discard_response__free_unpacked
                      (Cairn__V1__DiscardResponse *message,
                       ProtobufCAllocator *allocator);
+/* Cairn__V1__DamagedBlock methods */
+void   cairn__v1__damaged_block__init
+                     (Cairn__V1__DamagedBlock         *message);
+size_t cairn__v1__damaged_block__get_packed_size
+                     (const Cairn__V1__DamagedBlock   *message);
+size_t cairn__v1__damaged_block__pack
+                     (const Cairn__V1__DamagedBlock   *message,
+                      uint8_t             *out);
+size_t cairn__v1__damaged_block__pack_to_buffer
+                     (const Cairn__V1__DamagedBlock   *message,
+                      ProtobufCBuffer     *buffer);
+Cairn__V1__DamagedBlock *
+       cairn__v1__damaged_block__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cairn__v1__damaged_block__free_unpacked
+                     (Cairn__V1__DamagedBlock *message,
+                      ProtobufCAllocator *allocator);
+/* Cairn__V1__ListDamageRequest methods */
+void   cairn__v1__list_damage_request__init
+                     (Cairn__V1__ListDamageRequest         *message);
+size_t cairn__v1__list_damage_request__get_packed_size
+                     (const Cairn__V1__ListDamageRequest   *message);
+size_t cairn__v1__list_damage_request__pack
+                     (const Cairn__V1__ListDamageRequest   *message,
+                      uint8_t             *out);
+size_t cairn__v1__list_damage_request__pack_to_buffer
+                     (const Cairn__V1__ListDamageRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Cairn__V1__ListDamageRequest *
+       cairn__v1__list_damage_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cairn__v1__list_damage_request__free_unpacked
+                     (Cairn__V1__ListDamageRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Cairn__V1__ListDamageResponse methods */
+void   cairn__v1__list_damage_response__init
+                     (Cairn__V1__ListDamageResponse         *message);
+size_t cairn__v1__list_damage_response__get_packed_size
+                     (const Cairn__V1__ListDamageResponse   *message);
+size_t cairn__v1__list_damage_response__pack
+                     (const Cairn__V1__ListDamageResponse   *message,
+                      uint8_t             *out);
+size_t cairn__v1__list_damage_response__pack_to_buffer
+                     (const Cairn__V1__ListDamageResponse   *message,
+                      ProtobufCBuffer     *buffer);
+Cairn__V1__ListDamageResponse *
+       cairn__v1__list_damage_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cairn__v1__list_damage_response__free_unpacked
+                     (Cairn__V1__ListDamageResponse *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Cairn__V1__Empty_Closure)
@@ -1085,6 +1205,15 @@ typedef void (*Cairn__V1__DiscardRequest_Closure)
 typedef void (*Cairn__V1__DiscardResponse_Closure)
                  (const Cairn__V1__DiscardResponse *message,
                   void *closure_data);
+typedef void (*Cairn__V1__DamagedBlock_Closure)
+                 (const Cairn__V1__DamagedBlock *message,
+                  void *closure_data);
+typedef void (*Cairn__V1__ListDamageRequest_Closure)
+                 (const Cairn__V1__ListDamageRequest *message,
+                  void *closure_data);
+typedef void (*Cairn__V1__ListDamageResponse_Closure)
+                 (const Cairn__V1__ListDamageResponse *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -1118,6 +1247,9 @@ extern const ProtobufCMessageDescriptor cairn__v1__write_zeroes_request__descrip
 extern const ProtobufCMessageDescriptor cairn__v1__write_zeroes_response__descriptor;
 extern const ProtobufCMessageDescriptor cairn__v1__discard_request__descriptor;
 extern const ProtobufCMessageDescriptor cairn__v1__discard_response__descriptor;
+extern const ProtobufCMessageDescriptor cairn__v1__damaged_block__descriptor;
+extern const ProtobufCMessageDescriptor cairn__v1__list_damage_request__descriptor;
+extern const ProtobufCMessageDescriptor cairn__v1__list_damage_response__descriptor;
 
 PROTOBUF_C__END_DECLS
 

@@ -22,6 +22,12 @@ typedef struct Cairn__V1__GetHealthRequest Cairn__V1__GetHealthRequest;
 typedef struct Cairn__V1__GetHealthResponse Cairn__V1__GetHealthResponse;
 typedef struct Cairn__V1__GetMetricsRequest Cairn__V1__GetMetricsRequest;
 typedef struct Cairn__V1__GetMetricsResponse Cairn__V1__GetMetricsResponse;
+typedef struct Cairn__V1__StartScrubRequest Cairn__V1__StartScrubRequest;
+typedef struct Cairn__V1__StartScrubResponse Cairn__V1__StartScrubResponse;
+typedef struct Cairn__V1__GetScrubRequest Cairn__V1__GetScrubRequest;
+typedef struct Cairn__V1__ShardScrub Cairn__V1__ShardScrub;
+typedef struct Cairn__V1__AccountDamage Cairn__V1__AccountDamage;
+typedef struct Cairn__V1__GetScrubResponse Cairn__V1__GetScrubResponse;
 
 
 /* --- enums --- */
@@ -97,6 +103,108 @@ struct  Cairn__V1__GetMetricsResponse
 #define CAIRN__V1__GET_METRICS_RESPONSE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&cairn__v1__get_metrics_response__descriptor) \
     , (char *)protobuf_c_empty_string }
+
+
+struct  Cairn__V1__StartScrubRequest
+{
+  ProtobufCMessage base;
+  /*
+   * The most that each shard reads; 0: as fast as it can.
+   */
+  uint64_t bytes_per_second;
+};
+#define CAIRN__V1__START_SCRUB_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cairn__v1__start_scrub_request__descriptor) \
+    , 0 }
+
+
+struct  Cairn__V1__StartScrubResponse
+{
+  ProtobufCMessage base;
+};
+#define CAIRN__V1__START_SCRUB_RESPONSE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cairn__v1__start_scrub_response__descriptor) \
+     }
+
+
+struct  Cairn__V1__GetScrubRequest
+{
+  ProtobufCMessage base;
+};
+#define CAIRN__V1__GET_SCRUB_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cairn__v1__get_scrub_request__descriptor) \
+     }
+
+
+/*
+ * How the scrub of one shard stands.
+ */
+struct  Cairn__V1__ShardScrub
+{
+  ProtobufCMessage base;
+  uint32_t shard;
+  protobuf_c_boolean running;
+  /*
+   * Whether the operator asked for the pass.
+   */
+  protobuf_c_boolean on_demand;
+  /*
+   * Of the present or the last pass; 0: there was none.
+   */
+  uint64_t started_at_ms;
+  /*
+   * When the last whole pass ended; 0: there was none.
+   */
+  uint64_t finished_at_ms;
+  /*
+   * Bytes of records read in the present or last pass, and about how many there are.
+   */
+  uint64_t bytes;
+  uint64_t total_bytes;
+  /*
+   * Newly found damaged in that pass.
+   */
+  uint64_t found;
+  /*
+   * Damaged chunks, and parts of chunks, that are known now.
+   */
+  uint64_t damaged;
+  /*
+   * Where the index itself is damaged; empty: nowhere as far as it was read.
+   */
+  char *index_problem;
+};
+#define CAIRN__V1__SHARD_SCRUB__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cairn__v1__shard_scrub__descriptor) \
+    , 0, 0, 0, 0, 0, 0, 0, 0, 0, (char *)protobuf_c_empty_string }
+
+
+struct  Cairn__V1__AccountDamage
+{
+  ProtobufCMessage base;
+  char *account;
+  uint64_t chunks;
+  uint64_t parts;
+};
+#define CAIRN__V1__ACCOUNT_DAMAGE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cairn__v1__account_damage__descriptor) \
+    , (char *)protobuf_c_empty_string, 0, 0 }
+
+
+struct  Cairn__V1__GetScrubResponse
+{
+  ProtobufCMessage base;
+  size_t n_shards;
+  Cairn__V1__ShardScrub **shards;
+  /*
+   * Accounts with damaged data, over all shards.
+   */
+  size_t n_accounts;
+  Cairn__V1__AccountDamage **accounts;
+};
+#define CAIRN__V1__GET_SCRUB_RESPONSE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cairn__v1__get_scrub_response__descriptor) \
+    , 0,NULL, 0,NULL }
 
 
 /* Cairn__V1__GetServerFactsRequest methods */
@@ -213,6 +321,120 @@ Cairn__V1__GetMetricsResponse *
 void   cairn__v1__get_metrics_response__free_unpacked
                      (Cairn__V1__GetMetricsResponse *message,
                       ProtobufCAllocator *allocator);
+/* Cairn__V1__StartScrubRequest methods */
+void   cairn__v1__start_scrub_request__init
+                     (Cairn__V1__StartScrubRequest         *message);
+size_t cairn__v1__start_scrub_request__get_packed_size
+                     (const Cairn__V1__StartScrubRequest   *message);
+size_t cairn__v1__start_scrub_request__pack
+                     (const Cairn__V1__StartScrubRequest   *message,
+                      uint8_t             *out);
+size_t cairn__v1__start_scrub_request__pack_to_buffer
+                     (const Cairn__V1__StartScrubRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Cairn__V1__StartScrubRequest *
+       cairn__v1__start_scrub_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cairn__v1__start_scrub_request__free_unpacked
+                     (Cairn__V1__StartScrubRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Cairn__V1__StartScrubResponse methods */
+void   cairn__v1__start_scrub_response__init
+                     (Cairn__V1__StartScrubResponse         *message);
+size_t cairn__v1__start_scrub_response__get_packed_size
+                     (const Cairn__V1__StartScrubResponse   *message);
+size_t cairn__v1__start_scrub_response__pack
+                     (const Cairn__V1__StartScrubResponse   *message,
+                      uint8_t             *out);
+size_t cairn__v1__start_scrub_response__pack_to_buffer
+                     (const Cairn__V1__StartScrubResponse   *message,
+                      ProtobufCBuffer     *buffer);
+Cairn__V1__StartScrubResponse *
+       cairn__v1__start_scrub_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cairn__v1__start_scrub_response__free_unpacked
+                     (Cairn__V1__StartScrubResponse *message,
+                      ProtobufCAllocator *allocator);
+/* Cairn__V1__GetScrubRequest methods */
+void   cairn__v1__get_scrub_request__init
+                     (Cairn__V1__GetScrubRequest         *message);
+size_t cairn__v1__get_scrub_request__get_packed_size
+                     (const Cairn__V1__GetScrubRequest   *message);
+size_t cairn__v1__get_scrub_request__pack
+                     (const Cairn__V1__GetScrubRequest   *message,
+                      uint8_t             *out);
+size_t cairn__v1__get_scrub_request__pack_to_buffer
+                     (const Cairn__V1__GetScrubRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Cairn__V1__GetScrubRequest *
+       cairn__v1__get_scrub_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cairn__v1__get_scrub_request__free_unpacked
+                     (Cairn__V1__GetScrubRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Cairn__V1__ShardScrub methods */
+void   cairn__v1__shard_scrub__init
+                     (Cairn__V1__ShardScrub         *message);
+size_t cairn__v1__shard_scrub__get_packed_size
+                     (const Cairn__V1__ShardScrub   *message);
+size_t cairn__v1__shard_scrub__pack
+                     (const Cairn__V1__ShardScrub   *message,
+                      uint8_t             *out);
+size_t cairn__v1__shard_scrub__pack_to_buffer
+                     (const Cairn__V1__ShardScrub   *message,
+                      ProtobufCBuffer     *buffer);
+Cairn__V1__ShardScrub *
+       cairn__v1__shard_scrub__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cairn__v1__shard_scrub__free_unpacked
+                     (Cairn__V1__ShardScrub *message,
+                      ProtobufCAllocator *allocator);
+/* Cairn__V1__AccountDamage methods */
+void   cairn__v1__account_damage__init
+                     (Cairn__V1__AccountDamage         *message);
+size_t cairn__v1__account_damage__get_packed_size
+                     (const Cairn__V1__AccountDamage   *message);
+size_t cairn__v1__account_damage__pack
+                     (const Cairn__V1__AccountDamage   *message,
+                      uint8_t             *out);
+size_t cairn__v1__account_damage__pack_to_buffer
+                     (const Cairn__V1__AccountDamage   *message,
+                      ProtobufCBuffer     *buffer);
+Cairn__V1__AccountDamage *
+       cairn__v1__account_damage__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cairn__v1__account_damage__free_unpacked
+                     (Cairn__V1__AccountDamage *message,
+                      ProtobufCAllocator *allocator);
+/* Cairn__V1__GetScrubResponse methods */
+void   cairn__v1__get_scrub_response__init
+                     (Cairn__V1__GetScrubResponse         *message);
+size_t cairn__v1__get_scrub_response__get_packed_size
+                     (const Cairn__V1__GetScrubResponse   *message);
+size_t cairn__v1__get_scrub_response__pack
+                     (const Cairn__V1__GetScrubResponse   *message,
+                      uint8_t             *out);
+size_t cairn__v1__get_scrub_response__pack_to_buffer
+                     (const Cairn__V1__GetScrubResponse   *message,
+                      ProtobufCBuffer     *buffer);
+Cairn__V1__GetScrubResponse *
+       cairn__v1__get_scrub_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cairn__v1__get_scrub_response__free_unpacked
+                     (Cairn__V1__GetScrubResponse *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Cairn__V1__GetServerFactsRequest_Closure)
@@ -233,6 +455,24 @@ typedef void (*Cairn__V1__GetMetricsRequest_Closure)
 typedef void (*Cairn__V1__GetMetricsResponse_Closure)
                  (const Cairn__V1__GetMetricsResponse *message,
                   void *closure_data);
+typedef void (*Cairn__V1__StartScrubRequest_Closure)
+                 (const Cairn__V1__StartScrubRequest *message,
+                  void *closure_data);
+typedef void (*Cairn__V1__StartScrubResponse_Closure)
+                 (const Cairn__V1__StartScrubResponse *message,
+                  void *closure_data);
+typedef void (*Cairn__V1__GetScrubRequest_Closure)
+                 (const Cairn__V1__GetScrubRequest *message,
+                  void *closure_data);
+typedef void (*Cairn__V1__ShardScrub_Closure)
+                 (const Cairn__V1__ShardScrub *message,
+                  void *closure_data);
+typedef void (*Cairn__V1__AccountDamage_Closure)
+                 (const Cairn__V1__AccountDamage *message,
+                  void *closure_data);
+typedef void (*Cairn__V1__GetScrubResponse_Closure)
+                 (const Cairn__V1__GetScrubResponse *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -245,6 +485,12 @@ extern const ProtobufCMessageDescriptor cairn__v1__get_health_request__descripto
 extern const ProtobufCMessageDescriptor cairn__v1__get_health_response__descriptor;
 extern const ProtobufCMessageDescriptor cairn__v1__get_metrics_request__descriptor;
 extern const ProtobufCMessageDescriptor cairn__v1__get_metrics_response__descriptor;
+extern const ProtobufCMessageDescriptor cairn__v1__start_scrub_request__descriptor;
+extern const ProtobufCMessageDescriptor cairn__v1__start_scrub_response__descriptor;
+extern const ProtobufCMessageDescriptor cairn__v1__get_scrub_request__descriptor;
+extern const ProtobufCMessageDescriptor cairn__v1__shard_scrub__descriptor;
+extern const ProtobufCMessageDescriptor cairn__v1__account_damage__descriptor;
+extern const ProtobufCMessageDescriptor cairn__v1__get_scrub_response__descriptor;
 
 PROTOBUF_C__END_DECLS
 

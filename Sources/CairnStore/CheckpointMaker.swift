@@ -1,0 +1,104 @@
+import CairnCore
+import CairnLog
+import Dispatch
+import Glibc
+import Logging
+import Synchronization
+
+/// Copies a shard's index beside everything else that the shard does, one copy at a time.
+final class CheckpointMaker: Sendable {
+    private struct State {
+        var isRunning = false
+        var isStopped = false
+        /// No other is tried before, unless room is short; in nanoseconds of uptime.
+        var rest: UInt64 = 0
+        /// Whether the last one failed.
+        var hasFailed = false
+    }
+
+    /// Bytes each second, where nobody waits for the copy: it shall not be felt.
+    static let pace = 128 << 20
+    /// After a failure.
+    private static let restSeconds: UInt64 = 30
+
+    let folder: CheckpointFolder
+    private let database: IndexDatabase
+    private let index: String
+    private let logger: Logger
+    private let queue: DispatchQueue
+    private let state = Mutex(State())
+
+    /// - Parameter index: the folder of `database`.
+    init(_ folder: CheckpointFolder, of database: IndexDatabase, in index: String, logger: Logger) {
+        (self.folder, self.database, self.index, self.logger) = (folder, database, index, logger)
+        queue = DispatchQueue(label: "cairn.checkpoints", qos: .utility)
+    }
+
+    var isRunning: Bool { state.withLock { $0.isRunning } }
+    var hasFailed: Bool { state.withLock { $0.hasFailed } }
+    var isResting: Bool { state.withLock { $0.rest > DispatchTime.now().uptimeNanoseconds } }
+
+    /// Makes one of what is durable now, unless one is being made. Called by who recycles segments.
+    /// - Parameters:
+    ///   - durable: where the durable index stands: what comes after it in the log is kept.
+    ///   - hurried: whether the log waits for it.
+    ///   - finished: called on another queue when it is made, or has failed.
+    func start(at durable: LogPosition, hurried: Bool, finished: @escaping @Sendable () -> Void) {
+        let isFirst = state.withLock { state in
+            guard !state.isRunning, !state.isStopped else { return false }
+            state.isRunning = true
+            return true
+        }
+        guard isFirst else { return }
+        folder.begin(at: durable)
+        queue.async { [self] in
+            make(hurried: hurried)
+            folder.end()
+            state.withLock { $0.isRunning = false }
+            finished()
+        }
+    }
+
+    private func make(hurried: Bool) {
+        let started = DispatchTime.now().uptimeNanoseconds
+        var copied = 0
+        do throws(StoreError) {
+            let made = try folder.make(of: database, in: index) { (bytes) throws(StoreError) in
+                if state.withLock({ $0.isStopped }) { throw StoreError(.closed, "the shard is closing") }
+                copied += bytes
+                if !hurried { Self.wait(copied, since: started) }
+            }
+            try folder.prune()
+            state.withLock { ($0.hasFailed, $0.rest) = (false, 0) }
+            let took = (DispatchTime.now().uptimeNanoseconds - started) / 1_000_000
+            logger.info(
+                "the index is copied",
+                metadata: [
+                    "checkpoint": "\(made.number)", "position": "\(made.contents.position)", "copied": "\(copied)",
+                    "of": "\(made.contents.bytes)", "milliseconds": "\(took)",
+                ]
+            )
+        } catch {
+            state.withLock { state in
+                state.hasFailed = true
+                state.rest = DispatchTime.now().uptimeNanoseconds + Self.restSeconds * 1_000_000_000
+            }
+            switch error.code {
+            case .closed, .fenced: break
+            default: logger.error("the index cannot be copied", metadata: ["reason": "\(error)"])
+            }
+        }
+    }
+
+    private static func wait(_ copied: Int, since started: UInt64) {
+        let due = started + UInt64(copied) * 1_000_000_000 / UInt64(pace)
+        let now = DispatchTime.now().uptimeNanoseconds
+        if due > now { usleep(UInt32(min((due - now) / 1000, 1_000_000))) }
+    }
+
+    /// Ends a copy that is being made, and begins no other.
+    func stop() {
+        state.withLock { $0.isStopped = true }
+        queue.sync {}
+    }
+}
