@@ -1,0 +1,81 @@
+import CairnCore
+
+/// Data as asked for: what share of its units repeats, and how far LZ4 gets with each. The same plan gives the same bytes
+/// everywhere.
+///
+/// A unit is what the server deduplicates, a chunk; a request that is smaller is one unit. In each 4 KiB page of a unit the
+/// first part is noise, which no codec shortens, and the rest one word again and again, which LZ4 shortens to next to nothing.
+/// The noise of a page is that of every page under a key of its own, so that no two pages share bytes, in any order.
+public struct ContentPlan: Sendable {
+    /// Beyond it the noise of a page would be a few words, and the ratio no more exact.
+    public static let mostCompression = 20.0
+    private static let pageBytes = 4096
+
+    public let unitBytes: Int
+    /// All units by distinct units, ≥ 1.
+    public let dedup: Double
+    /// Bytes by LZ4's bytes, 1–20.
+    public let compression: Double
+    private let seed: UInt64
+    private let noise: [UInt64]
+
+    /// - Parameters:
+    ///   - unitBytes: a multiple of 512.
+    ///   - seed: other seeds give other bytes.
+    public init(unitBytes: Int, dedup: Double = 1, compression: Double = 1, seed: UInt64 = 0) throws(BenchError) {
+        guard unitBytes >= 512, unitBytes.isMultiple(of: 512) else {
+            throw BenchError(.invalid, "requests must be a multiple of 512 bytes")
+        }
+        guard dedup >= 1, dedup <= 1e6 else { throw BenchError(.invalid, "a dedup ratio is between 1 and 1,000,000") }
+        guard compression >= 1, compression <= Self.mostCompression else {
+            throw BenchError(.invalid, "a compression ratio is between 1 and \(Self.mostCompression)")
+        }
+        self.unitBytes = unitBytes
+        self.dedup = dedup
+        self.compression = compression
+        self.seed = Mix.hash(seed)
+        noise = (0..<Self.pageBytes / 8).map { Mix.hash(UInt64($0) &+ 0x5EED) }
+    }
+
+    /// Which content a unit has: equal identities, equal bytes. Of the first `n` units ⌈n / dedup⌉ have one of their own.
+    public func identity(ofUnit unit: UInt64) -> UInt64 {
+        let before = UInt64((Double(unit) / dedup).rounded(.up))
+        let after = UInt64((Double(unit + 1) / dedup).rounded(.up))
+        return after > before ? before : Mix.hash(unit ^ seed) % max(before, 1)
+    }
+
+    /// Writes a unit's bytes.
+    /// - Parameter target: at most ``unitBytes``, a multiple of 8: of a shorter one as many pages as fit.
+    public func fill(_ target: UnsafeMutableRawBufferPointer, unit: UInt64) {
+        let identity = Mix.hash(identity(ofUnit: unit) ^ seed)
+        let words = target.bindMemory(to: UInt64.self)
+        noise.withUnsafeBufferPointer { noise in
+            var page = 0
+            while page < words.count {
+                let length = min(noise.count, words.count - page)
+                let key = Mix.hash(identity &+ UInt64(page))
+                let noisy = noiseWords(of: length)
+                for index in 0..<noisy { words[page + index] = noise[index] ^ key }
+                for index in noisy..<length { words[page + index] = key }
+                page += length
+            }
+        }
+    }
+
+    /// LZ4 writes a byte more for each 255 of either part, and about 13 for a page: the first word, the match, two tokens.
+    private func noiseWords(of length: Int) -> Int {
+        guard compression > 1 else { return length }
+        let share = 1 / compression - 1 / 255 - 13 / Double(length * 8)
+        return min(length, max(1, Int((share * Double(length)).rounded())))
+    }
+}
+
+/// SplitMix64's finishing step: equal numbers everywhere, that look like chance.
+enum Mix {
+    static func hash(_ value: UInt64) -> UInt64 {
+        var value = value &+ 0x9E37_79B9_7F4A_7C15
+        value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
+        value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
+        return value ^ value >> 31
+    }
+}
