@@ -89,7 +89,8 @@ let targets: [Target] = [
     .testTarget(
         name: "EndToEndTests",
         dependencies: [
-            "CairnClient", "CairnCrypto", "CairnRPC", "CairnStore", "CairnTesting", "cairn", "cairn-bench", "cairnd",
+            "CairnBench", "CairnClient", "CairnCrypto", "CairnRPC", "CairnStore", "CairnTesting", "cairn",
+            "cairn-bench", "cairnd",
             logging,
         ]
     ),

@@ -53,7 +53,9 @@ struct RunCommand: AsyncParsableCommand {
             try workloads.flatMap { name in
                 if name == "all" { return Workload.allCases }
                 guard let workload = Workload(rawValue: name) else {
-                    throw ValidationError("'\(name)' is none of: \(Workload.allCases.map(\.rawValue).joined(separator: ", ")), all.")
+                    throw ValidationError(
+                        "'\(name)' is none of: \(Workload.allCases.map(\.rawValue).joined(separator: ", ")), all."
+                    )
                 }
                 return [workload]
             }
@@ -132,7 +134,7 @@ struct LoadOptions: ParsableArguments {
     @Option(help: "With --rate: seconds after the end for which what was due is still done.")
     var drain = 10.0
 
-    @Option(help: "How often each workload is run: `compare` wants 4 or more.")
+    @Option(help: "How often each workload is run: `compare` wants 5 or more.")
     var repetitions = 1
 
     @Option(name: .customLong("server-pid"), help: "The server's process on this machine, to count its CPU.")

@@ -43,7 +43,9 @@ struct ServerOptions: ParsableArguments {
             throw ValidationError("'\(timeout)' is no time like 30s or 2m.")
         }
         guard (1...10_000).contains(connections) else { throw ValidationError("--connections takes 1 to 10,000.") }
-        guard others.count < connections else { throw ValidationError("each account needs a connection (--connections).") }
+        guard others.count < connections else {
+            throw ValidationError("each account needs a connection (--connections).")
+        }
     }
 
     /// A client with one connection for each of ``connections``.

@@ -48,6 +48,8 @@ final class Recorder: Sendable {
         var kinds: [OperationKind: Tally] = [:]
         var latencies = Histogram()
         var interval = Tally()
+        /// Of operations that completed before the window.
+        var warmUp = Tally()
     }
     private final class Slot: Sendable {
         let shelf = Mutex(Shelf())
@@ -73,6 +75,11 @@ final class Recorder: Sendable {
         slots[lane % slots.count].shelf.withLock { shelf in
             switch outcome {
             case .done(let kind, let bytes):
+                if end < window.start {
+                    shelf.warmUp.operations += 1
+                    shelf.warmUp.bytes += UInt64(bytes)
+                    shelf.warmUp.latencies.record(taken)
+                }
                 if completed {
                     shelf.kinds[kind, default: Tally()].operations += 1
                     shelf.kinds[kind]!.bytes += UInt64(bytes)
@@ -98,13 +105,14 @@ final class Recorder: Sendable {
     }
 
     /// What came since the last harvest.
-    func harvest() -> Tally {
+    /// - Parameter warmUp: of the time before the window, else of the window.
+    func harvest(warmUp: Bool = false) -> Tally {
         var whole = Tally()
         for slot in slots {
             slot.shelf.withLock { shelf in
-                whole.merge(shelf.interval)
-                shelf.interval.latencies.reset()
-                shelf.interval = Tally(latencies: shelf.interval.latencies)
+                let path = warmUp ? \Shelf.warmUp : \Shelf.interval
+                whole.merge(shelf[keyPath: path])
+                shelf[keyPath: path] = Tally()
             }
         }
         return whole

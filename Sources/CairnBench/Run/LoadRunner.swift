@@ -138,7 +138,7 @@ extension LoadRunner {
         // Of the warm-up only the live line learns.
         while Time.now() < start, !isStopped.load(ordering: .relaxed) {
             await pause(until: min(start, Time.now() + interval))
-            onInterval(meter.interval(recorder.harvest(), origin: start))
+            onInterval(meter.interval(recorder.harvest(warmUp: true), origin: start))
         }
         meter = Meter(plan)
         let first = meter

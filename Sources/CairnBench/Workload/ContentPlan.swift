@@ -10,6 +10,8 @@ public struct ContentPlan: Sendable {
     /// Beyond it the noise of a page would be a few words, and the ratio no more exact.
     public static let mostCompression = 20.0
     private static let pageBytes = 4096
+    /// On which the right part of noise is found.
+    private static let sampleBytes = 128 << 10
 
     public let unitBytes: Int
     /// All units by distinct units, ≥ 1.
@@ -18,6 +20,8 @@ public struct ContentPlan: Sendable {
     public let compression: Double
     private let seed: UInt64
     private let noise: [UInt64]
+    /// The noisy part of a page, 0–1.
+    private var noisyPart = 1.0
 
     /// - Parameters:
     ///   - unitBytes: a multiple of 512.
@@ -35,6 +39,25 @@ public struct ContentPlan: Sendable {
         self.compression = compression
         self.seed = Mix.hash(seed)
         noise = (0..<Self.pageBytes / 8).map { Mix.hash(UInt64($0) &+ 0x5EED) }
+        if compression > 1 { calibrate() }
+    }
+
+    /// Tries how much noise gives the ratio: LZ4 knows best what LZ4 does.
+    private mutating func calibrate() {
+        let unit = BufferPool.shared.buffer(capacity: unitBytes)
+        let target = BufferPool.shared.buffer(capacity: LZ4.bound(unitBytes))
+        let units = max(1, Self.sampleBytes / unitBytes)
+        var (low, high) = (0.0, 1.0)
+        for _ in 0..<12 {
+            noisyPart = (low + high) / 2
+            var packed = 0
+            for number in 0..<UInt64(units) {
+                unit.count = min(unitBytes, Self.sampleBytes)
+                fill(UnsafeMutableRawBufferPointer(rebasing: unit.memory[0..<unit.count]), unit: number)
+                packed += LZ4.compress(unit.bytes, into: target.memory) ?? unit.count
+            }
+            if Double(units * unit.count) / Double(packed) > compression { low = noisyPart } else { high = noisyPart }
+        }
     }
 
     /// Which content a unit has: equal identities, equal bytes. Of the first `n` units ⌈n / dedup⌉ have one of their own.
@@ -54,19 +77,14 @@ public struct ContentPlan: Sendable {
             while page < words.count {
                 let length = min(noise.count, words.count - page)
                 let key = Mix.hash(identity &+ UInt64(page))
-                let noisy = noiseWords(of: length)
+                // Whole words: of some pages one more than of others.
+                let dither = Double(key >> 11) / Double(UInt64(1) << 53)
+                let noisy = min(length, max(1, Int(Double(length) * noisyPart + dither)))
                 for index in 0..<noisy { words[page + index] = noise[index] ^ key }
                 for index in noisy..<length { words[page + index] = key }
                 page += length
             }
         }
-    }
-
-    /// LZ4 writes a byte more for each 255 of either part, and about 13 for a page: the first word, the match, two tokens.
-    private func noiseWords(of length: Int) -> Int {
-        guard compression > 1 else { return length }
-        let share = 1 / compression - 1 / 255 - 13 / Double(length * 8)
-        return min(length, max(1, Int((share * Double(length)).rounded())))
     }
 }
 
