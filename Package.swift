@@ -61,7 +61,13 @@ let targets: [Target] = [
         dependencies: ["CairnClient", "CairnCore", "CairnTransport", argumentParser]
     ),
     .executableTarget(name: "cairnd", dependencies: ["CairnServer", "CairnStore", argumentParser, logging]),
-    .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", argumentParser]),
+    .target(name: "CairnSettings", dependencies: ["CairnClient", "CairnTransport"]),
+    .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", "CairnSettings", argumentParser]),
+    .target(
+        name: "CairnBench",
+        dependencies: ["CLinuxFile", "CairnClient", "CairnCore"]
+    ),
+    .executableTarget(name: "cairn-bench", dependencies: ["CairnBench", "CairnSettings", argumentParser]),
     .target(name: "CairnTesting", path: "Tests/CairnTesting"),
     // Never linked: tests preload it into the servers that they start. A product, so that it is built as a library.
     .target(name: "CCairnFaults", path: "Tests/CCairnFaults"),
@@ -78,11 +84,14 @@ let targets: [Target] = [
     .testTarget(name: "CairnServiceTests", dependencies: ["CairnService", "CairnCrypto", "CairnTesting"]),
     .testTarget(name: "CairnServerTests", dependencies: ["CairnServer"]),
     .testTarget(name: "CairnClientTests", dependencies: ["CairnClient", "CairnTesting"]),
-    .testTarget(name: "CairnCommandTests", dependencies: ["cairn"]),
+    .testTarget(name: "CairnCommandTests", dependencies: ["CairnSettings", "cairn"]),
+    .testTarget(name: "CairnBenchTests", dependencies: ["CairnBench", "CairnTesting"]),
     .testTarget(
         name: "EndToEndTests",
         dependencies: [
-            "CairnClient", "CairnCrypto", "CairnRPC", "CairnStore", "CairnTesting", "cairn", "cairnd", logging,
+            "CairnBench", "CairnClient", "CairnCrypto", "CairnRPC", "CairnStore", "CairnTesting", "cairn",
+            "cairn-bench", "cairnd",
+            logging,
         ]
     ),
 ]
@@ -93,6 +102,7 @@ let package = Package(
         .library(name: "CairnClient", targets: ["CairnClient"]),
         .executable(name: "cairnd", targets: ["cairnd"]),
         .executable(name: "cairn", targets: ["cairn"]),
+        .executable(name: "cairn-bench", targets: ["cairn-bench"]),
         .library(name: "CairnFaults", type: .dynamic, targets: ["CCairnFaults"]),
     ],
     dependencies: [

@@ -2,6 +2,7 @@ import CairnClient
 import CairnTransport
 import Testing
 
+@testable import CairnSettings
 @testable import cairn
 
 struct SettingsTests {

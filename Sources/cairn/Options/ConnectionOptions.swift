@@ -1,5 +1,6 @@
 import ArgumentParser
 import CairnClient
+import CairnSettings
 import Foundation
 
 /// Whom to talk to, as whom, and how to answer: what all commands but `pki` take.
@@ -49,9 +50,7 @@ struct ConnectionOptions: ParsableArguments {
     /// The client that flags, environment and file describe together.
     func makeClient() throws(ClientError) -> Client {
         let settings = try merged()
-        guard let endpoint = Parsing.endpoint(settings.server) else {
-            throw ClientError(.configuration, "'\(settings.server)' is no HOST:PORT")
-        }
+        let endpoint = try settings.endpoint()
         var options = ClientOptions()
         options.connections = ClientOptions.suggestedConnections(cores: ProcessInfo.processInfo.activeProcessorCount)
         if let text = settings.connections {
@@ -60,10 +59,7 @@ struct ConnectionOptions: ParsableArguments {
             }
             options.connections = count
         }
-        if let text = settings.timeout {
-            guard let limit = Parsing.duration(text) else {
-                throw ClientError(.configuration, "timeout: '\(text)' is no time like 30s or 2m")
-            }
+        if let limit = try settings.callLimit() {
             options.callLimit = limit
             options.connectLimit = min(options.connectLimit, limit)
         }
@@ -79,20 +75,6 @@ struct ConnectionOptions: ParsableArguments {
         flags.authority = ca
         flags.timeout = timeout
         flags.connections = connections
-        let environment = ProcessInfo.processInfo.environment
-        let home = environment["HOME"] ?? NSHomeDirectory()
-        do throws(Settings.Problem) {
-            let path = Settings.filePath(environment: environment, home: home)
-            var file = Settings()
-            if FileManager.default.fileExists(atPath: path) {
-                guard let text = try? String(contentsOfFile: path, encoding: .utf8) else {
-                    throw Settings.Problem(text: "\(path) cannot be read")
-                }
-                file = try Settings(file: text, name: path, home: home)
-            }
-            return try Settings.merge([flags, Settings(environment: environment), file])
-        } catch {
-            throw ClientError(.configuration, error.text)
-        }
+        return try Settings.merged(flags: flags)
     }
 }

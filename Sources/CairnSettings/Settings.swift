@@ -1,18 +1,19 @@
-import CairnClient
+public import CairnClient
+public import CairnTransport
 import Foundation
 
 /// Where the server is and who we are, as one source of settings says it: flags, the environment, or the file.
-struct Settings: Equatable {
-    var server: String?
-    var identity: String?
-    var certificate: String?
-    var key: String?
-    var authority: String?
-    var timeout: String?
-    var connections: String?
+public struct Settings: Equatable {
+    public var server: String?
+    public var identity: String?
+    public var certificate: String?
+    public var key: String?
+    public var authority: String?
+    public var timeout: String?
+    public var connections: String?
 
-    struct Problem: Error, Equatable {
-        let text: String
+    public struct Problem: Error, Equatable {
+        public let text: String
     }
 
     private static let names: [(String, WritableKeyPath<Settings, String?> & Sendable)] = [
@@ -20,7 +21,7 @@ struct Settings: Equatable {
         ("timeout", \.timeout), ("connections", \.connections),
     ]
 
-    init() {}
+    public init() {}
 
     /// `CAIRN_SERVER` and so on; an empty value is none.
     init(environment: [String: String]) {
@@ -63,11 +64,11 @@ struct Settings: Equatable {
     }
 
     /// All sources together, the strongest first.
-    struct Merged: Equatable {
-        let server: String
-        let credentials: Credentials
-        let timeout: String?
-        let connections: String?
+    public struct Merged: Equatable, Sendable {
+        public let server: String
+        public let credentials: Credentials
+        public let timeout: String?
+        public let connections: String?
     }
 
     static func merge(_ sources: [Settings]) throws(Problem) -> Merged {
@@ -88,5 +89,45 @@ struct Settings: Equatable {
             timeout: sources.compactMap(\.timeout).first,
             connections: sources.compactMap(\.connections).first
         )
+    }
+
+    /// Flags, then the environment, then the file: what they say together.
+    /// - Throws: `configuration` where the file is unusable, or no server or no credentials are named.
+    public static func merged(flags: Settings) throws(ClientError) -> Merged {
+        let environment = ProcessInfo.processInfo.environment
+        let home = environment["HOME"] ?? NSHomeDirectory()
+        do throws(Problem) {
+            let path = filePath(environment: environment, home: home)
+            var file = Settings()
+            if FileManager.default.fileExists(atPath: path) {
+                guard let text = try? String(contentsOfFile: path, encoding: .utf8) else {
+                    throw Problem(text: "\(path) cannot be read")
+                }
+                file = try Settings(file: text, name: path, home: home)
+            }
+            return try merge([flags, Settings(environment: environment), file])
+        } catch {
+            throw ClientError(.configuration, error.text)
+        }
+    }
+}
+
+extension Settings.Merged {
+    /// - Throws: `configuration` where ``server`` is no address.
+    public func endpoint() throws(ClientError) -> Endpoint {
+        guard let endpoint = Parsing.endpoint(server) else {
+            throw ClientError(.configuration, "'\(server)' is no HOST:PORT")
+        }
+        return endpoint
+    }
+
+    /// Nil: nothing is said about it.
+    /// - Throws: `configuration` where ``timeout`` is no time.
+    public func callLimit() throws(ClientError) -> Duration? {
+        guard let timeout else { return nil }
+        guard let limit = Parsing.duration(timeout) else {
+            throw ClientError(.configuration, "timeout: '\(timeout)' is no time like 30s or 2m")
+        }
+        return limit
     }
 }

@@ -1,0 +1,247 @@
+public import CairnClient
+import CairnCore
+import Synchronization
+
+/// One connection: a client of its own, so that it is known how many operations are under way on it.
+public struct BenchConnection: Sendable {
+    let client: Client
+    /// Whose it is: a place in the list of accounts.
+    let account: Int
+
+    public init(client: Client, account: Int) {
+        self.client = client
+        self.account = account
+    }
+}
+
+/// A workload's operations on a real server.
+final class CairnTarget: LoadTarget {
+    /// What only one operation at a time sees: lanes do one after the other.
+    private struct Lane {
+        var buffer: Buffer?
+        var uploads = 0
+        var snapshots: [SnapshotID] = []
+        var clones: [VolumeID] = []
+        /// Operations so far: what random choices are made from.
+        var count: UInt64 = 0
+    }
+    private final class Slot: Sendable {
+        let lane = Mutex(Lane())
+    }
+    private let workload: Workload
+    private let options: WorkloadOptions
+    private let connections: [BenchConnection]
+    private let stage: Stage
+    private let slots: [Slot]
+    private let content: ContentPlan
+    /// Units of ``ContentPlan`` that were handed out.
+    private let units = Atomic<UInt64>(0)
+
+    /// - Parameter lanes: lane `l` works on connection `l` modulo their count.
+    init(
+        _ workload: Workload,
+        _ options: WorkloadOptions,
+        _ connections: [BenchConnection],
+        _ stage: Stage,
+        lanes: Int
+    ) throws(BenchError) {
+        self.workload = workload
+        self.options = options
+        self.connections = connections
+        self.stage = stage
+        slots = (0..<lanes).map { _ in Slot() }
+        let unit = workload.carriesData ? min(options.requestBytes, options.chunkSize.bytes) : options.chunkSize.bytes
+        content = try ContentPlan(
+            unitBytes: unit,
+            dedup: options.dedup,
+            compression: options.compression,
+            seed: options.seed
+        )
+    }
+
+    func perform(lane: Int) async -> Outcome {
+        let connection = connections[lane % connections.count]
+        let count = slots[lane].lane.withLock { lane in
+            lane.count += 1
+            return lane.count
+        }
+        let dice = Mix.hash(options.seed ^ Mix.hash(UInt64(lane) << 40 ^ count))
+        let volumes = stage.volumes[connection.account]
+        let isSpread = !workload.isSequential
+        // Sequential lanes stay with their volume; all lanes of a volume go through it together.
+        let place = isSpread ? Int(dice >> 32) % volumes.count : lane / connections.count % volumes.count
+        let volume = volumes[place]
+        do throws(ClientError) {
+            switch workload {
+            case .sequentialUpload, .randomUpload: return try await upload(lane, connection, volume, dice)
+            case .sequentialDownload, .randomDownload: return try await download(connection, volume, dice)
+            case .mixed:
+                guard (dice >> 8) % 100 < UInt64(options.readPercent) else {
+                    return try await upload(lane, connection, volume, dice)
+                }
+                return try await download(connection, volume, dice)
+            case .describe:
+                _ = try await connection.client.describeVolume(volume.id)
+                return .done(.describe, bytes: 0)
+            case .snapshots: return try await snapshot(lane, connection, volume)
+            case .clones: return try await clone(lane, connection, volume)
+            }
+        } catch {
+            return .failed(reason: FailureReason.name(error))
+        }
+    }
+}
+
+extension CairnTarget {
+    private func offset(in volume: Stage.Volume, _ dice: UInt64) -> UInt64 {
+        let places = options.volumeBytes / UInt64(options.requestBytes)
+        guard !workload.isSequential else {
+            return volume.cursor.wrappingAdd(1, ordering: .relaxed).oldValue % places * UInt64(options.requestBytes)
+        }
+        return Mix.hash(dice) % places * UInt64(options.requestBytes)
+    }
+
+    private func upload(
+        _ lane: Int,
+        _ connection: BenchConnection,
+        _ volume: Stage.Volume,
+        _ dice: UInt64
+    ) async throws(ClientError) -> Outcome {
+        if options.durability == .onFlush, options.flushEvery > 0 {
+            let isDue = slots[lane].lane.withLock { lane in
+                lane.uploads += 1
+                return lane.uploads % (options.flushEvery + 1) == 0
+            }
+            if isDue {
+                _ = try await connection.client.flush(volume.id)
+                return .done(.flush, bytes: 0)
+            }
+        }
+        let blocks = blocks(lane, at: offset(in: volume, dice))
+        _ = try await connection.client.upload(blocks, to: .volume(volume.id), durability: options.durability)
+        return .done(.upload, bytes: options.requestBytes)
+    }
+
+    /// The next bytes of the plan as one block, or compressed as one for each chunk.
+    private func blocks(_ lane: Int, at offset: UInt64) -> [BlockUpload] {
+        let perRequest = UInt64((options.requestBytes + content.unitBytes - 1) / content.unitBytes)
+        let first = units.wrappingAdd(perRequest, ordering: .relaxed).oldValue
+        // A call that was given up may still hold the buffer: then it is left to it.
+        let buffer = slots[lane].lane.withLock { lane -> Buffer in
+            if lane.buffer == nil || !isKnownUniquelyReferenced(&lane.buffer) {
+                lane.buffer = BufferPool.shared.buffer(capacity: options.requestBytes)
+            }
+            return lane.buffer!
+        }
+        buffer.count = options.requestBytes
+        content.fill(buffer, first: first)
+        guard options.compressesFirst else {
+            return [BlockUpload(offset: offset, length: UInt32(options.requestBytes), content: .plain(buffer.slice))]
+        }
+        return stride(from: 0, to: options.requestBytes, by: content.unitBytes).map { start in
+            compressed(buffer.slice.part(start..<start + content.unitBytes), at: offset + UInt64(start))
+        }
+    }
+
+    private func compressed(_ chunk: BufferSlice, at offset: UInt64) -> BlockUpload {
+        let sum = CRC32C.extend(0, chunk.bytes)
+        let target = BufferPool.shared.buffer(capacity: chunk.count)
+        // What saves nothing is sent as it is.
+        let room = UnsafeMutableRawBufferPointer(rebasing: target.memory[0..<chunk.count - 1])
+        let length = UInt32(chunk.count)
+        guard let count = LZ4.compress(chunk.bytes, into: room) else {
+            return BlockUpload(offset: offset, length: length, content: .plain(chunk), crc32c: sum)
+        }
+        target.count = count
+        return BlockUpload(offset: offset, length: length, content: .lz4(target.slice), crc32c: sum)
+    }
+
+    private func download(
+        _ connection: BenchConnection,
+        _ volume: Stage.Volume,
+        _ dice: UInt64
+    ) async throws(ClientError) -> Outcome {
+        let range = BlockRange(offset: offset(in: volume, dice), length: UInt64(options.requestBytes))
+        let blocks = try await connection.client.download([range], from: .volume(volume.id))
+        // Volumes that are read were filled: a hole is data that was lost.
+        let bytes = blocks.reduce(0) { sum, block in
+            if case .data = block.content { sum + Int(block.length) } else { sum }
+        }
+        guard bytes == options.requestBytes else { return .failed(reason: "DATA_MISSING") }
+        return .done(.download, bytes: bytes)
+    }
+
+    private func snapshot(
+        _ lane: Int,
+        _ connection: BenchConnection,
+        _ volume: Stage.Volume
+    ) async throws(ClientError) -> Outcome {
+        let oldest = slots[lane].lane.withLock { lane in
+            lane.snapshots.count > options.keep ? lane.snapshots.removeFirst() : nil
+        }
+        if let oldest {
+            do {
+                try await connection.client.deleteSnapshot(oldest)
+            } catch {
+                slots[lane].lane.withLock { $0.snapshots.append(oldest) }
+                throw error
+            }
+            return .done(.deleteSnapshot, bytes: 0)
+        }
+        let made = try await connection.client.createSnapshot(of: volume.id).id
+        slots[lane].lane.withLock { $0.snapshots.append(made) }
+        return .done(.createSnapshot, bytes: 0)
+    }
+
+    private func clone(
+        _ lane: Int,
+        _ connection: BenchConnection,
+        _ volume: Stage.Volume
+    ) async throws(ClientError) -> Outcome {
+        let oldest = slots[lane].lane.withLock { lane in
+            lane.clones.count > options.keep ? lane.clones.removeFirst() : nil
+        }
+        if let oldest {
+            do {
+                try await connection.client.deleteVolume(oldest)
+            } catch {
+                slots[lane].lane.withLock { $0.clones.append(oldest) }
+                throw error
+            }
+            return .done(.deleteVolume, bytes: 0)
+        }
+        var new = NewVolume()
+        new.snapshot = volume.snapshot
+        let made = try await connection.client.createVolume(new).id
+        slots[lane].lane.withLock { $0.clones.append(made) }
+        return .done(.createVolume, bytes: 0)
+    }
+}
+
+extension CairnTarget {
+    /// Deletes the snapshots and clones that the lanes still have; what cannot be deleted is left.
+    func cleanUp() async {
+        await withTaskGroup(of: Void.self) { group in
+            for (lane, slot) in slots.enumerated() {
+                let client = connections[lane % connections.count].client
+                let (snapshots, clones) = slot.lane.withLock { ($0.snapshots, $0.clones) }
+                group.addTask {
+                    for snapshot in snapshots { try? await client.deleteSnapshot(snapshot) }
+                    for clone in clones { try? await client.deleteVolume(clone) }
+                }
+            }
+        }
+    }
+}
+
+extension ContentPlan {
+    /// Fills all of a buffer's content with units from `first` on.
+    func fill(_ buffer: Buffer, first: UInt64) {
+        var unit = first
+        for start in stride(from: 0, to: buffer.count, by: unitBytes) {
+            let end = min(start + unitBytes, buffer.count)
+            fill(UnsafeMutableRawBufferPointer(rebasing: buffer.memory[start..<end]), unit: unit)
+            unit += 1
+        }
+    }
+}
