@@ -72,8 +72,8 @@ final class Victim: Sendable {
             return 134
         }
         guard !Self.trapped.contains(outcome.status) else {
-            let first =
-                lines.firstIndex { $0.contains("rror") || $0.contains("ssert") || $0.contains("terminate") } ?? 0
+            let marks = ["Fatal error", "Assertion", "terminate called", "💣", "crashed:"]
+            let first = lines.firstIndex { line in marks.contains { line.contains($0) } } ?? max(0, lines.count - 60)
             let text = lines[first...].prefix(60).joined(separator: "\n")
             throw Loss("the server ended by a trap (\(outcome.status)): \(text)")
         }
