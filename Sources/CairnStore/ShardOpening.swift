@@ -29,6 +29,9 @@ struct ShardOpening: Sendable {
         settings.cacheBytes = options.indexCacheBytes
         settings.flushBytes = options.indexFlushBytes
         settings.room = IndexRoom(folder: path, leave: freeBytes, shards: Int(header.shardCount))
+        let logger = options.logger
+        settings.log = { text in logger.error("the index failed", metadata: ["shard": "\(index)", "reason": "\(text)"])
+        }
         let database = try IndexDatabase(path: path + "/index", settings)
         var position = try database.get(Key.position).map { bytes throws(StoreError) in try LogPosition.decode(bytes) }
         var logOptions = LogOptions()
