@@ -14,6 +14,8 @@ let targets: [Target] = [
     system("COpenSSL", "openssl", "libssl-dev"),
     system("CLZ4", "liblz4", "liblz4-dev"),
     system("CRocksDB", "rocksdb", "librocksdb-dev"),
+    // C++, for RocksDB's C API cannot do it.
+    .target(name: "CRocksDBLog", dependencies: ["CRocksDB"]),
     system("CZlib", "zlib", "zlib1g-dev"),
     .systemLibrary(name: "CEpoll"),
     .systemLibrary(name: "CLinuxFile"),
@@ -30,7 +32,7 @@ let targets: [Target] = [
     .target(name: "CairnLog", dependencies: ["CairnCore"], exclude: ["FORMAT.md"]),
     .target(
         name: "CairnStore",
-        dependencies: ["CairnCore", "CairnCrypto", "CairnLog", "CRocksDB", logging, collections],
+        dependencies: ["CairnCore", "CairnCrypto", "CairnLog", "CRocksDB", "CRocksDBLog", logging, collections],
         exclude: ["FORMAT.md"]
     ),
     .target(
@@ -113,5 +115,6 @@ let package = Package(
     ],
     targets: targets,
     swiftLanguageModes: [.v6],
-    cLanguageStandard: .c11
+    cLanguageStandard: .c11,
+    cxxLanguageStandard: .cxx17
 )

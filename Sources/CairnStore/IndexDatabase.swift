@@ -1,4 +1,5 @@
 internal import CRocksDB
+internal import CRocksDBLog
 internal import CairnCore
 import Dispatch
 import Glibc
@@ -19,6 +20,8 @@ final class IndexDatabase: Sendable {
         var flushBytes = 32 << 20
         /// Where it is.
         var room: IndexRoom?
+        /// Takes what RocksDB has to say of errors, on any thread: it writes no file of its own.
+        var log: @Sendable (String) -> Void = { _ in }
     }
 
     private let open: Mutex<IndexHandle?>
@@ -49,6 +52,8 @@ final class IndexDatabase: Sendable {
             rocksdb_options_destroy(options)
             throw StoreError(.damaged, "there is no index in \(path)")
         }
+        // RocksDB would make it, and complain first that it is missing. Where this fails, the opening does.
+        if access == .create { mkdir(path, 0o700) }
         var failure: UnsafeMutablePointer<CChar>?
         let opened =
             access == .readOnly
@@ -112,9 +117,8 @@ final class IndexDatabase: Sendable {
         // Bounds the room on the disk that a compaction needs until it ends, beside what it reads (StoreOptions.freeBytes).
         rocksdb_options_set_max_compaction_bytes(options, 256 << 20)
         rocksdb_options_set_max_open_files(options, 512)
-        rocksdb_options_set_keep_log_file_num(options, 2)
         rocksdb_options_set_avoid_unnecessary_blocking_io(options, 1)
-        rocksdb_options_set_info_log_level(options, Int32(3))
+        setLog(options, settings.log)
         let table = rocksdb_block_based_options_create()!
         rocksdb_block_based_options_set_filter_policy(table, rocksdb_filterpolicy_create_bloom_full(10))
         let cache = rocksdb_cache_create_lru(settings.cacheBytes)
@@ -134,6 +138,19 @@ final class IndexDatabase: Sendable {
         rocksdb_options_set_block_based_table_factory(options, table)
         rocksdb_block_based_options_destroy(table)
         return options
+    }
+
+    private static func setLog(_ options: OpaquePointer, _ log: @escaping @Sendable (String) -> Void) {
+        let context = Unmanaged.passRetained(IndexLog(log)).toOpaque()
+        cairn_rocksdb_set_log(
+            options,
+            { context, text in
+                guard let context, let text else { return }
+                Unmanaged<IndexLog>.fromOpaque(context).takeUnretainedValue().log(String(cString: text))
+            },
+            context,
+            { context in if let context { Unmanaged<IndexLog>.fromOpaque(context).release() } }
+        )
     }
 
     /// What is applied at this moment, unchanging.
@@ -229,6 +246,12 @@ final class IndexDatabase: Sendable {
         // RocksDB's C API tells the kind of an error by its text alone.
         return StoreError(text.hasPrefix("Corruption") ? .damaged : .io, "\(what): \(text)")
     }
+}
+
+/// Kept by RocksDB as long as it may have something to say.
+private final class IndexLog: Sendable {
+    let log: @Sendable (String) -> Void
+    init(_ log: @escaping @Sendable (String) -> Void) { self.log = log }
 }
 
 /// An open RocksDB, closed when its last user has gone.

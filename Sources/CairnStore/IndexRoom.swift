@@ -6,7 +6,7 @@ import Glibc
 ///
 /// The log leaves some of it free, but others may take that too. So a file of a few MiB, `index.reserve`, lies beside the index: it
 /// is given up when there is no other room for a flush, and made again when there is. Where that is not enough, nothing is flushed:
-/// RocksDB does not survive it (Debian's ends the process by an assertion where a file that it writes fails).
+/// a flush that fails fences the shard.
 struct IndexRoom: Sendable {
     /// The reserve's size at the most.
     static let reserveBytes: UInt64 = 32 << 20

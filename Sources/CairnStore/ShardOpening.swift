@@ -40,6 +40,9 @@ struct ShardOpening: Sendable {
             leave: freeBytes,
             shards: Int(header.shardCount)
         )
+        let logger = options.logger
+        settings.log = { text in logger.error("the index failed", metadata: ["shard": "\(index)", "reason": "\(text)"])
+        }
         return settings
     }
 

@@ -117,10 +117,13 @@ final class FolderLock: Sendable {
     private let descriptor: Int32
 
     init(_ folder: String) throws(StoreError) {
-        descriptor = Glibc.open(folder + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        descriptor = uninterrupted { Glibc.open(folder + "/lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600) }
         guard descriptor >= 0 else { throw StoreError(.io, "cannot open \(folder)/lock: errno \(errno)") }
-        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+        guard uninterrupted({ flock(descriptor, LOCK_EX | LOCK_NB) }) == 0 else {
+            let isHeld = errno == EWOULDBLOCK
+            let reason = String(cString: strerror(errno))
             Glibc.close(descriptor)
+            guard isHeld else { throw StoreError(.io, "cannot lock \(folder)/lock: \(reason)") }
             throw StoreError(.locked, "the store \(folder) is open in another server")
         }
     }

@@ -55,12 +55,32 @@ struct StoreHeader: Equatable {
         return try result.get()
     }
 
+    /// - Throws: `.notAStore` where there is no such file; `.io` where it cannot be read, which says nothing about the store; as
+    ///   ``decode(_:_:)``.
     static func read(from folder: String) throws(StoreError) -> StoreHeader {
         let path = folder + "/cairn.store"
-        guard let data = FileManager.default.contents(atPath: path) else {
-            throw StoreError(.notAStore, "\(folder) holds no store: make one with `cairnd init`")
+        let descriptor = uninterrupted { open(path, O_RDONLY | O_CLOEXEC) }
+        guard descriptor >= 0 else {
+            if errno == ENOENT || errno == ENOTDIR {
+                throw StoreError(.notAStore, "\(folder) holds no store: make one with `cairnd init`")
+            }
+            throw StoreError(.io, "cannot open \(path): \(String(cString: strerror(errno)))")
         }
-        return try decode(Array(data), path)
+        defer { close(descriptor) }
+        // More than a header has, so that one that is too long shows.
+        var bytes = [UInt8](repeating: 0, count: byteCount * 2)
+        var found = 0
+        while found < bytes.count {
+            let count = bytes.withUnsafeMutableBytes { raw in
+                uninterrupted { pread(descriptor, raw.baseAddress! + found, raw.count - found, off_t(found)) }
+            }
+            guard count >= 0 else {
+                throw StoreError(.io, "cannot read \(path): \(String(cString: strerror(errno)))")
+            }
+            guard count > 0 else { break }
+            found += count
+        }
+        return try decode(Array(bytes.prefix(found)), path)
     }
 
     /// Durable on return.
@@ -73,9 +93,17 @@ struct StoreHeader: Equatable {
     }
 
     private static func sync(_ path: String) -> Bool {
-        let descriptor = open(path, O_RDONLY)
+        let descriptor = uninterrupted { open(path, O_RDONLY | O_CLOEXEC) }
         guard descriptor >= 0 else { return false }
         defer { close(descriptor) }
         return fsync(descriptor) == 0
+    }
+}
+
+/// Repeats a system call that a signal interrupted. Never for a sync: after a failed one the state of the pages is not known.
+func uninterrupted<T: SignedInteger>(_ call: () -> T) -> T {
+    while true {
+        let result = call()
+        if result >= 0 || errno != EINTR { return result }
     }
 }

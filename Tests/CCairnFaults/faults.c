@@ -133,7 +133,8 @@ static size_t half(size_t count) { return count >= 1024 ? count / 2 / 512 * 512 
             va_end(list);                                                 \
         }                                                                 \
         REAL(name);                                                       \
-        int action = decide(CAIRN_FAULT_OPEN, path);                      \
+        int kind = flags & O_CREAT ? CAIRN_FAULT_CREATE : CAIRN_FAULT_OPEN; \
+        int action = decide(kind, path);                                  \
         AROUND(action, -1, real(path, flags, mode));                      \
     }
 OPEN(open)

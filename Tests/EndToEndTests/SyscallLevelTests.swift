@@ -15,7 +15,9 @@ struct SyscallLevelTests {
     )
     func errors() async throws {
         let (count, seed) = (Torture.count("syscalls", otherwise: 6), Torture.seed("syscalls"))
-        var (number, fired, wentOn, ended, aborts, acknowledged) = (0, 0, 0, 0, 0, 0)
+        // One number alone: `tools/torture syscalls --only 176`.
+        let only = Torture.only("syscalls").flatMap { $0 > 0 ? $0 : nil }
+        var (number, fired, wentOn, ended, acknowledged) = (0, 0, 0, 0, 0)
         while number < count {
             let victim = try await Victim(shards: 1, writers: 2, seed: seed &+ UInt64(number))
             do {
@@ -23,10 +25,10 @@ struct SyscallLevelTests {
                 try await victim.stopInOrder()
                 for _ in 0..<min(Self.livesOfStore, count - number) {
                     number += 1
+                    if let only, number != only { continue }
                     let outcome = try await life(victim, number, seed)
                     if outcome.hasFired { fired += 1 }
                     if outcome.status == 0 { wentOn += 1 } else { ended += 1 }
-                    if outcome.status == 134 { aborts += 1 }
                 }
                 try await victim.server.start()
                 try await victim.audit()
@@ -44,7 +46,6 @@ struct SyscallLevelTests {
             "syscalls",
             [
                 "calls": number, "failed": fired, "server_went_on": wentOn, "server_ended": ended,
-                "index_aborts": aborts,
                 "acknowledged": acknowledged, "lost": 0,
             ]
         )
@@ -67,7 +68,9 @@ struct SyscallLevelTests {
     /// Start, script, end, with the fault at its place in all of them; then a life without, which checks everything.
     private func life(_ victim: Victim, _ number: Int, _ seed: UInt64) async throws -> Outcome {
         let (action, mode) = Self.fault(number, seed)
-        victim.plan.arm(.all, at: number, action, mode)
+        // The kernel does not refuse for want of space what takes none.
+        let kinds: FaultPlan.Kinds = action == .enospc ? .all.subtracting([.open, .read, .unlink]) : .all
+        victim.plan.arm(kinds, at: number, action, mode)
         let status = try await faulty(victim)
         let hasFired = victim.plan.fired > 0
         try await victim.recover(again: false)

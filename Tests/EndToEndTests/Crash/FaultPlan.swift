@@ -19,9 +19,12 @@ final class FaultPlan: @unchecked Sendable {
         static let rename = Kinds(rawValue: 1 << 7)
         static let unlink = Kinds(rawValue: 1 << 8)
         static let mkdir = Kinds(rawValue: 1 << 9)
-        static let all = Kinds(rawValue: 1 << 10 - 1)
+        /// An open that may make the file; ``open`` is one that may not.
+        static let create = Kinds(rawValue: 1 << 10)
+        static let all = Kinds(rawValue: 1 << 11 - 1)
         static let names = [
             "open", "read", "write", "fsync", "fdatasync", "truncate", "allocate", "rename", "unlink", "mkdir",
+            "create",
         ]
     }
 

@@ -12,6 +12,7 @@ final class Ledger: @unchecked Sendable {
     init(_ name: String) throws {
         // Memory, where there is one: the tests' machine does not lose its power.
         let folder = FileManager.default.fileExists(atPath: "/dev/shm") ? "/dev/shm" : NSTemporaryDirectory()
+        Self.removeOld(in: folder)
         path = "\(folder)/cairn-ledger-\(getpid())-\(name)-\(UInt32.random(in: .min ... .max))"
         descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND, 0o600)
         guard descriptor >= 0 else { throw HarnessError("\(path) cannot be made") }
@@ -23,6 +24,16 @@ final class Ledger: @unchecked Sendable {
         let line = Array((text + "\n").utf8)
         _ = line.withUnsafeBytes { write(descriptor, $0.baseAddress!, $0.count) }
         _ = fdatasync(descriptor)
+    }
+
+    /// Those of failures, once they are a day old.
+    private static func removeOld(in folder: String) {
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+        where name.hasPrefix("cairn-ledger-") {
+            var facts = stat()
+            guard stat("\(folder)/\(name)", &facts) == 0, time(nil) - facts.st_mtim.tv_sec > 86400 else { continue }
+            unlink("\(folder)/\(name)")
+        }
     }
 
     /// When nothing was found.

@@ -61,19 +61,13 @@ final class Victim: Sendable {
     }
 
     /// The server is gone, or goes within a minute: it must have been killed, or have ended in order; never by a trap of its own.
-    ///
-    /// One death of its own is let pass, and told: Debian builds RocksDB with its assertions, and one of them (a file that failed
-    /// is written to again) ends the process after an error of the disk.
-    /// - Returns: as the shell has it: 137 for SIGKILL; 134 for that assertion.
+    /// - Returns: as the shell has it: 137 for SIGKILL.
     func expectDead() async throws -> Int32 {
         let outcome = try await server.child.wait(limit: .seconds(60))
         let lines = outcome.errors.split(separator: "\n")
-        if outcome.status == 134, lines.contains(where: { $0.contains("rocksdb::") && $0.contains("Assertion") }) {
-            return 134
-        }
         guard !Self.trapped.contains(outcome.status) else {
-            let first =
-                lines.firstIndex { $0.contains("rror") || $0.contains("ssert") || $0.contains("terminate") } ?? 0
+            let marks = ["Fatal error", "Assertion", "terminate called", "💣", "crashed:"]
+            let first = lines.firstIndex { line in marks.contains { line.contains($0) } } ?? max(0, lines.count - 60)
             let text = lines[first...].prefix(60).joined(separator: "\n")
             throw Loss("the server ended by a trap (\(outcome.status)): \(text)")
         }
