@@ -51,6 +51,12 @@ public enum Limits {
     public static let snapshotsInProgress = 192
     /// Volumes made from one another's snapshots in turn.
     public static let cloneDepth = 256
+    /// Versions of one volume that were cancelled in progress and on which clones stand: they are kept in one record.
+    public static let cancelledVersions = 1024
+    /// Grants that one account may have made: they are counted anew with each.
+    public static let grants = 4096
+    /// Of these, to one other account: so nobody fills another's list.
+    public static let grantsToOne = 256
     /// Volumes that one CreateSnapshots may name (SPEC R6): their shards stand still for it.
     public static let volumesPerCall = 64
     /// Volumes and snapshots that one GetUsage may name: each is walked through.

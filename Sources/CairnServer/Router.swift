@@ -33,6 +33,9 @@ final class Router: CallHandler {
 
     func handle(_ call: IncomingCall) {
         let method = Wire.Method(rawValue: Int32(truncatingIfNeeded: call.method))
+        if method == .getServerFacts || method == .getHealth, let account = identity.account {
+            guard admit(call, account, bytes: call.requestBytes) else { return }
+        }
         switch method {
         case .getServerFacts:
             answer(call) { (_: Wire.GetServerFactsRequest) in self.parts.facts.answer(to: self.identity) }

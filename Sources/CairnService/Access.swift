@@ -44,6 +44,7 @@ extension ServiceError {
         case .fenced: self.init(.unavailable, error.text, retryAfter: .seconds(1))
         case .closed: self.init(.unavailable, error.text)
         case .invalid: self.init(.invalidArgument, error.text)
+        case .limited: self.init(.failedPrecondition, error.text)
         case .forbidden: self.init(.permissionDenied, error.text)
         case .notAStore, .exists, .locked, .newerFormat, .io, .aborted: self.init(.internalFailure, error.text)
         }

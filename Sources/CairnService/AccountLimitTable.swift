@@ -8,7 +8,10 @@ final class AccountLimitTable: Sendable {
     static let maximumCount = 1 << 18
 
     private let usual: AccountLimits
+    /// Asked by every call's admission, on the network's threads: nothing is read from the disk within.
     private let own = Mutex<[AccountID: AccountLimits]>([:])
+    /// Of two changes that are read at once neither brings back the older state.
+    private let reading = Mutex(())
 
     init(usual: AccountLimits) { self.usual = usual }
 
@@ -23,21 +26,24 @@ final class AccountLimitTable: Sendable {
         }
     }
 
-    /// After a change that was answered. Reads within the lock: of two that come at once neither brings back the older state.
+    /// After a change that was answered.
     func refresh(_ account: AccountID, from home: Shard) throws(StoreError) {
-        let result = own.withLock { own in
-            Result { () throws(StoreError) in own[account] = try home.makeView().limits(of: account) }
+        let result = reading.withLock { _ in
+            Result { () throws(StoreError) in
+                let limits = try home.makeView().limits(of: account)
+                own.withLock { $0[account] = limits }
+            }
         }
         try result.get()
     }
 
-    /// After the recovery of a shard: a change that was not answered may have been made, or not. Within the lock, as ``refresh(_:from:)``.
+    /// After the recovery of a shard: a change that was not answered may have been made, or not.
     /// - Parameter isHome: whether an account's home is this shard.
     func reload(from shard: Shard, isHome: (AccountID) -> Bool) throws(StoreError) {
-        let result = own.withLock { own in
+        let result = reading.withLock { _ in
             Result { () throws(StoreError) in
                 let found = try shard.makeView().ownLimits()
-                own = own.filter { !isHome($0.key) }.merging(found) { $1 }
+                own.withLock { own in own = own.filter { !isHome($0.key) }.merging(found) { $1 } }
             }
         }
         try result.get()

@@ -24,7 +24,14 @@ extension Service {
                     try context.checkWanted()
                     try self.checkOwned(grant.resource, context)
                 } catch { return answer(.failure(error)) }
-                self.change(on: self.homeShard(of: context.account), Footprint(), context, answer) {
+                let answering: Answer<Wire.CreateGrantResponse> = { result in
+                    // What was deleted meanwhile takes its grants with it, this one too.
+                    if case .success = result { self.withdrawGrants(for: [grant.resource], of: context.account) }
+                    answer(result)
+                }
+                // The grants that are there are counted: of the queue's time as much as so many entries.
+                let footprint = Footprint(entries: Limits.grantsToOne)
+                self.change(on: self.homeShard(of: context.account), footprint, context, answering) {
                     (transaction) throws(ServiceError) in
                     let given = try storeCall { () throws(StoreError) in try transaction.give(grant) }
                     let response = Wire.CreateGrantResponse(grant: Self.wire(given))
@@ -53,22 +60,75 @@ extension Service {
         }
     }
 
-    /// The grants for a snapshot go with it. A crash in between leaves rows that open nothing: what they are for is gone.
-    func withdrawGrants(for snapshots: [SnapshotID], of account: AccountID) {
-        for snapshot in snapshots { withdrawGrants(for: .snapshot(snapshot), of: account) }
+    /// Withdraws the grants for those of the resources that are gone.
+    func withdrawGrants(for resources: [GrantResource], of account: AccountID) {
+        workers.run(for: account) {
+            for resource in resources {
+                do throws(StoreError) {
+                    if try !self.isLeft(resource) { self.withdrawAll(for: resource, of: account) }
+                } catch { self.logGrants(error) }
+            }
+        }
     }
 
-    private func withdrawGrants(for resource: GrantResource, of account: AccountID) {
+    private func logGrants(_ error: StoreError) {
+        // The next start finds those that stay.
+        guard error.code != .closed, error.code != .fenced else { return }
+        logger.error("grants for what is gone were not withdrawn", metadata: ["reason": "\(error)"])
+    }
+
+    /// Whether anything is left that the grant is for: of a volume a snapshot is enough.
+    private func isLeft(_ resource: GrantResource) throws(StoreError) -> Bool {
+        switch resource {
+        case .account: return true
+        case .volume(let id): return try shard(of: id.uuid)?.makeView().isLeft(id) ?? false
+        case .snapshot(let id): return try shard(of: id.uuid)?.makeView().snapshot(id) != nil
+        }
+    }
+
+    /// Grants looked at, or withdrawn, at a time.
+    private static let grantStep = 256
+
+    private func withdrawAll(for resource: GrantResource, of account: AccountID) {
         let home = homeShard(of: account)
         workers.run(for: account) {
-            let step = 256
-            guard let grants = try? home.makeView().grants(by: account, for: resource, limit: step), !grants.isEmpty
-            else { return }
-            home.submit(for: account, entries: grants.count * 2, reclaims: true) { (transaction) throws(StoreError) in
-                for grant in grants { _ = try transaction.withdraw(grant) }
-            } completion: { result in
-                if case .success = result, grants.count == step { self.withdrawGrants(for: resource, of: account) }
-            }
+            do throws(StoreError) {
+                let grants = try home.makeView().grants(by: account, for: resource, limit: Self.grantStep)
+                self.withdraw(grants, on: home, for: account) {
+                    if grants.count == Self.grantStep { self.withdrawAll(for: resource, of: account) }
+                }
+            } catch { self.logGrants(error) }
+        }
+    }
+
+    private func withdraw(
+        _ grants: [Grant],
+        on home: Shard,
+        for account: AccountID?,
+        then next: @escaping @Sendable () -> Void
+    ) {
+        guard !grants.isEmpty else { return next() }
+        home.submit(for: account, entries: grants.count * 2, reclaims: true) { (transaction) throws(StoreError) in
+            for grant in grants { _ = try transaction.withdraw(grant) }
+        } completion: { result in
+            if case .failure(let error) = result { return self.logGrants(error) }
+            next()
+        }
+    }
+
+    /// After a start: a crash may have come between a deletion and the withdrawal of its grants.
+    func sweepGrants() { for shard in store.shards { sweepGrants(on: shard, after: nil) } }
+
+    private func sweepGrants(on shard: Shard, after: [UInt8]?) {
+        workers.run {
+            do throws(StoreError) {
+                let found = try shard.makeView().grants(after: after, limit: Self.grantStep)
+                var gone: [Grant] = []
+                for (_, grant) in found where try !self.isLeft(grant.resource) { gone.append(grant) }
+                self.withdraw(gone, on: shard, for: nil) {
+                    if found.count == Self.grantStep { self.sweepGrants(on: shard, after: found.last?.key) }
+                }
+            } catch { self.logGrants(error) }
         }
     }
 

@@ -20,10 +20,13 @@ struct PromptSchedule<Line: Sendable>: Sendable {
 
     /// Beyond this many snapshots the further ones are not asked about: bounds the memory.
     static var limit: Int { 1 << 16 }
+    /// The same of one account, so that it takes no other's place.
+    static var limitOfOne: Int { 1 << 12 }
 
     /// Between two questions; any unit of time.
     let interval: UInt64
     private var entries: [SnapshotID: Entry] = [:]
+    private var counts: [AccountID: Int] = [:]
 
     init(interval: UInt64) { self.interval = interval }
 
@@ -34,15 +37,20 @@ struct PromptSchedule<Line: Sendable>: Sendable {
         if entries[snapshot] != nil {
             entries[snapshot]!.line = line
             if reporting { entries[snapshot]!.dueAt = now + interval }
-        } else if entries.count < Self.limit {
+        } else if entries.count < Self.limit, counts[account, default: 0] < Self.limitOfOne {
             entries[snapshot] = Entry(account: account, line: line, dueAt: now + interval)
+            counts[account, default: 0] += 1
         }
     }
 
     mutating func reported(_ snapshot: SnapshotID, at now: UInt64) { entries[snapshot]?.dueAt = now + interval }
 
     /// It takes no data any more, or its client cannot be asked.
-    mutating func forget(_ snapshot: SnapshotID) { entries[snapshot] = nil }
+    mutating func forget(_ snapshot: SnapshotID) {
+        guard let entry = entries.removeValue(forKey: snapshot) else { return }
+        let left = counts[entry.account, default: 1] - 1
+        counts[entry.account] = left == 0 ? nil : left
+    }
 
     /// What is to be asked now; each is asked once until ``answered(_:at:)``.
     mutating func due(at now: UInt64) -> [Question] {

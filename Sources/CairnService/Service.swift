@@ -60,6 +60,7 @@ public final class Service: Sendable {
         try storeCall { () throws(StoreError) in try limitTable.load(from: store.shards) }
         store.whenRecovered { [weak self] shard in self?.reloadLimits(from: shard) }
         watch.withLock { $0 = $0 ?? SnapshotWatch(self) }
+        sweepGrants()
     }
 
     /// Ends it: before the store is closed, and before the service is let go of.

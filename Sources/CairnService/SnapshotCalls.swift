@@ -125,8 +125,9 @@ extension Service {
         guard let id = SnapshotID(bytes: request.snapshotID), let shard = shard(of: id.uuid) else {
             return answer(.failure(.noSuchSnapshot))
         }
+        let removed = RemovedResources()
         let withdrawing: Answer<Wire.DeleteSnapshotResponse> = { result in
-            if case .success = result { self.withdrawGrants(for: [id], of: context.account) }
+            if case .success = result { self.withdrawGrants(for: removed.resources, of: context.account) }
             answer(result)
         }
         var parameters = request
@@ -142,6 +143,7 @@ extension Service {
         ) {
             (transaction) throws(ServiceError) in
             let snapshot = try self.snapshot(id, in: transaction, context)
+            removed.resources = [.snapshot(id), .volume(snapshot.volume)]
             try self.remove(snapshot, in: transaction)
             return Wire.DeleteSnapshotResponse()
         }
@@ -195,31 +197,32 @@ extension Service {
             }
             // Snapshots live on their volume's shard.
             let shards = volume.map { self.shard(of: $0.uuid).map { [$0] } ?? [] } ?? self.store.shards
-            var found: [SnapshotRecord] = []
+            var found: [(record: SnapshotRecord, view: ReadView)] = []
             for shard in shards {
-                found += try self.view(shard) { (view) throws(ServiceError) in
-                    try storeCall { () throws(StoreError) in
-                        try view.snapshots(
-                            of: context.account,
-                            volume: volume,
-                            after: after.map { ($0.createdMilliseconds, $0.id) },
-                            limit: count
-                        )
-                    }
+                let view = shard.makeView()
+                let records = try storeCall { () throws(StoreError) in
+                    try view.snapshots(
+                        of: context.account,
+                        volume: volume,
+                        after: after.map { ($0.createdMilliseconds, $0.id) },
+                        limit: count
+                    )
                 }
+                found += records.map { ($0, view) }
             }
-            let page = found.sorted { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }.prefix(count)
+            let page = found.sorted { ($0.record.createdAt, $0.record.id) < ($1.record.createdAt, $1.record.id) }
+                .prefix(count)
             var response = Wire.ListSnapshotsResponse()
             var snapshots: [Wire.SnapshotDescription] = []
-            for snapshot in page {
-                guard let shard = self.shard(of: snapshot.id.uuid) else { continue }
-                snapshots.append(try self.describe(snapshot, in: shard.makeView(), context))
+            for (snapshot, view) in page {
+                // As it was when it was found: it may be gone by now, with all that it stood on.
+                snapshots.append(try self.describe(snapshot, in: view, context))
             }
             response.snapshots = snapshots.filter {
                 (request.state == .unspecified || $0.state == request.state)
                     && request.tags.allSatisfy($0.tags.contains)
             }
-            if page.count == count, let last = page.last {
+            if page.count == count, let last = page.last?.record {
                 response.nextPageToken = ListingCursor(createdMilliseconds: last.createdAt, id: last.id.uuid).token
             }
             return response
@@ -307,16 +310,16 @@ extension Service {
 
 /// The address of a snapshot's manifest (SPEC S7): opaque to clients, and no permission.
 ///
-/// A version byte, the snapshot's ID (whose last bytes name the shard), its lineage and version, a CRC.
+/// A version byte, the snapshot's ID (whose last bytes name the shard, where all else of it is), a CRC. Nothing in it counts what
+/// others do (SPEC C3).
 struct SnapshotToken {
+    private static let count = 21
     let bytes: [UInt8]
 
     init(_ snapshot: SnapshotRecord) {
-        var writer = ByteWriter(capacity: 37)
+        var writer = ByteWriter(capacity: Self.count)
         writer.put(UInt8(1))
         writer.put(bytes: snapshot.id.bytes)
-        writer.put(snapshot.lineage.rawValue)
-        writer.put(snapshot.version.rawValue)
         writer.put(writer.bytes.withUnsafeBytes { CRC32C.extend(0, $0) })
         bytes = writer.bytes
     }
@@ -325,9 +328,8 @@ struct SnapshotToken {
     static func id(_ token: [UInt8]) throws(ServiceError) -> SnapshotID {
         let id = token.withUnsafeBytes { bytes -> SnapshotID? in
             var reader = ByteReader(bytes)
-            guard bytes.count == 37, reader.take(UInt8.self) == 1, let id = reader.take(bytes: 16),
-                reader.take(raw: 16) != nil,
-                reader.take(UInt32.self) == CRC32C.extend(0, UnsafeRawBufferPointer(rebasing: bytes[0..<33]))
+            guard bytes.count == count, reader.take(UInt8.self) == 1, let id = reader.take(bytes: 16),
+                reader.take(UInt32.self) == CRC32C.extend(0, UnsafeRawBufferPointer(rebasing: bytes[0..<17]))
             else { return nil }
             return SnapshotID(bytes: id)
         }

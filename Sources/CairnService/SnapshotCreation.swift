@@ -124,7 +124,8 @@ struct SnapshotCreation: Sendable {
             home: shard,
             account: context.account,
             chunkSize: chunkSize,
-            volumeSize: volumeSize
+            volumeSize: volumeSize,
+            copyRoom: Limits.payloadBytes
         )
         return try resolution.resolve(placements.map { .token($0.chunk, $0.token, block: $0.index) })
     }

@@ -147,7 +147,7 @@ struct StagingPreparation {
                 Staged(offset: chunkSize.offset(of: chunk), token: data.fingerprint, data: data)
             case .zeros(let chunk, _):
                 Staged(offset: chunkSize.offset(of: chunk), token: ZeroChunk.fingerprint(chunkSize), data: nil)
-            case .token, .hole, .patch: preconditionFailure("whole chunks of bytes are data or zeros")
+            case .token, .hole, .patch, .zeroPart: preconditionFailure("whole chunks of bytes are data or zeros")
             }
         }
     }

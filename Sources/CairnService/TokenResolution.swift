@@ -12,9 +12,11 @@ struct TokenResolution {
     let account: AccountID
     let chunkSize: ChunkSize
     let volumeSize: UInt64
+    /// Stored bytes that may become data: with the call's own they go into one commit.
+    let copyRoom: Int
 
-    /// Chunks that are not on the volume's shard become data for it, at most 16 MiB in one call: what is beyond is refused as
-    /// if it were not here, and the client sends it.
+    /// Chunks that are not on the volume's shard become data for it, as far as there is room: what is beyond is refused as if
+    /// it were not here, and the client sends it.
     /// - Throws: INVALID_CHUNK_TOKEN naming the block.
     func resolve(_ changes: [Change]) throws(ServiceError) -> [Change] {
         var resolved = changes
@@ -46,7 +48,7 @@ struct TokenResolution {
             }
             if shape != nil { continue }
             copied += data.bytes.count
-            guard copied <= Limits.payloadBytes else {
+            guard copied <= copyRoom else {
                 throw ServiceError(.invalidChunkToken, "chunk \(token) is not on the volume's shard", blockIndex: block)
             }
             resolved[index] = .data(chunk, data)

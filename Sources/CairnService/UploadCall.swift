@@ -104,18 +104,20 @@ extension Service {
             home: shard,
             account: context.account,
             chunkSize: target.chunkSize,
-            volumeSize: target.size
+            volumeSize: target.size,
+            copyRoom: Limits.payloadBytes - (payload?.count ?? 0)
         )
         let changes = try tokens.resolve(try preparation.changes(of: plan))
         try context.checkWanted()
+        let entries = try storeCall { () throws(StoreError) in try Self.entries(of: changes, in: target, hint) }
         guard let snapshot = seen.snapshot else {
-            return commit(changes, seen, call, on: shard, context, answer)
+            return commit(changes, entries, seen, call, on: shard, context, answer)
         }
         countExpected(snapshot, call.report, on: shard, context) { result in
             guard case .success(let report) = result else { return answer(result.map { _ in .init() }) }
             var call = call
             call.report = report
-            self.commit(changes, seen, call, on: shard, context) { result in
+            self.commit(changes, entries, seen, call, on: shard, context) { result in
                 if case .success = result { self.prompts.uploaded(to: snapshot, report, context) }
                 answer(result)
             }
@@ -130,8 +132,18 @@ extension Service {
         }
     }
 
+    /// What the changes make of the commit, in entries of the usual size: a part is written with all that its chunk has so far.
+    private static func entries(of changes: [Change], in target: WriteTarget, _ view: ReadView) throws(StoreError)
+        -> Int
+    {
+        let parts = changes.filter { !$0.dependsOnSize }.map { $0.chunk(target.chunkSize) }
+        // 20 bytes each, of an entry's 384. No more than a group takes anyway: what does not fit is found out when it is made.
+        return changes.count + 8 + min(Limits.recordsPerCall, try view.partCount(of: Set(parts), in: target) / 16)
+    }
+
     private func commit(
         _ changes: [Change],
+        _ entries: Int,
         _ prepared: Destination,
         _ call: WriteCall,
         on shard: Shard,
@@ -142,7 +154,7 @@ extension Service {
             durability: call.durability,
             records: changes.count { $0.recordBytes > 0 },
             bytes: changes.reduce(0) { $0 + $1.recordBytes },
-            entries: changes.count + 8
+            entries: entries
         )
         change(on: shard, footprint, context, answer) { (transaction) throws(ServiceError) in
             let present = try self.destination(call.named, dataVersion: call.dataVersion, in: transaction, context)
@@ -240,7 +252,9 @@ extension Service {
                 )
             }
         case .hole(let chunk): try transaction.writeChunk(chunk, of: target, .hole)
-        case .patch(let offset, let bytes): try transaction.writePatch(at: offset, bytes, of: target)
+        case .patch(let offset, let bytes, let checksum):
+            try transaction.writePatch(at: offset, bytes, checksum: checksum, of: target)
+        case .zeroPart(let range): try transaction.writeZeros(range, of: target)
         }
         return nil
     }
@@ -277,21 +291,25 @@ extension Change {
     var recordBytes: Int {
         switch self {
         case .data(_, let data): data.bytes.count
-        case .patch(_, let bytes): bytes.count
-        case .token, .zeros, .hole: 0
+        case .patch(_, let bytes, _): bytes.count
+        case .token, .zeros, .hole, .zeroPart: 0
         }
     }
 
     /// Whether the change would mean something else in a volume of another size: those of a whole chunk may be of a last,
     /// shorter one.
     var dependsOnSize: Bool {
-        if case .patch = self { false } else { true }
+        switch self {
+        case .patch, .zeroPart: false
+        case .data, .token, .zeros, .hole: true
+        }
     }
 
     func chunk(_ size: ChunkSize) -> ChunkIndex {
         switch self {
         case .data(let chunk, _), .token(let chunk, _, _), .zeros(let chunk, _), .hole(let chunk): chunk
-        case .patch(let offset, _): size.chunk(at: offset)
+        case .patch(let offset, _, _): size.chunk(at: offset)
+        case .zeroPart(let range): size.chunk(at: range.lowerBound)
         }
     }
 }

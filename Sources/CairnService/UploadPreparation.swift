@@ -12,8 +12,10 @@ enum Change: Sendable {
     /// Zeros of a whole chunk; `token`: whether they came as a chunk, and so are answered by a token (SPEC U6).
     case zeros(ChunkIndex, token: Bool)
     case hole(ChunkIndex)
-    /// Part of a chunk.
-    case patch(offset: UInt64, BufferSlice)
+    /// Part of a chunk, and its CRC32C.
+    case patch(offset: UInt64, BufferSlice, checksum: UInt32)
+    /// Part of a chunk that becomes zeros; bytes of the volume.
+    case zeroPart(Range<UInt64>)
 }
 
 /// Turns a call's blocks into changes. Runs on a worker: this is where the server's CPU goes.
@@ -23,8 +25,6 @@ struct UploadPreparation {
     let payload: BufferSlice?
     /// Whether the shard holds a chunk already, so that compressing it would be in vain. A hint only.
     let holds: (Fingerprint) -> Bool
-
-    private static let zeros = Buffer(copying: repeatElement(0, count: ChunkSize.maximum.bytes))
 
     /// Throws CHECKSUM_ERROR or INVALID_ARGUMENT naming the block (SPEC U4, U9).
     func changes(of plan: UploadPlan) throws(ServiceError) -> [Change] {
@@ -69,7 +69,9 @@ struct UploadPreparation {
             if whole {
                 changes.append(wholeChunk(chunk, piece, checksum: piece.count == bytes.count ? block.checksum : nil))
             } else {
-                changes.append(.patch(offset: range.lowerBound, piece))
+                let known = piece.count == bytes.count ? Self.crc32c(in: block.checksum) : nil
+                let checksum = known ?? CRC32C.extend(0, piece.bytes)
+                changes.append(.patch(offset: range.lowerBound, piece, checksum: checksum))
             }
         }
     }
@@ -129,8 +131,8 @@ struct UploadPreparation {
     private func addMark(_ block: UploadPlan.Block, to changes: inout [Change]) {
         pieces(of: block) { chunk, range, whole in
             if !whole {
-                // Part of a chunk has no state of its own: its zeros are written.
-                changes.append(.patch(offset: range.lowerBound, Self.zeros.slice.part(0..<range.count)))
+                // Part of a chunk has no state of its own: a part of a hole is zeros as well.
+                changes.append(.zeroPart(range))
             } else if block.content == .hole {
                 changes.append(.hole(chunk))
             } else {

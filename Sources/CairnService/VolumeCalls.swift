@@ -4,8 +4,9 @@ import CairnWire
 
 /// What a transaction tells its completion.
 // Safety: the transaction writes it, on its shard's queue, before its completion reads it.
-private final class RemovedSnapshots: @unchecked Sendable {
-    var ids: [SnapshotID] = []
+final class RemovedResources: @unchecked Sendable {
+    /// Of the volume something may be left.
+    var resources: [GrantResource] = []
 }
 
 /// CreateVolume, DeleteVolume, DescribeVolume, ListVolumes, ResizeVolume (SPEC section 2).
@@ -148,9 +149,9 @@ extension Service {
             return answer(.failure(.noSuchVolume))
         }
         // Snapshots that go with the volume: the transaction says which.
-        let removed = RemovedSnapshots()
+        let removed = RemovedResources()
         let withdrawing: Answer<Wire.DeleteVolumeResponse> = { result in
-            if case .success = result { self.withdrawGrants(for: removed.ids, of: context.account) }
+            if case .success = result { self.withdrawGrants(for: removed.resources, of: context.account) }
             answer(result)
         }
         var parameters = request
@@ -167,13 +168,13 @@ extension Service {
             (transaction) throws(ServiceError) in
             let volume = try self.volume(id, in: transaction, context)
             if !request.cancelSnapshots { try Self.checkNoneInProgress(of: volume, in: transaction) }
-            removed.ids = try storeCall { () throws(StoreError) in
+            removed.resources = try storeCall { () throws(StoreError) in
                 let inProgress = try transaction.outstanding(of: volume.id) + transaction.waiting(of: volume)
                 let leaving = Set(inProgress.map(\.id) + [volume.initialSnapshot])
                 try transaction.deleteVolume(volume)
                 // The initial one stays where something was cloned from it.
-                var gone: [SnapshotID] = []
-                for id in leaving where try transaction.snapshot(id) == nil { gone.append(id) }
+                var gone: [GrantResource] = [.volume(volume.id)]
+                for id in leaving where try transaction.snapshot(id) == nil { gone.append(.snapshot(id)) }
                 return gone
             }
             return Wire.DeleteVolumeResponse()

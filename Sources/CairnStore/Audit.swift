@@ -203,8 +203,9 @@ struct Audit {
         }
         if entry.base == .inherit, entry.patches.isEmpty { report.note("\(place) says nothing") }
         for patch in entry.patches {
-            count(patch.location)
-            counted[lineage.account, default: AccountUsage()].storedBytes += UInt64(patch.location.length)
+            guard let location = patch.location else { continue }
+            count(location)
+            counted[lineage.account, default: AccountUsage()].storedBytes += patch.storedBytes
         }
         if lineage.cancelled.contains(place.version) {
             // Shown to clones of its own version alone; covers nothing.

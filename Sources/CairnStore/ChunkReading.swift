@@ -134,7 +134,7 @@ struct ChunkReading {
         var locations: Set<RecordLocation> = []
         for want in wanted where !isKnown(want, known) {
             if let record = want.record { locations.insert(record.location) }
-            for patch in want.chunk.patches { locations.insert(patch.location) }
+            locations.formUnion(want.chunk.patches.compactMap(\.location))
         }
         let sorted = locations.sorted { ($0.segment, $0.offset) < ($1.segment, $1.offset) }
         do throws(LogError) {
@@ -312,16 +312,21 @@ struct ChunkReading {
             )
         }
         for patch in want.chunk.patches {
-            guard let record = records[patch.location], Int(patch.start) + record.bytes.count <= whole.count else {
+            guard patch.range.upperBound <= whole.count else {
+                throw lost(want, nil, "a part of it is longer than a chunk")
+            }
+            let target = UnsafeMutableRawBufferPointer(rebasing: whole.memory[patch.range])
+            guard let location = patch.location else {
+                target.initializeMemory(as: UInt8.self, repeating: 0)
+                continue
+            }
+            guard let record = records[location], record.bytes.count == target.count else {
                 throw lost(want, nil, "a part of it is missing")
             }
             guard case .patch(let header) = record.header, header.start == patch.start,
                 header.chunk == source.chunkSize.chunk(at: want.offset)
             else { throw lost(want, nil, "the record of a part is of something else") }
-            let end = Int(patch.start) + record.bytes.count
-            UnsafeMutableRawBufferPointer(rebasing: whole.memory[Int(patch.start)..<end]).copyMemory(
-                from: record.bytes.bytes
-            )
+            target.copyMemory(from: record.bytes.bytes)
         }
         return whole
     }

@@ -88,6 +88,9 @@ extension Key {
     }
     static func grants(by grantor: AccountID) -> [UInt8] { Key(.grants).thenName(grantor).bytes }
     static func grants(to grantee: AccountID) -> [UInt8] { Key(.receivedGrants).thenName(grantee).bytes }
+    static func grants(to grantee: AccountID, by grantor: AccountID) -> [UInt8] {
+        Key(.receivedGrants).thenName(grantee).thenName(grantor).bytes
+    }
 }
 
 extension KeyReader {
@@ -137,6 +140,7 @@ extension KeyReader {
 
 extension Transaction {
     /// Gives a permission, on the grantor's home shard; one that is given already stays as it is.
+    /// - Throws: `.limited` where the account has made as many as it may (``Limits/grants``, ``Limits/grantsToOne``).
     public func give(_ grant: Grant) throws(StoreError) -> Grant {
         if let given = try overlay.get(Key.grant(grant)) {
             return Grant(
@@ -147,10 +151,27 @@ extension Transaction {
                 createdAt: try created(given)
             )
         }
+        guard try !isFull(Key.grants(by: grant.grantor), Limits.grants) else {
+            throw StoreError(.limited, "an account may make at most \(Limits.grants) grants")
+        }
+        guard try !isFull(Key.grants(to: grant.grantee, by: grant.grantor), Limits.grantsToOne) else {
+            throw StoreError(.limited, "an account may make at most \(Limits.grantsToOne) grants to one other")
+        }
         let value = withUnsafeBytes(of: grant.createdAt.littleEndian, Array.init)
         overlay.put(Key.grant(grant), value)
         overlay.put(Key.received(grant), value)
         return grant
+    }
+
+    private func isFull(_ prefix: [UInt8], _ limit: Int) throws(StoreError) -> Bool {
+        let cursor = overlay.makeCursor()
+        cursor.seek(prefix)
+        var count = 0
+        while count < limit, try cursor.isValid(), cursor.key.starts(with: prefix) {
+            count += 1
+            cursor.next()
+        }
+        return count == limit
     }
 
     /// Withdraws a permission; false where it was not given.
@@ -209,6 +230,20 @@ extension ManifestReader {
         key: [UInt8], grant: Grant
     )] {
         try grants(Key.grants(to: grantee), .receivedGrants, after, limit) { $0.takeReceived(createdAt: $1) }
+    }
+
+    /// What all of the shard's accounts gave, in the order of the keys.
+    public func grants(after: [UInt8]?, limit: Int) throws(StoreError) -> [(key: [UInt8], grant: Grant)] {
+        try grants(Key(.grants).bytes, .grants, after, limit) { $0.takeGrant(createdAt: $1) }
+    }
+
+    /// Whether anything is left of a volume: itself, or a snapshot of it. On the volume's shard.
+    public func isLeft(_ volume: VolumeID) throws(StoreError) -> Bool {
+        if try self.volume(volume) != nil { return true }
+        let prefix = Key(.volumeSnapshots).then(volume.uuid).bytes
+        let cursor = seeker
+        cursor.seek(prefix)
+        return try cursor.isValid() && cursor.key.starts(with: prefix)
     }
 
     private func grants(

@@ -50,7 +50,9 @@ final class GroupBuilding: @unchecked Sendable {
             transaction.rollback()
             if calls > 0 { return false }
             endings.append { failure in
-                ending(failure ?? StoreError(.invalid, "the change is too large for one commit"))
+                ending(
+                    failure ?? StoreError(.invalid, "the change is too large for one commit: send fewer blocks at once")
+                )
             }
             calls += 1
             return true

@@ -195,11 +195,47 @@ struct SegmentRecord: StoredRecord, Hashable {
     }
 }
 
-/// A part of a chunk, in a record of its own.
+/// A part of a chunk: in a record of its own, or zeros, which need none.
 struct Patch: Hashable {
     /// Bytes from the chunk's start.
     let start: UInt32
-    let location: RecordLocation
+    /// Bytes of the chunk that it fills.
+    let length: UInt32
+    /// Nil of zeros.
+    let location: RecordLocation?
+
+    init(start: UInt32, location: RecordLocation) {
+        (self.start, length, self.location) = (start, location.length, location)
+    }
+
+    /// Zeros.
+    init(zerosAt start: UInt32, length: UInt32) {
+        (self.start, self.length, location) = (start, length, nil)
+    }
+
+    /// The bytes of the chunk that it fills.
+    var range: Range<Int> { Int(start)..<Int(start) + Int(length) }
+    /// What it takes of a segment.
+    var storedBytes: UInt64 { UInt64(location?.length ?? 0) }
+
+    /// Stands in a part's location for zeros: no segment has this number.
+    private static let noSegment = SegmentID(.max)
+
+    func write(to writer: inout ByteWriter) {
+        writer.put(start)
+        let zeros = RecordLocation(segment: Self.noSegment, offset: 0, length: length, seed: 0)
+        (location ?? zeros).write(to: &writer)
+    }
+
+    init?(_ reader: inout ByteReader) {
+        guard let start = reader.take(UInt32.self), let location = RecordLocation(&reader) else { return nil }
+        if location.segment != Self.noSegment {
+            self.init(start: start, location: location)
+        } else {
+            guard location.offset == 0, location.seed == 0, location.length > 0 else { return nil }
+            self.init(zerosAt: start, length: location.length)
+        }
+    }
 }
 
 /// What one version of a chunk holds.
@@ -236,10 +272,7 @@ struct ManifestEntry: StoredRecord, Hashable {
         case .inherit: writer.put(UInt8(4))
         }
         writer.put(UInt16(patches.count))
-        for patch in patches {
-            writer.put(patch.start)
-            patch.location.write(to: &writer)
-        }
+        for patch in patches { patch.write(to: &writer) }
     }
 
     init?(_ reader: inout ByteReader) {
@@ -256,8 +289,8 @@ struct ManifestEntry: StoredRecord, Hashable {
         guard let count = reader.take(UInt16.self) else { return nil }
         patches = []
         for _ in 0..<count {
-            guard let start = reader.take(UInt32.self), let location = RecordLocation(&reader) else { return nil }
-            patches.append(Patch(start: start, location: location))
+            guard let patch = Patch(&reader) else { return nil }
+            patches.append(patch)
         }
     }
 }

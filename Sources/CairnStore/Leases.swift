@@ -8,19 +8,47 @@ import Synchronization
 final class Leases: Sendable {
     private struct State {
         var ends: [ChunkKey: UInt64] = [:]
+        /// How many of them each account has.
+        var counts: [AccountNumber: Int] = [:]
+        /// Of accounts that had too many: until then none of their chunks is purged.
+        var graceEnds: [AccountNumber: UInt64] = [:]
         /// Chunks whose removal is on its way: they may still be seen, but must not be promised any more.
         var purging: Set<ChunkKey> = []
         var sweepAt: UInt64 = 0
         /// Until then nothing is purged.
-        var graceEnd: UInt64
+        let graceEnd: UInt64
+
+        func isHeld(_ chunk: ChunkKey, at now: UInt64) -> UInt64? {
+            let end = max(ends[chunk] ?? 0, graceEnds[chunk.account] ?? 0)
+            return end > now ? end : nil
+        }
+
+        mutating func sweep(_ now: UInt64) {
+            ends = ends.filter { $0.value > now }
+            graceEnds = graceEnds.filter { $0.value > now }
+            counts = [:]
+            for chunk in ends.keys { counts[chunk.account, default: 0] += 1 }
+        }
+
+        mutating func add(_ chunk: ChunkKey, _ end: UInt64) {
+            if ends.updateValue(end, forKey: chunk) == nil { counts[chunk.account, default: 0] += 1 }
+        }
+
+        mutating func remove(_ chunk: ChunkKey) {
+            ends[chunk] = nil
+            counts[chunk.account, default: 1] -= 1
+        }
     }
-    /// Beyond this many pins new ones extend the time in which nothing at all is purged: bounds the memory, keeps every promise.
-    private static let maximumPins = 1 << 20
+    /// Beyond so many pins, of one account or in all, an account's new ones keep all of its chunks from being purged instead, and
+    /// none of another's: bounds the memory, keeps every promise.
+    private let pinsOfOne: Int
+    private let pins: Int
 
     private let nanoseconds: UInt64
     private let state: Mutex<State>
 
-    init(time: Duration) {
+    init(time: Duration, pinsOfOne: Int = 1 << 18, pins: Int = 1 << 20) {
+        (self.pinsOfOne, self.pins) = (pinsOfOne, pins)
         let (seconds, attoseconds) = time.components
         nanoseconds = UInt64(seconds) * 1_000_000_000 + UInt64(attoseconds / 1_000_000_000)
         state = Mutex(State(graceEnd: DispatchTime.now().uptimeNanoseconds + nanoseconds))
@@ -33,13 +61,16 @@ final class Leases: Sendable {
         let end = now + nanoseconds
         return state.withLock { state in
             if now >= state.sweepAt {
-                state.ends = state.ends.filter { $0.value > now }
+                state.sweep(now)
                 state.sweepAt = now + nanoseconds
             }
-            if state.ends.count + chunks.count > Self.maximumPins {
-                state.graceEnd = max(state.graceEnd, end)
-            } else {
-                for chunk in chunks { state.ends[chunk] = end }
+            for (account, chunks) in Dictionary(grouping: chunks, by: \.account) {
+                let count = state.counts[account, default: 0] + chunks.count
+                if count > pinsOfOne || state.ends.count + chunks.count > pins {
+                    state.graceEnds[account] = end
+                } else {
+                    for chunk in chunks { state.add(chunk, end) }
+                }
             }
             return (state.purging.isEmpty ? [] : Set(chunks.filter(state.purging.contains)), end)
         }
@@ -49,7 +80,7 @@ final class Leases: Sendable {
     func unpin(_ chunks: [ChunkKey], end: UInt64) {
         if chunks.isEmpty { return }
         state.withLock { state in
-            for chunk in chunks where state.ends[chunk] == end { state.ends[chunk] = nil }
+            for chunk in chunks where state.ends[chunk] == end { state.remove(chunk) }
         }
     }
 
@@ -68,7 +99,7 @@ final class Leases: Sendable {
             var free: [ChunkKey] = []
             var earliest: UInt64?
             for chunk in chunks {
-                if let end = state.ends[chunk], end > now {
+                if let end = state.isHeld(chunk, at: now) {
                     earliest = min(earliest ?? end, end)
                 } else {
                     free.append(chunk)

@@ -140,6 +140,16 @@ public class ManifestReader {
         try entries(target.lineage, chunk, upTo: target.version, all: false).first?.version
     }
 
+    /// Parts that chunks have at the target's version, so far as they are counted: 255 stands for more.
+    public func partCount(of chunks: Set<ChunkIndex>, in target: WriteTarget) throws(StoreError) -> Int {
+        var count = 0
+        for chunk in chunks {
+            let key = Key.patched(target.lineage, target.version, chunk)
+            count += Int(try index.get(key)?.first ?? 0)
+        }
+        return count
+    }
+
     // MARK: Within the store
 
     func accountNumber(_ account: AccountID) throws(StoreError) -> AccountNumber? {

@@ -23,6 +23,8 @@ public struct StoreError: Error, Sendable, Hashable, CustomStringConvertible {
         case io
         /// A transaction's parameters name what is not there, or is too large for one commit.
         case invalid
+        /// There are as many as there may be.
+        case limited
         /// Another account's data, which it did not permit the caller to have (SPEC D5); the text names the accounts.
         case forbidden
         /// The transaction was given up by its own body.
@@ -49,7 +51,7 @@ public struct StoreError: Error, Sendable, Hashable, CustomStringConvertible {
         case .unsupportedFormat(let version): self.init(.newerFormat, "the log has format version \(version)")
         case .foreign(let identity):
             self.init(.damaged, "the log belongs to store \(identity.store.text), shard \(identity.shard)")
-        case .groupTooLarge: self.init(.invalid, "the change is too large for one commit")
+        case .groupTooLarge: self.init(.invalid, "the change is too large for one commit: send fewer blocks at once")
         case .io(let error): self.init(.io, "\(error)")
         }
     }

@@ -87,11 +87,38 @@ extension Transaction {
     }
 
     /// Writes a part of one chunk at the target's version: stored by itself, merged later (DESIGN §5).
-    /// - Parameter offset: bytes from the volume's start; offset and count are multiples of 512, within one chunk.
-    public func writePatch(at offset: UInt64, _ bytes: BufferSlice, of target: WriteTarget) throws(StoreError) {
-        let chunk = target.chunkSize.chunk(at: offset)
-        let start = target.chunkSize.remainder(of: offset)
-        guard bytes.count > 0, start + bytes.count <= target.chunkSize.bytes else {
+    /// - Parameters:
+    ///   - offset: bytes from the volume's start; offset and count are multiples of 512, within one chunk.
+    ///   - checksum: the bytes' CRC32C, where it was computed off the shard's queue.
+    public func writePatch(at offset: UInt64, _ bytes: BufferSlice, checksum: UInt32? = nil, of target: WriteTarget)
+        throws(StoreError)
+    {
+        try addPatch(in: offset..<offset + UInt64(bytes.count), of: target) { place, start in
+            let header = PatchHeader(
+                lineage: target.lineage.rawValue,
+                chunk: place.chunk,
+                version: target.version,
+                start: start,
+                rawChecksum: checksum ?? CRC32C.extend(0, bytes.bytes)
+            )
+            return Patch(start: start, location: group.appendPatch(header, bytes))
+        }
+    }
+
+    /// Makes a part of one chunk zeros at the target's version: it takes no bytes of the log.
+    /// - Parameter range: bytes from the volume's start, multiples of 512, within one chunk.
+    public func writeZeros(_ range: Range<UInt64>, of target: WriteTarget) throws(StoreError) {
+        try addPatch(in: range, of: target) { _, start in Patch(zerosAt: start, length: UInt32(range.count)) }
+    }
+
+    private func addPatch(
+        in range: Range<UInt64>,
+        of target: WriteTarget,
+        _ make: (PatchedPlace, _ start: UInt32) -> Patch
+    ) throws(StoreError) {
+        let chunk = target.chunkSize.chunk(at: range.lowerBound)
+        let start = target.chunkSize.remainder(of: range.lowerBound)
+        guard !range.isEmpty, start + range.count <= target.chunkSize.bytes else {
             throw StoreError(.invalid, "a part of chunk \(chunk) reaches beyond it")
         }
         let place = PatchedPlace(lineage: target.lineage, version: target.version, chunk: chunk)
@@ -99,22 +126,15 @@ extension Transaction {
         if entry.patches.isEmpty, entry.base == .inherit { try buryUnderLater(chunk, target) }
         let account = try lineage(target.lineage).account
         // What the new one covers wholly is of no use any more.
+        let covered = start..<start + range.count
         entry.patches.removeAll { patch in
-            let covered =
-                Int(patch.start) >= start && Int(patch.start) + Int(patch.location.length) <= start + bytes.count
-            if covered { dropPart(patch.location, account) }
-            return covered
+            let isCovered = patch.range.lowerBound >= covered.lowerBound && patch.range.upperBound <= covered.upperBound
+            if isCovered { dropPart(patch, account) }
+            return isCovered
         }
-        let header = PatchHeader(
-            lineage: target.lineage.rawValue,
-            chunk: chunk,
-            version: target.version,
-            start: UInt32(start),
-            rawChecksum: CRC32C.extend(0, bytes.bytes)
-        )
-        let location = group.appendPatch(header, bytes)
-        addPart(location, account)
-        entry.patches.append(Patch(start: UInt32(start), location: location))
+        let patch = make(place, UInt32(start))
+        addPart(patch, account)
+        entry.patches.append(patch)
         if entry.patches.count.isMultiple(of: 64) { dropHidden(&entry, account) }
         try gather(entry, place)
         try missExpected(chunk, of: target)
@@ -126,9 +146,9 @@ extension Transaction {
         var covered = [Bool](repeating: false, count: ChunkSize.maximum.bytes / sector)
         var kept: [Patch] = []
         for patch in entry.patches.reversed() {
-            let sectors = Int(patch.start) / sector..<(Int(patch.start) + Int(patch.location.length)) / sector
+            let sectors = patch.range.lowerBound / sector..<patch.range.upperBound / sector
             if sectors.allSatisfy({ covered[$0] }) {
-                dropPart(patch.location, account)
+                dropPart(patch, account)
                 continue
             }
             for index in sectors { covered[index] = true }
@@ -194,7 +214,7 @@ extension Transaction {
 
     /// Gives back what an entry held: its chunk's reference, its patches' bytes.
     func release(_ entry: ManifestEntry, _ account: AccountNumber) throws(StoreError) {
-        for patch in entry.patches { dropPart(patch.location, account) }
+        for patch in entry.patches { dropPart(patch, account) }
         guard case .data(let fingerprint, let owner) = entry.base else { return }
         try dropReference(ChunkKey(account: account, owner: owner, fingerprint))
     }

@@ -18,6 +18,7 @@ extension Transaction {
         var parent: LineageRecord.Parent?
         if let source {
             try checkDepth(of: source.lineage)
+            try checkCancelled(below: source)
             parent = LineageRecord.Parent(
                 lineage: source.lineage,
                 version: source.version,
@@ -109,7 +110,7 @@ extension Transaction {
             depth += 1
             guard depth < Limits.cloneDepth else {
                 throw StoreError(
-                    .invalid,
+                    .limited,
                     "the snapshot's volume was made from a snapshot, and so on, \(Limits.cloneDepth) times: restore it to an empty volume instead"
                 )
             }
@@ -117,9 +118,20 @@ extension Transaction {
         }
     }
 
+    /// Clones of snapshots in progress keep what was uploaded when these are cancelled: the lineage remembers each such version.
+    private func checkCancelled(below source: SnapshotRecord) throws(StoreError) {
+        guard source.state == .pending, try lineage(source.lineage).cancelled.count >= Limits.cancelledVersions else {
+            return
+        }
+        throw StoreError(
+            .limited,
+            "\(Limits.cancelledVersions) snapshots of the volume were cancelled in progress, and volumes made from them are still there"
+        )
+    }
+
     private func checkLogical(_ account: AccountID, adding size: UInt64) throws(StoreError) {
         guard try usage(of: account).logicalBytes.saturatingSum(size) <= AccountUsage.logicalLimit else {
-            throw StoreError(.invalid, "an account's volumes on one shard may have at most 1 EiB together")
+            throw StoreError(.limited, "an account's volumes on one shard may have at most 1 EiB together")
         }
     }
 

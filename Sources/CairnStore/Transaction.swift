@@ -266,12 +266,14 @@ public final class Transaction: ManifestReader {
     func dropLive(_ location: RecordLocation) { liveDeltas[location.segment, default: 0] -= Int64(location.length) }
 
     /// A part of a chunk, and with it what the account stores.
-    func addPart(_ location: RecordLocation, _ account: AccountNumber) {
+    func addPart(_ part: Patch, _ account: AccountNumber) {
+        guard let location = part.location else { return }
         addLive(location)
         countUsage(of: account) { $0.storedBytes += Int64(location.length) }
     }
 
-    func dropPart(_ location: RecordLocation, _ account: AccountNumber) {
+    func dropPart(_ part: Patch, _ account: AccountNumber) {
+        guard let location = part.location else { return }
         dropLive(location)
         if mayHaveDamage { droppedParts.append(location) }
         countUsage(of: account) { $0.storedBytes -= Int64(location.length) }

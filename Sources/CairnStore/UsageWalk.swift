@@ -90,7 +90,7 @@ public struct UsageWalk {
                     if case .data(let fingerprint, let owner) = entry.base {
                         pass.add(ChunkKey(account: record.account, owner: owner, fingerprint))
                     }
-                    if isFirst { sum.partBytes += entry.patches.reduce(0) { $0 + UInt64($1.location.length) } }
+                    if isFirst { sum.partBytes += entry.patches.reduce(0) { $0 + $1.storedBytes } }
                 }
             }
             isFirst = false
@@ -192,9 +192,10 @@ struct UsagePass {
     }
 
     mutating func add(_ part: Patch) {
-        let place = UInt64(part.location.segment.rawValue) << 32 | UInt64(part.location.offset)
+        guard let location = part.location else { return }
+        let place = UInt64(location.segment.rawValue) << 32 | UInt64(location.offset)
         guard (low...high).contains(Self.position(place)) else { return }
-        parts[place] = part.location.length
+        parts[place] = location.length
         shrink()
     }
 

@@ -1,3 +1,5 @@
+import CairnCore
+import CairnStore
 import CairnWire
 import Testing
 
@@ -12,7 +14,7 @@ import Testing
     }
 
     private func count(_ harness: ServiceHarness) throws -> Int {
-        try harness.call(harness.service.listGrants, .init()).grants.count
+        try harness.call(harness.service.listGrants, .init(page: .init(limit: 1000))).grants.count
     }
 
     @Test("D5, V9: the grants for snapshots that go with their volume go too; those for the ones that stay, stay")
@@ -49,5 +51,61 @@ import Testing
         var other = request
         other.idempotencyKey = [4]
         #expect(refusal { try harness.call(harness.service.createGrant, other) }?.code == .invalidVolumeID)
+    }
+
+    @Test("D5, S8: the grants for a volume go when neither it nor a snapshot of it is left")
+    func volumeAndItsSnapshots() throws {
+        let harness = try ServiceHarness()
+        let volume = try harness.createVolume(.init(size: 1 << 20)).volumeID
+        let snapshot = try harness.begin(volume).snapshotID
+        _ = try harness.call(harness.service.createGrant, .init(grant: grant(for: .volumeID(volume))))
+        _ = try harness.call(harness.service.deleteVolume, .init(volumeID: volume))
+        // The volume's grants hold for its snapshots.
+        let asked = Wire.DescribeSnapshotRequest(target: .snapshotID(snapshot))
+        #expect(try harness.call(harness.service.describeSnapshot, asked, as: ServiceHarness.bob).snapshot != nil)
+        try harness.delete(snapshot)
+        #expect(try harness.eventually { try count(harness) == 0 })
+        let bare = try harness.createVolume(.init(size: 1 << 20)).volumeID
+        _ = try harness.call(harness.service.createGrant, .init(grant: grant(for: .volumeID(bare))))
+        _ = try harness.call(harness.service.deleteVolume, .init(volumeID: bare))
+        #expect(try harness.eventually { try count(harness) == 0 })
+    }
+
+    @Test("D5: grants that a crash kept from being withdrawn are withdrawn after the start, and no others")
+    func sweptAtStart() throws {
+        let harness = try ServiceHarness()
+        let kept = try harness.createVolume(.init(size: 1 << 20)).volumeID
+        _ = try harness.call(harness.service.createGrant, .init(grant: grant(for: .volumeID(kept))))
+        let gone = try harness.createVolume(.init(size: 1 << 20))
+        _ = try harness.call(harness.service.deleteVolume, .init(volumeID: gone.volumeID))
+        let alice = ServiceHarness.alice.account
+        let left: [GrantResource] = [
+            .volume(VolumeID(bytes: gone.volumeID)!), .snapshot(SnapshotID(bytes: gone.initialSnapshotID)!),
+        ]
+        let given = Waiter<Bool>()
+        harness.service.homeShard(of: alice).submit(entries: 2000) { (transaction) throws(StoreError) in
+            // More than one step looks at.
+            for grantee in 0..<300 {
+                for resource in left {
+                    _ = try transaction.give(
+                        Grant(
+                            grantor: alice,
+                            resource: resource,
+                            permission: .use,
+                            grantee: AccountID("grantee-\(grantee)")!,
+                            createdAt: 1
+                        )
+                    )
+                }
+            }
+            return true
+        } completion: {
+            given.set($0.mapError { ServiceError($0) })
+        }
+        _ = try given.get()
+        let again = try ServiceHarness(restarting: harness)
+        #expect(try again.eventually { try count(again) == 1 })
+        let grants = try again.call(again.service.listGrants, .init()).grants
+        #expect(grants.map { $0.resource?.target } == [.volumeID(kept)])
     }
 }

@@ -37,8 +37,21 @@ import Testing
     @Test("S10: the memory of whom to ask is bounded")
     func bounded() {
         var schedule = PromptSchedule<Int>(interval: 1)
-        for number in 0..<UInt64(PromptSchedule<Int>.limit + 10) {
-            schedule.uploaded(to: Self.snapshot(number), account: Self.account, by: 1, reporting: false, at: 0)
+        let ofOne = PromptSchedule<Int>.limitOfOne
+        func add(_ range: Range<Int>, of account: AccountID) {
+            for number in range {
+                schedule.uploaded(to: Self.snapshot(UInt64(number)), account: account, by: 1, reporting: false, at: 0)
+            }
+        }
+        // One account fills its own part alone.
+        add(0..<ofOne + 10, of: Self.account)
+        #expect(schedule.count == ofOne)
+        schedule.forget(Self.snapshot(0))
+        schedule.forget(Self.snapshot(0))
+        add(ofOne + 10..<ofOne + 12, of: Self.account)
+        #expect(schedule.count == ofOne)
+        for other in 1..<PromptSchedule<Int>.limit / ofOne + 1 {
+            add(other << 20..<other << 20 + ofOne, of: AccountID("other-\(other)")!)
         }
         #expect(schedule.count == PromptSchedule<Int>.limit)
     }

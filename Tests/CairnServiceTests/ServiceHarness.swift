@@ -16,12 +16,13 @@ final class ServiceHarness: Sendable {
     init(
         chunkSize: Int = 65536,
         shards: Int = 2,
+        segmentBytes: UInt64 = 32 << 20,
         _ configure: (inout StoreOptions, inout ServiceOptions) -> Void = { _, _ in }
     ) throws {
         folder = NSTemporaryDirectory() + "cairn-service-" + UUID().uuidString
         var creation = StoreCreation()
         creation.shardCount = shards
-        creation.segmentBytes = 32 << 20
+        creation.segmentBytes = segmentBytes
         try Store.create(at: folder, creation)
         (store, service) = try Self.open(folder, chunkSize, configure)
     }

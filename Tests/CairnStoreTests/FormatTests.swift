@@ -139,6 +139,10 @@ import Testing
             ManifestEntry(.inherit, patches: [Patch(start: 0x600, location: Self.location)]),
             "01 04 0100 00060000 \(Self.locationHex)"
         )
+        try check(
+            ManifestEntry(.zeros, patches: [Patch(zerosAt: 0x600, length: 0x1200)]),
+            "01 02 0100 00060000 ffffffff 00000000 00120000 00000000"
+        )
     }
 
     @Test func workItems() throws {

@@ -19,7 +19,7 @@ import Testing
         let error = #expect(throws: StoreError.self) {
             try scratch.change { (transaction) throws(StoreError) in try Self.create(1 << 20, transaction) }
         }
-        #expect(error?.code == .invalid)
+        #expect(error?.code == .limited)
         #expect(UInt64.max.saturatingSum(1) == .max)
     }
 

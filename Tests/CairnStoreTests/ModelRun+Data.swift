@@ -50,7 +50,8 @@ extension ModelRun {
                 for piece in all {
                     switch piece {
                     case .whole(let chunk, let content): try transaction.writeChunk(chunk, of: volume, content)
-                    case .part(let offset, let bytes): try transaction.writePatch(at: offset, bytes, of: volume)
+                    case .part(let offset, let bytes):
+                        try transaction.writePart(at: offset, bytes, of: WriteTarget(volume))
                     }
                 }
                 if isUnknownToken {

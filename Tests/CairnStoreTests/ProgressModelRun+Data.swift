@@ -140,7 +140,7 @@ extension ProgressModelRun {
             for piece in pieces {
                 switch piece {
                 case .whole(let chunk, let content): try transaction.writeChunk(chunk, of: target, content)
-                case .part(let offset, let bytes): try transaction.writePatch(at: offset, bytes, of: target)
+                case .part(let offset, let bytes): try transaction.writePart(at: offset, bytes, of: target)
                 }
             }
         }

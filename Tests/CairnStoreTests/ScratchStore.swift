@@ -132,10 +132,11 @@ final class ScratchStore {
 
     /// Spoils the bytes of a record on the disk, while the store is open.
     func spoil(_ patch: Patch) throws {
-        let number = String(patch.location.segment.rawValue)
+        guard let location = patch.location else { throw StoreError(.invalid, "zeros have no record") }
+        let number = String(location.segment.rawValue)
         let name = String(repeating: "0", count: 8 - number.count) + number + ".seg"
         let file = try FileHandle(forUpdating: URL(fileURLWithPath: "\(folder)/shard-000/segments/\(name)"))
-        try file.seek(toOffset: UInt64(patch.location.offset) + 80)
+        try file.seek(toOffset: UInt64(location.offset) + 80)
         try file.write(contentsOf: Data(repeating: 0xa5, count: 16))
         try file.synchronize()
         try file.close()
@@ -174,5 +175,16 @@ func remove(folder: String) {
         try? FileManager.default.removeItem(atPath: folder)
         if !FileManager.default.fileExists(atPath: folder) { return }
         usleep(10_000)
+    }
+}
+
+extension Transaction {
+    /// A part, as a call writes it: one of zeros, at every other sector, by its mark and without bytes.
+    func writePart(at offset: UInt64, _ bytes: BufferSlice, of target: WriteTarget) throws(StoreError) {
+        if bytes.bytes.isAllZero, offset % 1024 == 0 {
+            try writeZeros(offset..<offset + UInt64(bytes.count), of: target)
+        } else {
+            try writePatch(at: offset, bytes, of: target)
+        }
     }
 }

@@ -129,6 +129,24 @@ struct AccountTests {
         #expect(volumes.count == made)
     }
 
+    @Test("R3, R4: the limit of requests holds for every call, also for those that are answered at once")
+    func smallCalls() async throws {
+        let account = freshAccount()
+        let caller = try await server.connect(account)
+        try await set(Wire.AccountLimits(requestsPerSecond: 1), of: account, by: try await operatorCaller())
+        var refusals = 0
+        for _ in 0..<20 {
+            do {
+                _ = try await caller.call(Wire.GetHealthRequest())
+                _ = try await caller.call(Wire.GetServerFactsRequest())
+            } catch let error as CallError {
+                #expect(error.reason == .throttled)
+                refusals += 1
+            }
+        }
+        #expect(refusals > 0)
+    }
+
     @Test("R3: bytes in flight: requests and answers beyond the limit are THROTTLED; one alone is let in")
     func bytesInFlight() async throws {
         let admin = try await operatorCaller()

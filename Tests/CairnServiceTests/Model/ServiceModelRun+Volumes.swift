@@ -108,7 +108,7 @@ extension ServiceModelRun {
             $0 !== volume && $0.pile.below?.pile === volume.pile && $0.pile.below?.version == 1
         }
         for snapshot in inProgress.reversed() { world.remove(snapshot) }
-        world.volumes.removeAll { $0 === volume }
+        world.remove(volume)
         repeatLater(request.idempotencyKey, answer, call, request) { $0.cancelSnapshots.toggle() }
         try forgetInitial(volume, isCloned: isCloned)
         try waitForGrants(of: volume.account)

@@ -180,5 +180,20 @@ struct World {
         if isError { return }
         snapshots.removeAll { $0 === snapshot }
         grants.removeAll { $0.resource == .snapshot(snapshot.id) }
+        forgetGrantsOfVolumes()
+    }
+
+    mutating func remove(_ volume: Volume) {
+        volumes.removeAll { $0 === volume }
+        forgetGrantsOfVolumes()
+    }
+
+    /// Those for a volume go when neither it nor a snapshot of it is left.
+    private mutating func forgetGrantsOfVolumes() {
+        let left = Set(volumes.map(\.id) + snapshots.map(\.volume))
+        grants.removeAll { grant in
+            if case .volume(let id) = grant.resource { return !left.contains(id) }
+            return false
+        }
     }
 }
