@@ -87,6 +87,14 @@ let targets: [Target] = [
     ),
 ]
 
+// Built by tools/fuzz alone, which sets CAIRN_FUZZ and links libFuzzer.
+let fuzzed: [Target.Dependency] = [
+    "CairnCore", "CairnCrypto", "CairnWire", "CairnTransport", "CairnRPC", "CairnLog", "CairnStore", "CairnService",
+]
+let fuzzing: [Target] =
+    Context.environment["CAIRN_FUZZ"] == nil
+    ? [] : [.executableTarget(name: "cairn-fuzz", dependencies: fuzzed, path: "Tests/Fuzz", exclude: ["corpus"])]
+
 let package = Package(
     name: "cairn",
     products: [
@@ -101,7 +109,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
     ],
-    targets: targets,
+    targets: targets + fuzzing,
     swiftLanguageModes: [.v6],
     cLanguageStandard: .c11
 )
