@@ -87,13 +87,24 @@ let targets: [Target] = [
     ),
 ]
 
-// Built by tools/fuzz alone, which sets CAIRN_FUZZ and links libFuzzer.
+// tools/fuzz builds the fuzzers with CAIRN_FUZZ set, against libFuzzer; else their corpora are run as tests.
 let fuzzed: [Target.Dependency] = [
     "CairnCore", "CairnCrypto", "CairnWire", "CairnTransport", "CairnRPC", "CairnLog", "CairnStore", "CairnService",
 ]
-let fuzzing: [Target] =
+let fuzzing: Target =
     Context.environment["CAIRN_FUZZ"] == nil
-    ? [] : [.executableTarget(name: "cairn-fuzz", dependencies: fuzzed, path: "Tests/Fuzz", exclude: ["corpus"])]
+    ? .testTarget(
+        name: "FuzzTests",
+        dependencies: fuzzed + ["CairnTesting"],
+        path: "Tests/Fuzz",
+        exclude: ["Driver", "corpus"]
+    )
+    : .executableTarget(
+        name: "cairn-fuzz",
+        dependencies: fuzzed,
+        path: "Tests/Fuzz",
+        exclude: ["Replay", "corpus"]
+    )
 
 let package = Package(
     name: "cairn",
@@ -109,7 +120,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
     ],
-    targets: targets + fuzzing,
+    targets: targets + [fuzzing],
     swiftLanguageModes: [.v6],
     cLanguageStandard: .c11
 )

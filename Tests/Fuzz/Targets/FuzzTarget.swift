@@ -1,7 +1,7 @@
 /// What is fuzzed: each takes any bytes, and traps where something is wrong that no sanitizer sees.
 ///
-/// Runs under libFuzzer (`Driver/`, built by `tools/fuzz`). A target keeps nothing from one input to the next, so that an input
-/// repeats what it found.
+/// The same code runs under libFuzzer (`Driver/`, built by `tools/fuzz`) and over the corpora in each `swift test`
+/// (`Replay/`). A target keeps nothing from one input to the next, so that an input repeats what it found.
 enum FuzzTarget: String, CaseIterable {
     /// A stream of bytes, cut into frames.
     case frame
