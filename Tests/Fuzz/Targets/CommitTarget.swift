@@ -6,8 +6,7 @@ import Foundation
 
 /// A commit record either is none, or is understood whole: then it is written again just as it was.
 enum CommitTarget {
-    // Safety: a target's inputs come one after the other, on one thread.
-    nonisolated(unsafe) private static let database: IndexDatabase = {
+    private static let database: IndexDatabase = {
         let folder = NSTemporaryDirectory() + "cairn-fuzz-\(getpid())"
         ScratchFolders.removeAtExit(folder)
         // Nothing can be tried without one.

@@ -5,7 +5,8 @@ import CairnLog
 
 /// A value of the index that decodes is encoded to something that decodes to the same; keys come apart or do not.
 enum RecordTarget {
-    private static let records: [any (StoredRecord & Hashable).Type] = [
+    // Safety: types, which never change.
+    nonisolated(unsafe) private static let records: [any (StoredRecord & Hashable).Type] = [
         VolumeRecord.self, SnapshotRecord.self, IdempotencyRecord.self, LineageRecord.self, RetainedRecord.self,
         ChunkRecord.self, SegmentRecord.self, ManifestEntry.self, LogPosition.self, WorkItem.self, LeaseRecord.self,
         AccountLimits.self, AccountUsage.self, IntentRecord.self,

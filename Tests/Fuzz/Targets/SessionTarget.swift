@@ -9,8 +9,7 @@ import Foundation
 /// A connection of the real RPC layer, without a network: frames, fragments, answers, our own calls, time and the end, in any
 /// order. Once all has been answered and sent, nothing is charged, held or in flight; after the end, everybody was told once.
 enum SessionTarget {
-    // Safety: written once, before its first use, and then only read.
-    nonisolated(unsafe) private static let loop = EventLoop(name: "fuzz")
+    private static let loop = EventLoop(name: "fuzz")
 
     /// For a TLS session that nothing is ever asked of.
     private static let context: TLSContext = {
