@@ -98,6 +98,25 @@ let targets: [Target] = [
     ),
 ]
 
+// tools/fuzz builds the fuzzers with CAIRN_FUZZ set, against libFuzzer; else their corpora are run as tests.
+let fuzzed: [Target.Dependency] = [
+    "CairnCore", "CairnCrypto", "CairnWire", "CairnTransport", "CairnRPC", "CairnLog", "CairnStore", "CairnService",
+]
+let fuzzing: Target =
+    Context.environment["CAIRN_FUZZ"] == nil
+    ? .testTarget(
+        name: "FuzzTests",
+        dependencies: fuzzed + ["CairnTesting"],
+        path: "Tests/Fuzz",
+        exclude: ["Driver", "corpus"]
+    )
+    : .executableTarget(
+        name: "cairn-fuzz",
+        dependencies: fuzzed,
+        path: "Tests/Fuzz",
+        exclude: ["Replay", "corpus"]
+    )
+
 let package = Package(
     name: "cairn",
     products: [
@@ -113,7 +132,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
     ],
-    targets: targets,
+    targets: targets + [fuzzing],
     swiftLanguageModes: [.v6],
     cLanguageStandard: .c11,
     cxxLanguageStandard: .cxx17

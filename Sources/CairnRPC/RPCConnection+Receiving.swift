@@ -10,6 +10,7 @@ extension RPCConnection: ConnectionOwner {
             return
         }
         transport = connection
+        connection.limitSending(stall: configuration.stallLimit, rate: configuration.sendRate)
         helloDeadline = EventLoop.now + configuration.handshakeLimit.nanoseconds
     }
 

@@ -32,6 +32,10 @@ public struct RPCConfiguration: Sendable {
     public var frameLimit: Duration = .seconds(30)
     /// The slowest that a payload may come in, in bytes a second, beyond ``frameLimit``.
     public var payloadRate = 64 << 10
+    /// How long a peer may take nothing of what is sent to it.
+    public var stallLimit: Duration = .seconds(30)
+    /// The slowest that a peer may take what is sent to it, in bytes a second, beyond ``stallLimit``.
+    public var sendRate = 64 << 10
 
     public init() {}
 }

@@ -62,6 +62,7 @@ public final class Connection {
     private var given: UInt64 = 0
     private var encrypted: UInt64 = 0
     private var reported: UInt64 = 0
+    private var sending = SendWatch()
     private var timer: LoopTimer!
     private var atEnd: (() -> Void)?
 
@@ -98,6 +99,13 @@ public final class Connection {
         self.token = token
         // A client speaks first.
         advance { () throws(TLSError) in try self.shakeHands() }
+    }
+
+    /// Ends the connection when the peer takes nothing of what is sent to it for `stall`, or takes it slower than `rate` bytes a
+    /// second beyond that.
+    package func limitSending(stall: Duration, rate: Int) {
+        sending.stallLimit = stall.nanoseconds
+        sending.rate = UInt64(max(1, rate))
     }
 
     // MARK: Sending
@@ -157,6 +165,7 @@ public final class Connection {
         }
         if outbox.isEmpty { outbox.giveBack(&loop.spareBytes) }
         reportProgress()
+        watchSending()
         updateWantsWrite()
         if state == .finishing, outbox.isEmpty, held.isEmpty { sayGoodbye() }
     }
@@ -185,6 +194,7 @@ public final class Connection {
     private func write(_ bytes: UnsafeRawBufferPointer) -> Int? {
         while true {
             let count = Glibc.send(descriptor, bytes.baseAddress, bytes.count, Int32(MSG_NOSIGNAL))
+            if count > 0, sending.isWatching { sending.took(now: EventLoop.now) }
             if count >= 0 { return count }
             if errno == EINTR { continue }
             if errno == EAGAIN { return 0 }
@@ -199,6 +209,20 @@ public final class Connection {
         owner?.connection(self, sent: reported)
     }
 
+    /// What waits now has a time to leave in.
+    private func watchSending() {
+        guard state == .open else { return }
+        let before = sending.nextCheck
+        if reported < given {
+            sending.waits(given: given, sent: reported, now: EventLoop.now)
+            // Later checks follow from the first.
+            if before == nil, let next = sending.nextCheck { timer.set(next) }
+        } else if before != nil {
+            sending.isDone()
+            timer.cancel()
+        }
+    }
+
     private func updateWantsWrite() {
         guard state != .closed else { return }
         let wants = !held.isEmpty || (!outbox.isEmpty && !isDirty)
@@ -211,7 +235,11 @@ public final class Connection {
         if !held.isEmpty {
             guard let count = held.withUnsafeBytes({ write($0) }) else { return }
             held.removeFirst(count)
-            if held.isEmpty { held = [] }
+            if held.isEmpty {
+                held = []
+                // Before more is encrypted: a slow peer's socket is seldom empty afterwards.
+                if state == .open || state == .finishing { reportProgress() }
+            }
         }
         switch state {
         case .open, .finishing: flush()
@@ -363,7 +391,16 @@ public final class Connection {
     }
 
     private func timeIsUp() {
-        end(state == .handshaking ? TransportError(.timedOut, "the handshake took too long") : nil)
+        switch state {
+        case .handshaking: end(TransportError(.timedOut, "the handshake took too long"))
+        case .open:
+            if sending.isStuck(now: EventLoop.now) {
+                end(TransportError(.stuck, "the peer does not read"))
+            } else if let next = sending.nextCheck {
+                timer.set(next)
+            }
+        case .finishing, .lingering, .closed: end(nil)
+        }
     }
 
     private func end(_ error: TransportError?) {

@@ -190,6 +190,25 @@ import Testing
         #expect(isCut)
     }
 
+    /// Its frames keep coming, so that it is never found silent; but nothing of what it asked for leaves.
+    @Test func whoNeverReadsIsCut() async throws {
+        var options = RPCServer.Options()
+        options.rpc.stallLimit = .milliseconds(400)
+        let server = try TestServer(options: options)
+        let peer = try #require(try DeafPeer(to: server.endpoint))
+        let isCut = try await Task.detached {
+            let wanted = (1...20).flatMap { self.request($0, TestMethod.download, size(4 << 20)) }
+            guard try peer.send(RawPeer.hello + wanted) else { return false }
+            for _ in 0..<1200 {
+                try await Task.sleep(for: .milliseconds(50))
+                if try !peer.send(RawPeer.frame(FrameHeader(.cancel, callID: 1000))) { return true }
+            }
+            return false
+        }.value
+        #expect(isCut)
+        #expect(await eventually { server.server.connectionCount == 0 })
+    }
+
     /// Random bytes, cut frames, lying lengths: 2,000 seeded cases, and memory stays where it was.
     @Test func randomBytes() async throws {
         let server = try TestServer()
