@@ -74,7 +74,7 @@ build_cairn() {
 }
 
 # How tests are built: with optimisation, for what runs much, and with assertions. Shared by tools/test and tools/torture.
-TEST_BUILD=(-c release -Xswiftc -enable-testing -Xswiftc -assert-config -Xswiftc Debug --scratch-path .build/tests)
+TEST_BUILD=(-c release -Xswiftc -enable-testing -Xswiftc -assert-config -Xswiftc Debug --scratch-path .build/optimised)
 
 # make_pki DIR [ACCOUNT]: an authority with a server on loopback ("server") and one caller ("client").
 make_pki() {

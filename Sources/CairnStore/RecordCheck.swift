@@ -3,6 +3,20 @@ import CairnCrypto
 import CairnLog
 import Glibc
 
+/// A part of a chunk that has a record.
+struct StoredPart {
+    let place: PatchedPlace
+    /// Bytes from the chunk's start.
+    let start: UInt32
+    let location: RecordLocation
+
+    /// Nil of zeros, which have none.
+    init?(_ part: Patch, of place: PatchedPlace) {
+        guard let location = part.location else { return nil }
+        (self.place, start, self.location) = (place, part.start, location)
+    }
+}
+
 /// Reads a record that the index names, and says whether it is whole and the one that is meant: header, checksums, LZ4,
 /// fingerprint. Blocks.
 struct RecordCheck {
@@ -19,10 +33,10 @@ struct RecordCheck {
 
     /// What is wrong with the record of a part; nil where nothing is.
     /// - Throws: as above.
-    func cause(_ place: PatchedPlace, _ part: Patch) throws(StoreError) -> DamageCause? {
+    func cause(_ part: StoredPart) throws(StoreError) -> DamageCause? {
         switch try read(part.location) {
         case .failure(let cause): return cause
-        case .success(let record): return Self.cause(place, part, record)
+        case .success(let record): return Self.cause(part, record)
         }
     }
 
@@ -60,9 +74,9 @@ struct RecordCheck {
         }
     }
 
-    static func cause(_ place: PatchedPlace, _ part: Patch, _ record: Record) -> DamageCause? {
-        guard case .patch(let header) = record.header, header.lineage == place.lineage.rawValue,
-            header.version == place.version, header.chunk == place.chunk, header.start == part.start
+    static func cause(_ part: StoredPart, _ record: Record) -> DamageCause? {
+        guard case .patch(let header) = record.header, header.lineage == part.place.lineage.rawValue,
+            header.version == part.place.version, header.chunk == part.place.chunk, header.start == part.start
         else { return .foreign }
         return withExtendedLifetime(record.bytes) {
             CRC32C.extend(0, record.bytes.bytes) == header.rawChecksum ? nil : .content

@@ -27,7 +27,7 @@ struct ScrubStep {
     private let recordBytes: Int
     private var result = Result()
     private var chunks: [(key: ChunkKey, record: ChunkRecord)] = []
-    private var parts: [(place: PatchedPlace, part: Patch)] = []
+    private var parts: [StoredPart] = []
     private var missing: Set<ChunkKey> = []
 
     /// - Parameter rate: bytes each second: a slow scrub takes small steps.
@@ -44,8 +44,8 @@ struct ScrubStep {
         var findings: [Scrubber.Finding] = []
         for key in damaged.chunks { findings += try scrubber.examine(.chunk(key)) }
         for key in missing { findings += try scrubber.examine(.missing(key)) }
-        for (place, part) in damaged.parts {
-            if let finding = try scrubber.examine(place, part) { findings.append(finding) }
+        for part in damaged.parts {
+            if let finding = try scrubber.examine(part) { findings.append(finding) }
         }
         result.found = try scrubber.mark(findings)
         guard shard.damage.isPossible else { return result }
@@ -54,8 +54,8 @@ struct ScrubStep {
         for (key, record) in whole.chunks where try view.damage(of: key, record) != nil {
             back.append(.chunk(key, record.location))
         }
-        for (place, part) in whole.parts where try view.damage(of: part.location) != nil {
-            back.append(.part(place, part.location))
+        for part in whole.parts where try view.damage(of: part.location) != nil {
+            back.append(.part(part.place, part.location))
         }
         try scrubber.unmark(back)
         return result
@@ -118,9 +118,9 @@ struct ScrubStep {
     }
 
     private mutating func take(_ entry: ManifestEntry, of place: PatchedPlace, _ view: ReadView) throws(StoreError) {
-        for part in entry.patches {
+        for part in entry.patches.compactMap({ StoredPart($0, of: place) }) {
             result.bytes += Int(part.location.length)
-            parts.append((place, part))
+            parts.append(part)
         }
         guard case .data(let fingerprint, let owner) = entry.base else { return }
         let key = ChunkKey(account: try view.lineage(place.lineage).account, owner: owner, fingerprint)
@@ -132,19 +132,19 @@ struct ScrubStep {
 
     private struct Failed {
         var chunks: Set<ChunkKey> = []
-        var parts: [(PatchedPlace, Patch)] = []
+        var parts: [StoredPart] = []
     }
 
     private struct Whole {
         var chunks: [(ChunkKey, ChunkRecord)] = []
-        var parts: [(PatchedPlace, Patch)] = []
+        var parts: [StoredPart] = []
     }
 
     /// Reads in the order in which the records lie on the disk: together where all are well, else one by one.
     private func check() throws(StoreError) -> (Failed, Whole) {
         let log = scrubber.shard.log
         var (failed, whole) = (Failed(), Whole())
-        let order = (chunks.map(\.record.location) + parts.map(\.part.location))
+        let order = (chunks.map(\.record.location) + parts.map(\.location))
             .sorted { ($0.segment, $0.offset) < ($1.segment, $1.offset) }
         var records: [RecordLocation: Record] = [:]
         if let read = try? log.read(order) { for record in read { records[record.location] = record } }
@@ -156,12 +156,12 @@ struct ScrubStep {
                 }
             if isWhole { whole.chunks.append((key, record)) } else { failed.chunks.insert(key) }
         }
-        for (place, part) in parts {
+        for part in parts {
             let isWhole =
-                if let read = records[part.location] { RecordCheck.cause(place, part, read) == nil } else {
-                    try check.cause(place, part) == nil
+                if let read = records[part.location] { RecordCheck.cause(part, read) == nil } else {
+                    try check.cause(part) == nil
                 }
-            if isWhole { whole.parts.append((place, part)) } else { failed.parts.append((place, part)) }
+            if isWhole { whole.parts.append(part) } else { failed.parts.append(part) }
         }
         return (failed, whole)
     }

@@ -17,8 +17,8 @@ extension Scrubber {
         case .missing(let key): return [(.chunk(key, nil), .missing)]
         case .parts(let lineage, let version, let chunk):
             var found: [Finding] = []
-            for (place, part) in try shard.makeView().parts(lineage, version, chunk) {
-                if let finding = try examine(place, part) { found.append(finding) }
+            for part in try shard.makeView().parts(lineage, version, chunk) {
+                if let finding = try examine(part) { found.append(finding) }
             }
             return found
         }
@@ -38,12 +38,12 @@ extension Scrubber {
         return nil
     }
 
-    func examine(_ place: PatchedPlace, _ part: Patch) throws(StoreError) -> Finding? {
+    func examine(_ part: StoredPart) throws(StoreError) -> Finding? {
         guard try shard.makeView().damage(of: part.location) == nil,
-            let cause = try RecordCheck(log: shard.log).cause(place, part)
+            let cause = try RecordCheck(log: shard.log).cause(part)
         else { return nil }
         // Where it was moved or merged since, the transaction finds the entry without it.
-        return (.part(place, part.location), cause)
+        return (.part(part.place, part.location), cause)
     }
 
     /// Remembers what was found.
@@ -98,17 +98,17 @@ extension Damaged {
 }
 
 extension ManifestReader {
-    /// All parts that a version shows of a chunk, and the entries that they are of.
+    /// All parts with a record that a version shows of a chunk.
     func parts(_ lineage: LineageID, _ version: DataVersion, _ chunk: ChunkIndex) throws(StoreError)
-        -> [(PatchedPlace, Patch)]
+        -> [StoredPart]
     {
-        var found: [(PatchedPlace, Patch)] = []
+        var found: [StoredPart] = []
         var (lineage, version) = (lineage, version)
         while try index.get(Key.lineage(lineage)) != nil {
             let entries = try entries(lineage, chunk, upTo: version)
             for entry in entries {
                 let place = PatchedPlace(lineage: lineage, version: entry.version, chunk: chunk)
-                for part in entry.entry.patches { found.append((place, part)) }
+                found += entry.entry.patches.compactMap { StoredPart($0, of: place) }
             }
             guard entries.last?.entry.isFull != true, let parent = try self.lineage(lineage).parent else { break }
             (lineage, version) = (parent.lineage, parent.version)

@@ -139,7 +139,7 @@ extension ReadView {
             )
         }
         for part in resolved.patches {
-            guard let damage = try damage(of: part.location) else { continue }
+            guard let location = part.location, let damage = try damage(of: location) else { continue }
             return DamagedBlock(chunk: chunk, fingerprint: nil, since: damage.since, cause: damage.cause)
         }
         return nil

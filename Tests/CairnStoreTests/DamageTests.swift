@@ -78,10 +78,10 @@ import Testing
             try transaction.writePatch(at: 7 * (64 << 10), part, of: volume)
         }
         let view = scratch.shard.makeView()
-        let patch = try #require(try view.parts(volume.lineage, volume.dataVersion, ChunkIndex(7)).first?.1)
+        let patch = try #require(try view.parts(volume.lineage, volume.dataVersion, ChunkIndex(7)).first)
         let key = ChunkKey(own: AccountNumber(rawValue: 1), chunkData(noise(64 << 10, 2)).fingerprint)
         let chunk = try #require(try view.chunk(key))
-        try scratch.spoil(patch)
+        try scratch.spoil(Patch(start: patch.start, location: patch.location))
         let healthy = try scratch.bytes(of: chunk.location)
         try scratch.spoil(Patch(start: 0, location: chunk.location))
         #expect(try scratch.scrub().found == 2)
