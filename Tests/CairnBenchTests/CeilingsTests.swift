@@ -45,6 +45,21 @@ struct CeilingsTests {
         #expect(PublicTool.openssl("no") == nil && PublicTool.lz4("no") == nil && PublicTool.fio("{}") == nil)
     }
 
+    @Test("A tool that ends by a signal does so, though the pool's threads block them")
+    func toolsGetTheirSignals() async throws {
+        let tool = PublicTool(
+            name: "alarm",
+            by: "sh",
+            blockBytes: 1,
+            program: "sh",
+            arguments: ["-c", "trap 'echo rate 5; exit 0' ALRM; kill -ALRM $$; sleep 60; exit 1"],
+            note: ""
+        ) { $0.contains("rate 5") ? 5 : nil }
+        // As the command does: from a thread of the pool.
+        let measured = try await Task.detached { () throws -> Primitive in try tool.measure() }.value
+        #expect(measured.bytesPerSecond == 5 && measured.seconds < 50)
+    }
+
     @Test func limits() {
         var ceilings = Ceilings(seconds: 1, folder: "/tmp")
         ceilings.blockBytes = 1000

@@ -1,7 +1,7 @@
 import Foundation
 
 /// A primitive as a public tool measures it: a second opinion.
-struct PublicTool {
+struct PublicTool: Sendable {
     let name: String
     let by: String
     let blockBytes: Int
@@ -9,7 +9,10 @@ struct PublicTool {
     let arguments: [String]
     let note: String
     /// The rate in bytes a second that the tool's output tells.
-    let rate: (String) -> Double?
+    let rate: @Sendable (String) -> Double?
+
+    /// Seconds after which a tool is ended.
+    private static let limit = 900
 
     static func all(_ ceilings: Ceilings) -> [PublicTool] {
         let seconds = max(1, Int(ceilings.seconds.rounded()))
@@ -90,11 +93,17 @@ struct PublicTool {
     private func run(_ path: String) throws(BenchError) -> String {
         let process = Process()
         let pipe = Pipe()
-        process.executableURL = URL(fileURLWithPath: path)
-        process.arguments = arguments
+        // None of them may hang: they work for seconds.
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/timeout")
+        process.arguments = ["\(Self.limit)", path] + arguments
         process.standardOutput = pipe
         process.standardError = pipe
         process.standardInput = FileHandle.nullDevice
+        // The pool's threads block all signals, their children inherit that, and `openssl speed` ends by one.
+        var (none, before) = (sigset_t(), sigset_t())
+        sigemptyset(&none)
+        pthread_sigmask(SIG_SETMASK, &none, &before)
+        defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
         do { try process.run() } catch { throw BenchError(.machine, "\(program) cannot be started") }
         let data = pipe.fileHandleForReading.readDataToEndOfFile()
         process.waitUntilExit()
