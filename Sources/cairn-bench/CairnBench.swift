@@ -25,6 +25,6 @@ struct CairnBenchCommand: AsyncParsableCommand {
             78 the configuration is wrong; 130 interrupted, after the table.
             """,
         version: "cairn-bench 0.1",
-        subcommands: [RunCommand.self, CompareCommand.self, ReportCommand.self]
+        subcommands: [RunCommand.self, CompareCommand.self, ReportCommand.self, CeilingsCommand.self]
     )
 }

@@ -37,9 +37,14 @@ public struct CPUTime: Sendable, Codable, Equatable {
     }
 
     /// Of this process, all of its threads.
-    static func ofThisProcess() -> CPUTime {
+    static func ofThisProcess() -> CPUTime { used(__rusage_who_t(RUSAGE_SELF.rawValue)) }
+
+    /// Of the processes that this one started and that have ended.
+    static func ofChildren() -> CPUTime { used(__rusage_who_t(RUSAGE_CHILDREN.rawValue)) }
+
+    private static func used(_ who: __rusage_who_t) -> CPUTime {
         var usage = rusage()
-        getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
+        getrusage(who, &usage)
         return CPUTime(user: seconds(usage.ru_utime), system: seconds(usage.ru_stime))
     }
 

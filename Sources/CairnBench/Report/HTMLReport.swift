@@ -8,13 +8,7 @@ public struct HTMLReport: Sendable {
     public init(_ file: BenchFile) { self.file = file }
 
     /// - Throws: `file` where it cannot be written.
-    public func write(to path: String) throws(BenchError) {
-        do {
-            try Data(page.utf8).write(to: URL(fileURLWithPath: path))
-        } catch {
-            throw BenchError(.file, "\(path) cannot be written: \(error.localizedDescription)")
-        }
-    }
+    public func write(to path: String) throws(BenchError) { try BenchFile.write(page, to: path) }
 
     public var page: String {
         let machine = file.machine

@@ -36,9 +36,12 @@ public struct BenchFile: Codable, Sendable {
     }
 
     /// - Throws: `file` where it cannot be written.
-    public func write(to path: String) throws(BenchError) {
+    public func write(to path: String) throws(BenchError) { try Self.write(Self.json(self), to: path) }
+
+    /// - Throws: `file` where it cannot be written.
+    public static func write(_ text: String, to path: String) throws(BenchError) {
         do {
-            try Data(Self.json(self).utf8).write(to: URL(fileURLWithPath: path))
+            try Data(text.utf8).write(to: URL(fileURLWithPath: path))
         } catch {
             throw BenchError(.file, "\(path) cannot be written: \(error.localizedDescription)")
         }

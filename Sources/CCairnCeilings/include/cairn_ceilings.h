@@ -1,0 +1,35 @@
+// What this machine can do at all: the primitives that a storage server is made of, each measured by itself, by code that shares
+// nothing with the server. Every function works for about `seconds`, fills `result`, and gives 0; or -1, with `error` saying why.
+#ifndef CAIRN_CEILINGS_H
+#define CAIRN_CEILINGS_H
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+    double seconds;   // of the clock
+    double user;      // processor seconds
+    double system;    // in the kernel
+    uint64_t bytes;
+    uint64_t operations;
+    double ratio;     // of compression: bytes in by bytes out; else 0
+    char error[160];
+} cairn_ceiling;
+
+// SHA-256 of blocks, by OpenSSL's EVP with one context.
+int cairn_ceiling_sha256(double seconds, size_t block, cairn_ceiling *result);
+
+// LZ4 of blocks of `data`, which goes around.
+int cairn_ceiling_lz4_compress(const void *data, size_t size, size_t block, double seconds, cairn_ceiling *result);
+int cairn_ceiling_lz4_decompress(const void *data, size_t size, size_t block, double seconds, cairn_ceiling *result);
+
+// TLS 1.3 with AES-128-GCM over loopback TCP, one connection, a thread on each side, 128 KiB from and 256 KiB to the socket at once.
+int cairn_ceiling_tls(double seconds, size_t block, cairn_ceiling *sender, cairn_ceiling *receiver);
+
+// A file in `folder`, its blocks allocated and written before, past the page cache (O_DIRECT).
+int cairn_ceiling_disk_write(const char *folder, uint64_t size, size_t block, int sync, double seconds, cairn_ceiling *result);
+int cairn_ceiling_disk_read(const char *folder, uint64_t size, size_t block, double seconds, cairn_ceiling *result);
+
+// RocksDB in `folder`, its log off: batches of 64 chunks, two random keys each (44 and 36 bytes, values of 40 and 44). An operation
+// is a chunk. Compaction's threads count.
+int cairn_ceiling_index_put(const char *folder, double seconds, cairn_ceiling *result);
+#endif
