@@ -22,6 +22,22 @@ import Testing
         #expect(isSynced(scratch.shard))
     }
 
+    @Test(
+        "DESIGN §5: a checkpoint syncs the log before it makes the index durable: else a power cut leaves an index of lost groups"
+    )
+    func checkpointSyncsFirst() throws {
+        let scratch = try ScratchStore()
+        let volume = try scratch.volume()
+        let background = scratch.shard.background!
+        background.stop()
+        try scratch.change(durability: .onFlush, entries: 1) { (transaction) throws(StoreError) in
+            try transaction.writeChunk(ChunkIndex(3), of: volume, .zeros)
+        }
+        #expect(!isSynced(scratch.shard))
+        try background.checkpoint()
+        #expect(isSynced(scratch.shard))
+    }
+
     @Test("DESIGN §5: where no checkpoint comes, the index does not outgrow its write buffer with what is not synced")
     func indexBehindLog() throws {
         let scratch = try ScratchStore { $0.indexFlushBytes = 64 << 10 }
