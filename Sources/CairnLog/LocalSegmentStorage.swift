@@ -36,6 +36,26 @@ public final class LocalSegmentStorage: SegmentStorage {
         for name in try names() where name.hasSuffix(".new") { unlink(segmentFolder + name) }
     }
 
+    /// Drops what the page cache holds of the files in a folder, and in the folders in it, so that reads show what is on the disk.
+    /// What cannot be opened is passed over: whoever reads it will see why.
+    public static func dropCaches(_ folder: String) {
+        guard let handle = opendir(folder) else { return }
+        defer { closedir(handle) }
+        while let entry = readdir(handle) {
+            let name = Self.name(of: entry)
+            if name == "." || name == ".." { continue }
+            let path = folder + "/" + name
+            if entry.pointee.d_type != DT_REG { dropCaches(path) }
+            try? OpenFile(path, O_RDONLY).dropCache()
+        }
+    }
+
+    private static func name(of entry: UnsafeMutablePointer<dirent>) -> String {
+        withUnsafePointer(to: &entry.pointee.d_name) { name in
+            name.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+        }
+    }
+
     /// Whether writes go past the page cache.
     public var writesDirectly: Bool { isDirect.load(ordering: .relaxed) }
 
@@ -153,11 +173,7 @@ public final class LocalSegmentStorage: SegmentStorage {
         var names: [String] = []
         errno = 0
         while let entry = readdir(handle) {
-            names.append(
-                withUnsafePointer(to: &entry.pointee.d_name) { name in
-                    name.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-                }
-            )
+            names.append(Self.name(of: entry))
             errno = 0
         }
         guard errno == 0 else { throw StorageError(operation: .list, code: errno) }

@@ -138,6 +138,9 @@ public final class SegmentLog: Sendable {
         state.withLock { $0.durable = $0.lsn }
     }
 
+    /// Writes nothing any more, as after a failed write: `.fenced`. What is being written just now is finished.
+    public func stop() { state.withLock { $0.isFenced = true } }
+
     /// What is on the disk after a failed write or sync is not known, and trying again could only seem to mend it:
     /// nothing is written any more.
     func fence(_ error: LogError) -> LogError {

@@ -87,18 +87,35 @@ struct MetricsText {
     mutating func write(_ service: ServiceMetrics) {
         one("cairn_jobs_waiting", .gauge, "Jobs that wait for a worker.", UInt64(service.waitingJobs))
         one("cairn_workers", .gauge, "Worker threads.", UInt64(service.workers))
-        let families: [(String, String, (ServiceMetrics.OfShard) -> UInt64)] = [
-            ("cairn_shard_calls_waiting", "Changes that wait for the shard's next group.", { UInt64($0.waitingCalls) }),
+        let families: [(String, MetricsText.Kind, String, (ServiceMetrics.OfShard) -> UInt64)] = [
             (
-                "cairn_shard_log_bytes", "What the shard's log takes on disk, with segments allocated ahead.",
+                "cairn_shard_calls_waiting", .gauge, "Changes that wait for the shard's next group.",
+                { UInt64($0.waitingCalls) }
+            ),
+            (
+                "cairn_shard_log_bytes", .gauge, "What the shard's log takes on disk, with segments allocated ahead.",
                 { $0.logBytes }
             ),
-            ("cairn_shard_index_bytes", "What the shard's index takes, on disk and in memory.", { $0.indexBytes }),
-            ("cairn_shard_full", "Whether the shard has no room for new data.", { $0.isFull ? 1 : 0 }),
-            ("cairn_shard_fenced", "Whether the shard takes no changes any more.", { $0.isFenced ? 1 : 0 }),
+            (
+                "cairn_shard_index_bytes", .gauge, "What the shard's index takes, on disk and in memory.",
+                { $0.indexBytes }
+            ),
+            ("cairn_shard_full", .gauge, "Whether the shard has no room for new data.", { $0.isFull ? 1 : 0 }),
+            (
+                "cairn_shard_fenced", .gauge, "Whether the shard has failed, and is not recovered yet.",
+                { $0.isFenced ? 1 : 0 }
+            ),
+            (
+                "cairn_shard_recoveries_total", .counter, "How often the shard was recovered from a failure.",
+                { UInt64($0.recoveries) }
+            ),
+            (
+                "cairn_shard_failed_recoveries_total", .counter, "Recoveries that could not be done yet.",
+                { UInt64($0.failedRecoveries) }
+            ),
         ]
-        for (name, help, value) in families {
-            family(name, .gauge, help)
+        for (name, kind, help, value) in families {
+            family(name, kind, help)
             for shard in service.shards { sample(name, ["shard": "\(shard.index)"], value(shard)) }
         }
     }

@@ -40,7 +40,9 @@ extension ServiceError {
         switch error.code {
         case .damaged: self.init(.dataLoss, error.text)
         case .full: self.init(.storeFull, error.text)
-        case .fenced, .closed: self.init(.unavailable, error.text)
+        // It recovers by itself.
+        case .fenced: self.init(.unavailable, error.text, retryAfter: .seconds(1))
+        case .closed: self.init(.unavailable, error.text)
         case .invalid: self.init(.invalidArgument, error.text)
         case .forbidden: self.init(.permissionDenied, error.text)
         case .notAStore, .exists, .locked, .newerFormat, .io, .aborted: self.init(.internalFailure, error.text)

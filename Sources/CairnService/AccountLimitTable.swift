@@ -31,6 +31,18 @@ final class AccountLimitTable: Sendable {
         try result.get()
     }
 
+    /// After the recovery of a shard: a change that was not answered may have been made, or not. Within the lock, as ``refresh(_:from:)``.
+    /// - Parameter isHome: whether an account's home is this shard.
+    func reload(from shard: Shard, isHome: (AccountID) -> Bool) throws(StoreError) {
+        let result = own.withLock { own in
+            Result { () throws(StoreError) in
+                let found = try shard.makeView().ownLimits()
+                own = own.filter { !isHome($0.key) }.merging(found) { $1 }
+            }
+        }
+        try result.get()
+    }
+
     /// Whether one more account may have limits of its own.
     func hasRoom(for account: AccountID) -> Bool {
         own.withLock { $0[account] != nil || $0.count < Self.maximumCount }

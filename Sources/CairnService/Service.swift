@@ -58,6 +58,7 @@ public final class Service: Sendable {
     /// Reads the accounts' limits, and begins what the service does by itself, as time goes by. Before the first call.
     public func start() throws(ServiceError) {
         try storeCall { () throws(StoreError) in try limitTable.load(from: store.shards) }
+        store.whenRecovered { [weak self] shard in self?.reloadLimits(from: shard) }
         watch.withLock { $0 = $0 ?? SnapshotWatch(self) }
     }
 
@@ -68,6 +69,12 @@ public final class Service: Sendable {
             return watch
         }
         watch?.stop()
+    }
+
+    private func reloadLimits(from shard: Shard) {
+        do throws(StoreError) {
+            try limitTable.reload(from: shard) { homeShard(of: $0).index == shard.index }
+        } catch { logger.error("accounts' limits cannot be read again", metadata: ["reason": "\(error)"]) }
     }
 
     /// The shard that an ID names; nil for an ID of another store.
@@ -117,7 +124,7 @@ public final class Service: Sendable {
     public func health() -> Wire.GetHealthResponse {
         var response = Wire.GetHealthResponse()
         response.problems = store.shards.compactMap { shard in
-            shard.fenceReason.map { "shard \(shard.index) takes no writes: \($0)" }
+            shard.fenceReason.map { "shard \(shard.index) recovers from a failure: \($0)" }
         }
         response.healthy = response.problems.isEmpty
         return response

@@ -10,7 +10,11 @@ public struct ServiceMetrics: Sendable {
         public let logBytes: UInt64
         public let indexBytes: UInt64
         public let isFull: Bool
+        /// Whether it has failed, and is not recovered yet.
         public let isFenced: Bool
+        /// Since the server started: how often it was recovered from a failure, and how often that could not be done yet.
+        public let recoveries: Int
+        public let failedRecoveries: Int
     }
     public let workers: Int
     /// Jobs that wait for a worker.
@@ -25,13 +29,16 @@ extension Service {
             workers: options.workers,
             waitingJobs: workers.waiting,
             shards: store.shards.map { shard in
-                ServiceMetrics.OfShard(
+                let recoveries = store.recoveries(of: shard.index)
+                return ServiceMetrics.OfShard(
                     index: shard.index,
                     waitingCalls: shard.waitingCalls,
                     logBytes: shard.logBytes,
                     indexBytes: shard.indexBytes,
                     isFull: shard.isFull,
-                    isFenced: shard.fenceReason != nil
+                    isFenced: shard.fenceReason != nil,
+                    recoveries: recoveries.done,
+                    failedRecoveries: recoveries.failed
                 )
             }
         )

@@ -65,7 +65,7 @@ extension Service {
 /// make     all shards stand still, and each makes its snapshots before anything else
 /// end      the intent goes, and the receipt is kept, in one commit: from here on all of them stay
 /// ```
-/// Where a step fails what the ones before made is removed, and then the intent; after a crash the store does that.
+/// Where a step fails what the ones before made is removed, and then the intent; after a crash, or where a shard fails meanwhile, the store does that.
 private struct SnapshotSet: Sendable {
     typealias Made = Result<[Wire.CreateSnapshotResponse], ServiceError>
 
@@ -135,10 +135,12 @@ private struct SnapshotSet: Sendable {
     private func intend(_ parts: [Part]) {
         let home = service.homeShard(of: context.account)
         let intent = UUID128.random(shard: home.index)
+        service.store.begin(intent: intent)
         let done: Answer<Void> = { result in
             switch result {
             case .success: make(parts, intent, home)
-            case .failure(let error): answer(.failure(error))
+            // Refused, or on a shard that failed: then it may be written.
+            case .failure(let error): leave(intent, .failure(error))
             }
         }
         service.change(on: home, Service.Footprint(), context, done) { (transaction) throws(ServiceError) in
@@ -182,13 +184,21 @@ private struct SnapshotSet: Sendable {
             return Result { () throws(ServiceError) in try receipt?.keep(response, in: transaction) }
         } completion: { result in
             switch result {
-            case .success: answer(.success(response))
+            case .success:
+                service.store.end(intent: intent, isLeft: false)
+                answer(.success(response))
             case .failure(let error) where error.code == .full || error.code == .invalid:
                 undo(parts, intent, home, ServiceError(error))
-            // It may be written or not: only the next start can tell, and makes it so that all are there or none.
-            case .failure(let error): answer(.failure(ServiceError(error)))
+            // It may be written or not: only the shard's recovery can tell, and makes it so that all are there or none.
+            case .failure(let error): leave(intent, .failure(ServiceError(error)))
             }
         }
+    }
+
+    /// Ends the call where the intent may stay behind: the store undoes it, if it is there, as soon as all shards take changes.
+    private func leave(_ intent: UUID128, _ result: Result<Wire.CreateSnapshotsResponse, ServiceError>) {
+        service.store.end(intent: intent, isLeft: true)
+        answer(result)
     }
 
     /// Removes what was made, shard by shard, and then the intent: that stays where a shard took no changes.
@@ -200,11 +210,11 @@ private struct SnapshotSet: Sendable {
         isWhole: Bool = true
     ) {
         guard let part = parts.first else {
-            guard isWhole else { return answer(.failure(error)) }
+            guard isWhole else { return leave(intent, .failure(error)) }
             return home.submit(entries: 1, reclaims: true) { (transaction) throws(StoreError) in
                 transaction.endIntent(intent)
             } completion: { _ in
-                answer(.failure(error))
+                leave(intent, .failure(error))
             }
         }
         part.shard.submit(entries: part.ids.count * Self.entries, reclaims: true) { (transaction) throws(StoreError) in

@@ -55,11 +55,12 @@ extension Background {
     /// Makes the index durable up to now; the log before it is then only needed for its live records.
     func checkpoint() throws(StoreError) {
         let position = try syncBeforeFlush()
-        defer { shard.unflushed.withLock { $0.isFlushing = false } }
         do throws(StoreError) { try shard.database.flush() } catch {
+            // And nothing is applied that is not synced from now on: RocksDB may try again by itself.
             shard.fence(error)
             throw error
         }
+        shard.unflushed.withLock { $0.isFlushing = false }
         if let position { durable = position }
     }
 
@@ -102,7 +103,10 @@ extension Background {
                 try log.trim(spare: shard.options.spareSegments)
             } catch { outcome.withLock { $0 = StoreError(error) } }
         }
-        if let error = outcome.withLock({ $0 }) { throw error }
+        if let error = outcome.withLock({ $0 }) {
+            if log.isFenced { shard.fence(error) }
+            throw error
+        }
     }
 
     /// What freed the segments' last records may have been applied without a sync (SPEC U8): after a crash it is undone, and they

@@ -1,58 +1,67 @@
 internal import CRocksDB
 internal import CairnCore
+import Dispatch
+import Synchronization
 
 /// A shard's index: one RocksDB without a log of its own, for the segment log is the log (DESIGN §5).
 ///
 /// What is applied shows at once to every reader; what is durable is what the last ``flush()`` wrote. RocksDB never flushes by
 /// itself here: the write buffer is far larger than what the shard lets gather, so that the durable index never runs ahead of
 /// the synced log.
-// Safety: RocksDB's handles may be used from any thread; they are closed when the last user has gone.
-final class IndexDatabase: @unchecked Sendable {
+///
+/// ``close(within:)`` takes it away from under whoever still holds it: then all reading fails with `.fenced`, and RocksDB is closed
+/// when the last of its users has noticed. It never flushes then: what is only in memory may be ahead of the log.
+final class IndexDatabase: Sendable {
     struct Options {
         var cacheBytes = 64 << 20
         /// The shard flushes when this much has been applied; the write buffer itself is four times as large.
         var flushBytes = 32 << 20
     }
 
-    fileprivate let handle: OpaquePointer
-    fileprivate let readOptions: OpaquePointer
-    fileprivate let iterationOptions: OpaquePointer
-    private let writeOptions: OpaquePointer
-    private let options: OpaquePointer
+    private let open: Mutex<IndexHandle?>
+    /// Entered as long as RocksDB is open.
+    private let users = DispatchGroup()
 
     /// Opens the database, and makes it where there is none.
     init(path: String, _ settings: Options) throws(StoreError) {
-        options = Self.databaseOptions(settings)
+        let options = Self.databaseOptions(settings)
         var failure: UnsafeMutablePointer<CChar>?
-        guard let handle = rocksdb_open(options, path, &failure) else {
+        guard let database = rocksdb_open(options, path, &failure) else {
             rocksdb_options_destroy(options)
             throw Self.error(failure, "cannot open the index in \(path)")
         }
-        self.handle = handle
-        readOptions = rocksdb_readoptions_create()
-        iterationOptions = rocksdb_readoptions_create()
-        // Walks cross tables by design; a table that all keys share needs no total order hint.
-        rocksdb_readoptions_set_verify_checksums(readOptions, 1)
-        rocksdb_readoptions_set_verify_checksums(iterationOptions, 1)
-        writeOptions = rocksdb_writeoptions_create()
-        rocksdb_writeoptions_disable_WAL(writeOptions, 1)
+        open = Mutex(IndexHandle(database, options, users))
     }
 
-    deinit {
-        rocksdb_close(handle)
-        rocksdb_writeoptions_destroy(writeOptions)
-        rocksdb_readoptions_destroy(readOptions)
-        rocksdb_readoptions_destroy(iterationOptions)
-        rocksdb_options_destroy(options)
+    /// Lets go of RocksDB, and waits until its last user has.
+    /// - Returns: false where that takes longer; it can be called again.
+    func close(within limit: DispatchTimeInterval) -> Bool {
+        retire()
+        return users.wait(timeout: .now() + limit) == .success
     }
+
+    private func retire() {
+        let handle = open.withLock { open in
+            defer { open = nil }
+            return open
+        }
+        handle?.isRetired.store(true, ordering: .relaxed)
+    }
+
+    /// Whether it was closed, or is about to be.
+    var isClosed: Bool { open.withLock { $0 == nil } }
+
+    fileprivate var handle: IndexHandle? { open.withLock { $0 } }
 
     private static func databaseOptions(_ settings: Options) -> OpaquePointer {
         let base = rocksdb_options_create()!
         let options = rocksdb_options_create()!
         // A flush at closing would write what the log has not synced; the C API has this setting only as text.
         var failure: UnsafeMutablePointer<CChar>?
-        rocksdb_get_options_from_string(base, "avoid_flush_during_shutdown=true", options, &failure)
-        precondition(failure == nil, "RocksDB does not know avoid_flush_during_shutdown")
+        // And it must not flush by itself after an error: the shard is recovered then.
+        let texts = "avoid_flush_during_shutdown=true;max_bgerror_resume_count=0"
+        rocksdb_get_options_from_string(base, texts, options, &failure)
+        precondition(failure == nil, "RocksDB does not know one of \(texts)")
         rocksdb_options_destroy(base)
         rocksdb_options_set_create_if_missing(options, 1)
         rocksdb_options_set_paranoid_checks(options, 1)
@@ -60,6 +69,8 @@ final class IndexDatabase: @unchecked Sendable {
         rocksdb_options_set_max_background_jobs(options, 2)
         rocksdb_options_set_write_buffer_size(options, settings.flushBytes * 4)
         rocksdb_options_set_max_write_buffer_number(options, 3)
+        // Bounds the room on the disk that a compaction needs until it ends, beside what it reads (StoreOptions.freeBytes).
+        rocksdb_options_set_max_compaction_bytes(options, 256 << 20)
         rocksdb_options_set_max_open_files(options, 512)
         rocksdb_options_set_keep_log_file_num(options, 2)
         rocksdb_options_set_avoid_unnecessary_blocking_io(options, 1)
@@ -86,56 +97,112 @@ final class IndexDatabase: @unchecked Sendable {
     }
 
     /// What is applied at this moment, unchanging.
-    func makeView() -> IndexView { IndexView(self) }
+    func makeView() -> IndexView { IndexView(handle) }
 
     func apply(_ overlay: IndexOverlay) throws(StoreError) {
+        let handle = try usable()
         var failure: UnsafeMutablePointer<CChar>?
-        rocksdb_write_writebatch_wi(handle, writeOptions, overlay.batch, &failure)
+        rocksdb_write_writebatch_wi(handle.database, handle.writeOptions, overlay.batch, &failure)
         try Self.check(failure, "cannot apply to the index")
+    }
+
+    private func usable() throws(StoreError) -> IndexHandle {
+        guard let handle else { throw IndexHandle.retired }
+        return handle
     }
 
     /// Bytes on disk, and of what is not written yet; RocksDB's own counts.
     var approximateBytes: UInt64 {
-        ["rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables"].reduce(0) { sum, name in
-            var value: UInt64 = 0
-            return rocksdb_property_int(handle, name, &value) == 0 ? sum + value : sum
-        }
+        property("rocksdb.total-sst-files-size") + property("rocksdb.cur-size-all-mem-tables")
+    }
+
+    /// Whether a flush or compaction has failed since the database was opened. RocksDB may try such a one again by itself, and
+    /// flushes all that is applied then.
+    var hasFailed: Bool { property("rocksdb.background-errors") > 0 }
+
+    private func property(_ name: String) -> UInt64 {
+        var value: UInt64 = 0
+        guard let handle, rocksdb_property_int(handle.database, name, &value) == 0 else { return 0 }
+        return value
     }
 
     /// Makes all that was applied before durable. Blocks.
     func flush() throws(StoreError) {
+        let handle = try usable()
         let flushOptions = rocksdb_flushoptions_create()
         defer { rocksdb_flushoptions_destroy(flushOptions) }
         rocksdb_flushoptions_set_wait(flushOptions, 1)
         var failure: UnsafeMutablePointer<CChar>?
-        rocksdb_flush(handle, flushOptions, &failure)
+        rocksdb_flush(handle.database, flushOptions, &failure)
         try Self.check(failure, "cannot flush the index")
     }
 
-    func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]? { try get(key, readOptions) }
-
-    fileprivate func get(_ key: [UInt8], _ options: OpaquePointer) throws(StoreError) -> [UInt8]? {
-        var failure: UnsafeMutablePointer<CChar>?
-        var value: OpaquePointer?
-        key.withUnsafeBytes { value = rocksdb_get_pinned(handle, options, $0.characters, $0.count, &failure) }
-        try Self.check(failure, "cannot read the index")
-        guard let value else { return nil }
-        defer { rocksdb_pinnableslice_destroy(value) }
-        var count = 0
-        guard let bytes = rocksdb_pinnableslice_value(value, &count) else { return [] }
-        return Array(UnsafeRawBufferPointer(start: bytes, count: count))
+    func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]? {
+        let handle = try usable()
+        return try handle.get(key, handle.readOptions)
     }
 
     fileprivate static func check(_ failure: UnsafeMutablePointer<CChar>?, _ what: String) throws(StoreError) {
         if let failure { throw error(failure, what) }
     }
 
-    private static func error(_ failure: UnsafeMutablePointer<CChar>?, _ what: String) -> StoreError {
+    fileprivate static func error(_ failure: UnsafeMutablePointer<CChar>?, _ what: String) -> StoreError {
         guard let failure else { return StoreError(.io, what) }
         let text = String(cString: failure)
         rocksdb_free(failure)
         // RocksDB's C API tells the kind of an error by its text alone.
         return StoreError(text.hasPrefix("Corruption") ? .damaged : .io, "\(what): \(text)")
+    }
+}
+
+/// An open RocksDB, closed when its last user has gone.
+// Safety: RocksDB's handles may be used from any thread.
+private final class IndexHandle: @unchecked Sendable {
+    static let retired = StoreError(.fenced, "the shard is recovering: try again")
+
+    let database: OpaquePointer
+    let readOptions: OpaquePointer
+    let iterationOptions: OpaquePointer
+    let writeOptions: OpaquePointer
+    /// Whether users shall let go of it.
+    let isRetired = Atomic(false)
+    private let options: OpaquePointer
+    private let users: DispatchGroup
+
+    init(_ database: OpaquePointer, _ options: OpaquePointer, _ users: DispatchGroup) {
+        (self.database, self.options, self.users) = (database, options, users)
+        readOptions = rocksdb_readoptions_create()
+        iterationOptions = rocksdb_readoptions_create()
+        // Walks cross tables by design; a table that all keys share needs no total order hint.
+        rocksdb_readoptions_set_verify_checksums(readOptions, 1)
+        rocksdb_readoptions_set_verify_checksums(iterationOptions, 1)
+        writeOptions = rocksdb_writeoptions_create()
+        rocksdb_writeoptions_disable_WAL(writeOptions, 1)
+        users.enter()
+    }
+
+    deinit {
+        rocksdb_close(database)
+        rocksdb_writeoptions_destroy(writeOptions)
+        rocksdb_readoptions_destroy(readOptions)
+        rocksdb_readoptions_destroy(iterationOptions)
+        rocksdb_options_destroy(options)
+        users.leave()
+    }
+
+    func check() throws(StoreError) { if isRetired.load(ordering: .relaxed) { throw Self.retired } }
+
+    func get(_ key: [UInt8], _ options: OpaquePointer) throws(StoreError) -> [UInt8]? {
+        try check()
+        var failure: UnsafeMutablePointer<CChar>?
+        var value: OpaquePointer?
+        key.withUnsafeBytes { value = rocksdb_get_pinned(database, options, $0.characters, $0.count, &failure) }
+        try IndexDatabase.check(failure, "cannot read the index")
+        guard let value else { return nil }
+        defer { rocksdb_pinnableslice_destroy(value) }
+        var count = 0
+        guard let bytes = rocksdb_pinnableslice_value(value, &count) else { return [] }
+        return Array(UnsafeRawBufferPointer(start: bytes, count: count))
     }
 }
 
@@ -149,13 +216,13 @@ protocol IndexReading: AnyObject {
 /// The index as it was at one moment.
 // Safety: reads of a RocksDB snapshot may come from any thread.
 final class IndexView: IndexReading, @unchecked Sendable {
-    private let database: IndexDatabase
-    private let snapshot: OpaquePointer
+    private let handle: IndexHandle?
+    private let snapshot: OpaquePointer?
     private let options: OpaquePointer
 
-    fileprivate init(_ database: IndexDatabase) {
-        self.database = database
-        snapshot = rocksdb_create_snapshot(database.handle)
+    fileprivate init(_ handle: IndexHandle?) {
+        self.handle = handle
+        snapshot = handle.map { rocksdb_create_snapshot($0.database) }
         options = rocksdb_readoptions_create()
         rocksdb_readoptions_set_verify_checksums(options, 1)
         rocksdb_readoptions_set_snapshot(options, snapshot)
@@ -163,11 +230,16 @@ final class IndexView: IndexReading, @unchecked Sendable {
 
     deinit {
         rocksdb_readoptions_destroy(options)
-        rocksdb_release_snapshot(database.handle, snapshot)
+        if let handle { rocksdb_release_snapshot(handle.database, snapshot) }
     }
 
-    func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]? { try database.get(key, options) }
-    func makeCursor() -> IndexCursor { IndexCursor(rocksdb_create_iterator(database.handle, options), owner: self) }
+    func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]? {
+        guard let handle else { throw IndexHandle.retired }
+        return try handle.get(key, options)
+    }
+    func makeCursor() -> IndexCursor {
+        IndexCursor(handle.map { rocksdb_create_iterator($0.database, options) }, handle, owner: self)
+    }
 }
 
 /// The mutations of one group over the applied index: reads see both. It keeps them in our own encoding too, for the commit
@@ -175,13 +247,13 @@ final class IndexView: IndexReading, @unchecked Sendable {
 // Safety: held by the shard's queue while it is built, then by its I/O queue.
 final class IndexOverlay: IndexReading, @unchecked Sendable {
     fileprivate let batch: OpaquePointer
-    private let database: IndexDatabase
+    private let handle: IndexHandle?
     /// op (0 delete, 1 put), key length u16, key, and of a put: value length u32, value; see FORMAT.md.
     private(set) var encoded: [UInt8] = []
     private var savedCount = 0
 
     init(_ database: IndexDatabase) {
-        self.database = database
+        handle = database.handle
         batch = rocksdb_writebatch_wi_create(0, 1)
     }
 
@@ -190,13 +262,15 @@ final class IndexOverlay: IndexReading, @unchecked Sendable {
     var isEmpty: Bool { encoded.isEmpty }
 
     func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]? {
+        guard let handle else { throw IndexHandle.retired }
+        try handle.check()
         var failure: UnsafeMutablePointer<CChar>?
         var count = 0
         let value = key.withUnsafeBytes {
             rocksdb_writebatch_wi_get_from_batch_and_db(
                 batch,
-                database.handle,
-                database.readOptions,
+                handle.database,
+                handle.readOptions,
                 $0.characters,
                 $0.count,
                 &count,
@@ -265,30 +339,38 @@ final class IndexOverlay: IndexReading, @unchecked Sendable {
     }
 
     func makeCursor() -> IndexCursor {
-        let base = rocksdb_create_iterator(database.handle, database.iterationOptions)
-        return IndexCursor(rocksdb_writebatch_wi_create_iterator_with_base(batch, base), owner: self)
+        let iterator = handle.map { handle in
+            let base = rocksdb_create_iterator(handle.database, handle.iterationOptions)
+            return rocksdb_writebatch_wi_create_iterator_with_base(batch, base)!
+        }
+        return IndexCursor(iterator, handle, owner: self)
     }
 }
 
 /// Walks keys in order.
 final class IndexCursor {
-    private let iterator: OpaquePointer
+    /// Nil where the database is closed.
+    private let iterator: OpaquePointer?
+    private let handle: IndexHandle?
     /// Kept alive as long as the cursor is.
     private let owner: AnyObject?
 
-    fileprivate init(_ iterator: OpaquePointer?, owner: AnyObject?) {
-        self.iterator = iterator!
-        self.owner = owner
+    fileprivate init(_ iterator: OpaquePointer?, _ handle: IndexHandle?, owner: AnyObject?) {
+        (self.iterator, self.handle, self.owner) = (iterator, handle, owner)
     }
 
-    deinit { rocksdb_iter_destroy(iterator) }
+    deinit { if let iterator { rocksdb_iter_destroy(iterator) } }
 
     /// Goes to the first key that is not below `key`.
-    func seek(_ key: [UInt8]) { key.withUnsafeBytes { rocksdb_iter_seek(iterator, $0.characters, $0.count) } }
-    func next() { rocksdb_iter_next(iterator) }
+    func seek(_ key: [UInt8]) {
+        if let iterator { key.withUnsafeBytes { rocksdb_iter_seek(iterator, $0.characters, $0.count) } }
+    }
+    func next() { if let iterator { rocksdb_iter_next(iterator) } }
 
     /// Whether there is a key; throws where the index could not be read.
     func isValid() throws(StoreError) -> Bool {
+        guard let iterator, let handle else { throw IndexHandle.retired }
+        try handle.check()
         if rocksdb_iter_valid(iterator) != 0 { return true }
         var failure: UnsafeMutablePointer<CChar>?
         rocksdb_iter_get_error(iterator, &failure)

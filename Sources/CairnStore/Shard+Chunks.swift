@@ -49,6 +49,7 @@ extension Shard {
                     bytes: record.bytes
                 )
             } catch {
+                try checkOpen()
                 // Its segment was recycled since the lookup: a newer view knows where it is now.
                 if case .recycled = error { continue }
                 throw StoreError(error)

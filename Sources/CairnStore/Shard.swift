@@ -43,6 +43,8 @@ public final class Shard: @unchecked Sendable {
     private var isWriting = false
     private var isClosed = false
     private let fence = Mutex<String?>(nil)
+    /// Called once, when the shard fences itself: it should be closed then, and opened anew.
+    private let fenced: @Sendable () -> Void
     private let waiting = Atomic<Int>(0)
     /// What has been applied since the index was last flushed.
     let unflushed = Mutex(Unflushed())
@@ -53,6 +55,8 @@ public final class Shard: @unchecked Sendable {
         var logBytes = 0
         /// While a flush runs, every group is synced before it is applied: the index must not run ahead of the log.
         var isFlushing = false
+        /// The same from RocksDB's first failure on: it may flush at any time.
+        var isSuspect = false
     }
 
     /// Groups take calls up to this much: more gains nothing, and makes the first of them wait.
@@ -65,8 +69,10 @@ public final class Shard: @unchecked Sendable {
         log: SegmentLog,
         database: IndexDatabase,
         applied: LogPosition?,
-        options: StoreOptions
+        options: StoreOptions,
+        fenced: @escaping @Sendable () -> Void = {}
     ) {
+        self.fenced = fenced
         self.index = index
         self.log = log
         self.database = database
@@ -140,7 +146,7 @@ public final class Shard: @unchecked Sendable {
         io.async {
             let result = Result { () throws(StoreError) in try logCall { () throws(LogError) in try self.log.sync() } }
             if case .failure(let error) = result { self.fence(error) }
-            completion(result)
+            completion(result.mapError { _ in self.fencedError })
         }
     }
 
@@ -163,8 +169,8 @@ public final class Shard: @unchecked Sendable {
         } catch {
             // Only the call that the group was made for is known not to fit.
             removeNextCall()
-            next.refuse(error)
             if error.code == .fenced { fence(error) }
+            next.refuse(error)
             return queue.async { self.pump() }
         }
         while let call = nextCall, building.takes(call), building.add(call) { removeNextCall() }
@@ -209,8 +215,13 @@ public final class Shard: @unchecked Sendable {
     private var hasUnsynced: Bool { log.position.map { log.durable < $0.lsn } ?? false }
 
     private var refusal: StoreError? {
-        if isClosed { return StoreError(.closed, "the store is closed") }
-        return fenceReason.map { StoreError(.fenced, "shard \(index) takes no changes: \($0)") }
+        if fenceReason != nil { return fencedError }
+        return isClosed ? StoreError(.closed, "the store is closed") : nil
+    }
+
+    /// What calls are told whose group failed, or comes too late: what was written of it is known when the shard is recovered.
+    private var fencedError: StoreError {
+        StoreError(.fenced, "shard \(index) recovers from a failure: \(fenceReason ?? "it is closed")")
     }
 
     private func write(_ building: GroupBuilding) {
@@ -218,7 +229,9 @@ public final class Shard: @unchecked Sendable {
         var failure: StoreError?
         do throws(StoreError) {
             // Near the size at which RocksDB may flush by itself, nothing is applied that is not synced either.
-            let mustSync = unflushed.withLock { $0.isFlushing || $0.indexBytes >= options.indexFlushBytes }
+            let mustSync = unflushed.withLock {
+                $0.isFlushing || $0.isSuspect || $0.indexBytes >= options.indexFlushBytes
+            }
             try building.write(sync: building.isDurable || mustSync, to: log, database)
             let position = building.position
             unflushed.withLock {
@@ -228,7 +241,10 @@ public final class Shard: @unchecked Sendable {
             }
         } catch {
             failure = error
-            if error.code != .full { fence(error) }
+            if error.code != .full {
+                fence(error)
+                failure = fencedError
+            }
         }
         building.complete(failure)
         if failure == nil { background.merge(soon: building.mergeable) }
@@ -242,8 +258,8 @@ public final class Shard: @unchecked Sendable {
         do throws(StoreError) {
             try logCall { () throws(LogError) in try log.sync() }
         } catch {
-            failure = error
             fence(error)
+            failure = fencedError
         }
         building.complete(failure)
         goOn()
@@ -256,16 +272,20 @@ public final class Shard: @unchecked Sendable {
         }
     }
 
-    /// After a failed write what is on the disk is not known: nothing is written any more, and nothing retried (TESTING.md).
+    /// After a failed write what is on the disk is not known: nothing is written any more, and nothing retried (TESTING.md). What is
+    /// known to be there is seen again when the shard is opened anew from its log.
     func fence(_ error: StoreError) {
+        log.stop()
         let isNew = fence.withLock { reason in
             defer { reason = reason ?? error.text }
             return reason == nil
         }
-        if isNew { logger.critical("the shard takes no changes any more", metadata: ["reason": "\(error)"]) }
+        guard isNew else { return }
+        logger.critical("the shard takes no changes any more", metadata: ["reason": "\(error)"])
+        fenced()
     }
 
-    /// Ends the calls that wait, finishes the group that is being written, and makes the index durable.
+    /// Ends the calls that wait, finishes the group that is being written, and makes the index durable; of a fenced shard nothing.
     func close() {
         let done = DispatchSemaphore(value: 0)
         queue.async {
@@ -309,11 +329,15 @@ public final class Shard: @unchecked Sendable {
             do throws(ChunkReading.Failure) {
                 return try reading.read(ranges, acceptsLZ4: acceptsLZ4, known: known)
             } catch {
+                try checkOpen()
                 if case .failed(let failure) = error { throw failure }
             }
         }
         throw StoreError(.io, "the data moves faster than it can be read")
     }
+
+    /// After a failed read: once the shard has been opened anew, another log may write over what the index of this one names.
+    func checkOpen() throws(StoreError) { if database.isClosed { throw fencedError } }
 
     // MARK: Leases
 

@@ -2,6 +2,7 @@ public import CairnCore
 import CairnLog
 import Foundation
 import Logging
+import Synchronization
 
 #if canImport(Glibc)
     import Glibc
@@ -17,17 +18,28 @@ import Logging
 public final class Store: Sendable {
     /// Names this installation.
     public let id: UUID128
-    public let shards: [Shard]
+    private let slots: [ShardSlot]
     private let lock: FolderLock
+    let intents = IntentsUnderWay()
+    let whenRecovered = Mutex<@Sendable (Shard) -> Void>({ _ in })
 
-    public var shardCount: Int { shards.count }
-    /// Traps where there is no such shard.
-    public func shard(_ index: ShardIndex) -> Shard { shards[Int(index.rawValue)] }
+    /// The present ones: to be asked for anew by each call, for a shard that fails is replaced by another object.
+    public var shards: [Shard] { slots.map(\.shard) }
+    public var shardCount: Int { slots.count }
+    /// The present one. Traps where there is no such shard.
+    public func shard(_ index: ShardIndex) -> Shard { slots[Int(index.rawValue)].shard }
 
-    private init(id: UUID128, shards: [Shard], lock: FolderLock) {
+    /// How often a shard was opened anew after a failure since the store was opened, and how often that failed.
+    public func recoveries(of index: ShardIndex) -> (done: Int, failed: Int) {
+        let counts = slots[Int(index.rawValue)].counts
+        return (counts.recoveries, counts.failures)
+    }
+
+    private init(id: UUID128, slots: [ShardSlot], lock: FolderLock) {
         self.id = id
-        self.shards = shards
+        self.slots = slots
         self.lock = lock
+        for slot in slots { slot.start { [weak self] shard in self?.recovered(shard) } }
     }
 
     /// Makes an empty store. The folder may be there if it is empty.
@@ -50,7 +62,7 @@ public final class Store: Sendable {
         )
         for index in 0..<creation.shardCount {
             let shard = ShardIndex(UInt16(index))
-            let storage = try openStorage(shardFolder(folder, shard))
+            let storage = try ShardOpening.openStorage(ShardOpening.folder(of: shard, in: folder))
             try logCall { () throws(LogError) in
                 try LogRecovery.format(
                     storage,
@@ -76,114 +88,27 @@ public final class Store: Sendable {
             )
         }
         let lock = try FolderLock(folder)
-        var shards: [Shard] = []
+        let opening = ShardOpening(header: header, folder: folder, options: options)
+        var slots: [ShardSlot] = []
         do throws(StoreError) {
-            for index in 0..<header.shardCount {
-                shards.append(try openShard(ShardIndex(index), of: header, in: folder, options))
-            }
+            for index in 0..<header.shardCount { slots.append(try ShardSlot(ShardIndex(index), opening)) }
+            for slot in slots { try slot.shard.undoCreations() }
+            try undoIntents(slots.map(\.shard))
         } catch {
-            for shard in shards { shard.close() }
+            for slot in slots { slot.close() }
             throw error
         }
-        do throws(StoreError) {
-            for shard in shards { try shard.undoCreations() }
-            try undoIntents(shards)
-        } catch {
-            for shard in shards { shard.close() }
-            throw error
-        }
-        for shard in shards { shard.background.start() }
-        return Store(id: header.id, shards: shards, lock: lock)
+        return Store(id: header.id, slots: slots, lock: lock)
     }
 
     /// Ends calls that wait, makes everything durable, and lets go of the folder.
     public func close() {
-        for shard in shards { shard.close() }
+        for slot in slots { slot.close() }
         lock.release()
     }
 
     /// Segments that a shard needs to work with a capacity: its reserve, the open one and the next, and some for data.
     private static let leastSegments: UInt64 = 8
-
-    private static func shardFolder(_ folder: String, _ index: ShardIndex) -> String {
-        let number = String(index.rawValue)
-        return "\(folder)/shard-\(String(repeating: "0", count: 3 - number.count))\(number)"
-    }
-
-    private static func openStorage(_ path: String) throws(StoreError) -> LocalSegmentStorage {
-        do throws(StorageError) { return try LocalSegmentStorage(path: path) } catch {
-            throw StoreError(.io, "\(path): \(error)")
-        }
-    }
-
-    /// Index, then the log from where the index stands, then a new epoch (DESIGN §5). Killed anywhere, it can be run again.
-    private static func openShard(
-        _ index: ShardIndex,
-        of header: StoreHeader,
-        in folder: String,
-        _ options: StoreOptions
-    ) throws(StoreError) -> Shard {
-        let path = shardFolder(folder, index)
-        let storage = try openStorage(path)
-        var settings = IndexDatabase.Options()
-        settings.cacheBytes = options.indexCacheBytes
-        settings.flushBytes = options.indexFlushBytes
-        let database = try IndexDatabase(path: path + "/index", settings)
-        var position = try database.get(Key.position).map { bytes throws(StoreError) in try LogPosition.decode(bytes) }
-        var logOptions = LogOptions()
-        // The largest payload, each of its pieces a record of its own.
-        logOptions.groupBytes = Limits.payloadBytes + Limits.recordsPerCall * 128
-        logOptions.capacity = options.capacityBytes.map { $0 / UInt64(header.shardCount) }
-        let from = position
-        let recovery = try logCall { () throws(LogError) in
-            try LogRecovery(
-                storage,
-                identity: LogIdentity(store: header.id, shard: index),
-                options: logOptions,
-                from: from
-            )
-        }
-        var groups = 0
-        while let group = try logCall({ () throws(LogError) in try recovery.next() }) {
-            let overlay = IndexOverlay(database)
-            guard overlay.replay(group.commit.bytes) else {
-                throw StoreError(.damaged, "the commit at \(group.position) does not decode")
-            }
-            overlay.put(Key.position, group.position.encoded)
-            try database.apply(overlay)
-            position = group.position
-            groups += 1
-            // The write buffer must not fill by itself, though here nothing could run ahead of the log.
-            if groups.isMultiple(of: 256) { try database.flush() }
-        }
-        if groups > 0 { try database.flush() }
-        let live = try liveSegments(database)
-        let end = position
-        let log = try logCall { () throws(LogError) in try recovery.begin(durable: end, live: live) }
-        options.logger.info(
-            "shard recovered",
-            metadata: ["shard": "\(index)", "groups": "\(groups)", "epoch": "\(log.epoch)"]
-        )
-        return Shard(
-            index: index,
-            storeID: header.id,
-            log: log,
-            database: database,
-            applied: position,
-            options: options
-        )
-    }
-
-    private static func liveSegments(_ database: IndexDatabase) throws(StoreError) -> Set<SegmentID> {
-        var live: Set<SegmentID> = []
-        let cursor = database.makeView().makeCursor()
-        cursor.seek(Key(.segments).bytes)
-        while try cursor.isValid(), var key = KeyReader(cursor.key, .segments), let segment = key.take(UInt32.self) {
-            live.insert(SegmentID(segment))
-            cursor.next()
-        }
-        return live
-    }
 }
 
 /// Holds `FOLDER/lock` by flock: gone with the process, however it ends.

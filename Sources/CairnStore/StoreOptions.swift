@@ -1,4 +1,5 @@
 import CairnCore
+import CairnLog
 public import Logging
 
 /// What is fixed when a store is made.
@@ -24,6 +25,10 @@ public struct StoreOptions: Sendable {
     public var capacityBytes: UInt64?
     /// Free segments that each shard keeps for its next writes, beyond its reserve.
     public var spareSegments = 32
+    /// The first wait where the recovery of a shard that failed fails as well; then twice as long each time, up to 60 times.
+    public var recoveryWait: Duration = .seconds(1)
+    /// What stands between a shard's log and its files: tests make it fail.
+    var storage: @Sendable (ShardIndex, any SegmentStorage) -> any SegmentStorage = { $1 }
     public var logger = Logger(label: "cairn.store")
     public init() {}
 }

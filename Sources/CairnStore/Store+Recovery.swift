@@ -1,0 +1,78 @@
+import CairnCore
+import Dispatch
+import Logging
+import Synchronization
+
+/// Changes of several shards that a call of this process is still at: their intents are left alone.
+public final class IntentsUnderWay: Sendable {
+    private let ids = Mutex<Set<UUID128>>([])
+    func contains(_ id: UUID128) -> Bool { ids.withLock { $0.contains(id) } }
+    fileprivate func insert(_ id: UUID128) { ids.withLock { _ = $0.insert(id) } }
+    fileprivate func remove(_ id: UUID128) { ids.withLock { _ = $0.remove(id) } }
+}
+
+/// What follows when a shard was opened anew while the others went on.
+extension Store {
+    /// Before the intent is written: the call will end or undo it itself.
+    public func begin(intent: UUID128) { intents.insert(intent) }
+
+    /// After the call's last change, whatever came of it.
+    /// - Parameter isLeft: whether the intent may still be there, for a shard took no changes: it is undone as soon as that can be.
+    public func end(intent: UUID128, isLeft: Bool) {
+        intents.remove(intent)
+        if isLeft { settleIntents() }
+    }
+
+    /// Has `body` called after each recovery of a shard, with the new one. It must not block.
+    public func whenRecovered(_ body: @escaping @Sendable (Shard) -> Void) { whenRecovered.withLock { $0 = body } }
+
+    func recovered(_ shard: Shard) {
+        whenRecovered.withLock { $0 }(shard)
+        settleIntents()
+    }
+
+    /// Undoes what calls left that could not end (SPEC R6). What cannot be undone now is when the shard in its way is recovered.
+    private func settleIntents() {
+        DispatchQueue.global(qos: .utility).async { [self] in
+            for home in shards {
+                do throws(StoreError) { try settleIntents(of: home) } catch {
+                    guard error.code != .fenced, error.code != .closed else { continue }
+                    home.logger.error("an unfinished change cannot be undone", metadata: ["reason": "\(error)"])
+                }
+            }
+        }
+    }
+
+    private func settleIntents(of home: Shard) throws(StoreError) {
+        let seen = try home.makeView().intents().map(\.id).filter { !intents.contains($0) }
+        // Looked at again: one that is there now, and was no call's before, will never be ended by its call.
+        for (id, record) in try home.makeView().intents() where seen.contains(id) {
+            for snapshot in record.snapshots {
+                let shard = shard(snapshot.uuid.shard)
+                guard try shard.makeView().snapshot(snapshot) != nil else { continue }
+                try shard.perform(entries: 8) { (transaction) throws(StoreError) in
+                    guard let made = try transaction.snapshot(snapshot) else { return }
+                    try transaction.deleteSnapshot(made)
+                }
+            }
+            try home.perform(entries: 1) { (transaction) throws(StoreError) in transaction.endIntent(id) }
+        }
+    }
+}
+
+extension Shard {
+    /// A durable transaction that frees space, waited for. Not on a queue of the shard.
+    fileprivate func perform(
+        entries: Int,
+        _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Void
+    ) throws(StoreError) {
+        let done = DispatchSemaphore(value: 0)
+        let outcome = Mutex<Result<Void, StoreError>?>(nil)
+        submit(entries: entries, reclaims: true, body) { result in
+            outcome.withLock { $0 = result }
+            done.signal()
+        }
+        done.wait()
+        try outcome.withLock { $0! }.get()
+    }
+}
