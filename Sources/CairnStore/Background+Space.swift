@@ -1,7 +1,5 @@
 import CairnCore
 import CairnLog
-import Dispatch
-import Synchronization
 
 /// Giving space back: unnamed chunks, then segments without live records that lie behind the checkpoint.
 extension Background {
@@ -14,7 +12,7 @@ extension Background {
     /// - Parameter isWoken: whether something may have lost its last name since; else nothing is looked at before the first of the
     ///   pins ends that were met the last time.
     func purge(isWoken: Bool) throws(StoreError) {
-        if !isWoken, let rest = purgeRest, DispatchTime.now().uptimeNanoseconds < rest { return }
+        if !isWoken, let rest = purgeRest, execution.uptime < rest { return }
         purgeRest = nil
         var earliest = UInt64.max
         defer { purgeRest = earliest == .max ? nil : earliest }
@@ -66,21 +64,23 @@ extension Background {
 
     /// From here until the flush is over, whatever is applied is synced before.
     private func syncBeforeFlush() throws(StoreError) -> LogPosition? {
-        let outcome = Mutex<Result<LogPosition?, StoreError>?>(nil)
-        shard.io.sync {
-            let result = Result { () throws(StoreError) -> LogPosition? in
-                try logCall { () throws(LogError) in try shard.log.sync() }
-                return shard.unflushed.withLock { unflushed in
-                    unflushed.indexBytes = 0
-                    unflushed.logBytes = 0
-                    unflushed.isFlushing = true
-                    return unflushed.position
-                }
+        try shard.io.sync { () throws(StoreError) -> LogPosition? in
+            try syncLog()
+            return shard.unflushed.withLock { unflushed in
+                unflushed.indexBytes = 0
+                unflushed.logBytes = 0
+                unflushed.isFlushing = true
+                return unflushed.position
             }
-            if case .failure(let error) = result { shard.fence(error) }
-            outcome.withLock { $0 = result }
         }
-        return try outcome.withLock { $0! }.get()
+    }
+
+    /// On the I/O queue.
+    private func syncLog() throws(StoreError) {
+        do throws(StoreError) { try logCall { () throws(LogError) in try shard.log.sync() } } catch {
+            shard.fence(error)
+            throw error
+        }
     }
 
     /// Gives segments back that hold nothing alive and lie behind the checkpoint.
@@ -95,32 +95,17 @@ extension Background {
             try syncDeaths()
             for segment in dead where isBehindCheckpoint(segment) { shard.log.recycle(segment.id, checkpoint: durable) }
         }
-        let log = shard.log
-        let outcome = Mutex<StoreError?>(nil)
-        shard.io.sync {
-            do throws(LogError) {
-                if log.isFull { try log.refill() }
-                try log.trim(spare: shard.options.spareSegments)
-            } catch { outcome.withLock { $0 = StoreError(error) } }
-        }
-        if let error = outcome.withLock({ $0 }) {
-            if log.isFenced { shard.fence(error) }
-            throw error
+        try shard.io.sync { () throws(StoreError) in
+            try logCall { () throws(LogError) in
+                if shard.log.isFull { try shard.log.refill() }
+                try shard.log.trim(spare: shard.options.spareSegments)
+            }
         }
     }
 
     /// What freed the segments' last records may have been applied without a sync (SPEC U8): after a crash it is undone, and they
     /// are named again. So they must not be written over before it is durable.
-    private func syncDeaths() throws(StoreError) {
-        let outcome = Mutex<StoreError?>(nil)
-        shard.io.sync {
-            do throws(StoreError) { try logCall { () throws(LogError) in try shard.log.sync() } } catch {
-                shard.fence(error)
-                outcome.withLock { $0 = error }
-            }
-        }
-        if let error = outcome.withLock({ $0 }) { throw error }
-    }
+    private func syncDeaths() throws(StoreError) { try shard.io.sync { () throws(StoreError) in try syncLog() } }
 
     private func isBehindCheckpoint(_ segment: SegmentState) -> Bool {
         guard let durable, segment.id != durable.segment else { return false }

@@ -21,7 +21,7 @@ final class GroupBuilding: @unchecked Sendable {
         group = try logCall { () throws(LogError) in
             try shard.log.makeGroup(for: purpose, records: first.records, bytes: first.bytes, commit: first.commitBytes)
         }
-        transaction = Transaction(overlay: overlay, group: group, shard: shard.index)
+        transaction = Transaction(overlay: overlay, group: group, shard: shard.index, shard.options.execution)
     }
 
     /// Whether the next call fits.

@@ -16,14 +16,20 @@ final class IndexDatabase: Sendable {
         var cacheBytes = 64 << 20
         /// The shard flushes when this much has been applied; the write buffer itself is four times as large.
         var flushBytes = 32 << 20
+        /// Called before a call of RocksDB that changes something, and after a flush: where it throws, that has failed.
+        var step: @Sendable (Step) throws(StoreError) -> Void = { (_) throws(StoreError) in }
     }
 
+    enum Step { case apply, flush, flushed }
+
+    private let step: @Sendable (Step) throws(StoreError) -> Void
     private let open: Mutex<IndexHandle?>
     /// Entered as long as RocksDB is open.
     private let users = DispatchGroup()
 
     /// Opens the database, and makes it where there is none.
     init(path: String, _ settings: Options) throws(StoreError) {
+        step = settings.step
         let options = Self.databaseOptions(settings)
         var failure: UnsafeMutablePointer<CChar>?
         guard let database = rocksdb_open(options, path, &failure) else {
@@ -100,6 +106,7 @@ final class IndexDatabase: Sendable {
     func makeView() -> IndexView { IndexView(handle) }
 
     func apply(_ overlay: IndexOverlay) throws(StoreError) {
+        try step(.apply)
         let handle = try usable()
         var failure: UnsafeMutablePointer<CChar>?
         rocksdb_write_writebatch_wi(handle.database, handle.writeOptions, overlay.batch, &failure)
@@ -128,6 +135,7 @@ final class IndexDatabase: Sendable {
 
     /// Makes all that was applied before durable. Blocks.
     func flush() throws(StoreError) {
+        try step(.flush)
         let handle = try usable()
         let flushOptions = rocksdb_flushoptions_create()
         defer { rocksdb_flushoptions_destroy(flushOptions) }
@@ -135,6 +143,7 @@ final class IndexDatabase: Sendable {
         var failure: UnsafeMutablePointer<CChar>?
         rocksdb_flush(handle.database, flushOptions, &failure)
         try Self.check(failure, "cannot flush the index")
+        try step(.flushed)
     }
 
     func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]? {

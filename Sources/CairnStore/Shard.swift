@@ -1,7 +1,6 @@
 public import CairnCore
 import CairnCrypto
 import CairnLog
-import Dispatch
 import Logging
 import Synchronization
 
@@ -33,8 +32,8 @@ public final class Shard: @unchecked Sendable {
     let options: StoreOptions
     let leases: Leases
     let logger: Logger
-    let queue: DispatchQueue
-    let io: DispatchQueue
+    let queue: any SerialQueue
+    let io: any SerialQueue
     private(set) var background: Background!
 
     /// What waits for a group, account by account; the background's own calls take turns with them (SPEC R3).
@@ -80,9 +79,9 @@ public final class Shard: @unchecked Sendable {
         var logger = options.logger
         logger[metadataKey: "shard"] = "\(index)"
         self.logger = logger
-        leases = Leases(time: options.leaseTime)
-        queue = DispatchQueue(label: "cairn.shard.\(index)")
-        io = DispatchQueue(label: "cairn.shard.\(index).io")
+        leases = Leases(time: options.leaseTime, options.execution)
+        queue = options.execution.makeQueue("cairn.shard.\(index)", isBackground: false)
+        io = options.execution.makeQueue("cairn.shard.\(index).io", isBackground: false)
         var writer = ByteWriter()
         writer.put(bytes: storeID.bytes)
         writer.put(index.rawValue)
@@ -152,7 +151,7 @@ public final class Shard: @unchecked Sendable {
 
     /// Builds and writes the next group, if calls wait and none is being written.
     private func pump() {
-        dispatchPrecondition(condition: .onQueue(queue))
+        queue.checkIsCurrent()
         defer { waiting.store(pending.count, ordering: .relaxed) }
         guard !isWriting else { return }
         for reached in standstill.takeReached() { reached() }
@@ -225,7 +224,7 @@ public final class Shard: @unchecked Sendable {
     }
 
     private func write(_ building: GroupBuilding) {
-        dispatchPrecondition(condition: .onQueue(io))
+        io.checkIsCurrent()
         var failure: StoreError?
         do throws(StoreError) {
             // Near the size at which RocksDB may flush by itself, nothing is applied that is not synced either.
@@ -253,7 +252,7 @@ public final class Shard: @unchecked Sendable {
     }
 
     private func syncOnly(_ building: GroupBuilding) {
-        dispatchPrecondition(condition: .onQueue(io))
+        io.checkIsCurrent()
         var failure: StoreError?
         do throws(StoreError) {
             try logCall { () throws(LogError) in try log.sync() }
@@ -287,22 +286,22 @@ public final class Shard: @unchecked Sendable {
 
     /// Ends the calls that wait, finishes the group that is being written, and makes the index durable; of a fenced shard nothing.
     func close() {
-        let done = DispatchSemaphore(value: 0)
+        let done = options.execution.makeSignal()
         queue.async {
             self.isClosed = true
             self.pump()
-            self.io.async { done.signal() }
+            self.io.async { done.give() }
         }
-        done.wait()
-        background.stop()
-        io.sync {
-            guard self.fenceReason == nil else { return }
-            do throws(StoreError) {
-                try logCall { () throws(LogError) in try self.log.sync() }
-                try self.database.flush()
-                try logCall { () throws(LogError) in try self.log.close() }
-            } catch { self.logger.error("the shard was not closed in order", metadata: ["reason": "\(error)"]) }
-        }
+        do throws(StoreError) {
+            try done.wait()
+            background.stop()
+            try io.sync { () throws(StoreError) in
+                guard fenceReason == nil else { return }
+                try logCall { () throws(LogError) in try log.sync() }
+                try database.flush()
+                try logCall { () throws(LogError) in try log.close() }
+            }
+        } catch { logger.error("the shard was not closed in order", metadata: ["reason": "\(error)"]) }
     }
 
     // MARK: Reading

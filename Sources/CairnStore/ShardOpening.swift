@@ -28,6 +28,7 @@ struct ShardOpening: Sendable {
         var settings = IndexDatabase.Options()
         settings.cacheBytes = options.indexCacheBytes
         settings.flushBytes = options.indexFlushBytes
+        settings.step = options.indexStep
         let database = try IndexDatabase(path: path + "/index", settings)
         var position = try database.get(Key.position).map { bytes throws(StoreError) in try LogPosition.decode(bytes) }
         var logOptions = LogOptions()

@@ -27,8 +27,11 @@ public struct StoreOptions: Sendable {
     public var spareSegments = 32
     /// The first wait where the recovery of a shard that failed fails as well; then twice as long each time, up to 60 times.
     public var recoveryWait: Duration = .seconds(1)
-    /// What stands between a shard's log and its files: tests make it fail.
+    /// What stands between a shard and its files: tests make it fail.
+    var indexStep: @Sendable (IndexDatabase.Step) throws(StoreError) -> Void = { (_) throws(StoreError) in }
     var storage: @Sendable (ShardIndex, any SegmentStorage) -> any SegmentStorage = { $1 }
+    /// What shards run on: tests simulate it.
+    var execution: any ShardExecution = DispatchExecution()
     public var logger = Logger(label: "cairn.store")
     public init() {}
 }
