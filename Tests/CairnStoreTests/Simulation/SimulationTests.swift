@@ -1,0 +1,46 @@
+import CairnTesting
+import Foundation
+import Testing
+
+@testable import CairnStore
+
+/// The real shard on a simulated disk and clock, one step at a time. `tools/torture simulation --seed S` runs S, S + 1, …
+@Suite(.serialized) struct SimulationTests {
+    @Test("C5, C6, U2, U7, U8, A1, D2, S2, S6, S8: whatever happens to the machine, what was promised is there")
+    func seeds() throws {
+        let count = Torture.count("simulation", otherwise: 12)
+        let first = Torture.seed("simulation")
+        print("simulation: seeds \(first) to \(first + UInt64(count) - 1)")
+        var (lost, crashes, calls, steps, faults) = (0, 0, 0, 0, 0)
+        for seed in first..<first + UInt64(count) {
+            do {
+                let outcome = try Self.run(seed)
+                crashes += outcome.crashes
+                calls += outcome.calls
+                steps += outcome.steps
+                faults += outcome.faults
+            } catch {
+                lost += 1
+                Issue.record("simulation, seed \(seed): \(error)")
+            }
+        }
+        Torture.report(
+            "simulation",
+            ["seeds": count, "steps": steps, "calls": calls, "crashes": crashes, "faults": faults, "lost": lost]
+        )
+    }
+
+    @Test("a seed gives the same run, to the last bit, each time", arguments: [3, 14, 159] as [UInt64])
+    func repetition(seed: UInt64) throws {
+        let first = try Self.run(seed)
+        let second = try Self.run(seed)
+        #expect(first == second)
+    }
+
+    private static func run(_ seed: UInt64) throws -> SimulationRun.Outcome {
+        let root = FileManager.default.fileExists(atPath: "/dev/shm") ? "/dev/shm/" : NSTemporaryDirectory()
+        let folder = root + "cairn-simulation-" + UUID().uuidString
+        defer { remove(folder: folder) }
+        return try SimulationRun(seed: seed, folder: folder).run()
+    }
+}
