@@ -60,6 +60,12 @@ final class SimulatedCall: @unchecked Sendable {
     /// Under which its transaction notes that it was carried out (SPEC C5): so that recovery says which calls are there.
     var key: [UInt8] { withUnsafeBytes(of: UInt64(number).bigEndian, Array.init) }
 
+    /// Whether it was said for certain that nothing of it is there.
+    var isRefused: Bool {
+        guard case .failure(let error)? = answer else { return false }
+        return error.code != .fenced && error.code != .closed
+    }
+
     /// The body of the transaction.
     func perform(_ transaction: Transaction, order: Int) throws(StoreError) {
         (lsn, self.order) = (transaction.group.lsn.rawValue, order)

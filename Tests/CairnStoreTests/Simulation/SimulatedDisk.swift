@@ -35,6 +35,8 @@ final class SimulatedDisk: SegmentStorage, @unchecked Sendable {
     /// Segments that fit.
     var capacity = Int.max
     var faults = Faults()
+    /// Says that it has synced, and has not: what the simulation must find out.
+    var lies = false
     /// Calls that failed though there was no reason.
     private(set) var injected = 0
     private var segments: [SegmentID: Segment] = [:]
@@ -170,10 +172,10 @@ final class SimulatedDisk: SegmentStorage, @unchecked Sendable {
             state.durable = survivors(of: state, Array(state.pending[..<covered]))
             state.current = state.durable
             for (index, block) in rest { state.current[index] = block }
-        } else {
+        } else if !lies {
             for (index, block) in state.pending[..<covered] { state.durable[index] = block }
         }
-        state.pending = rest
+        if !lies || code != nil { state.pending = rest }
         segments[segment] = state
         simulation.pause()
         if let code { throw fail(.sync, segment, code) }

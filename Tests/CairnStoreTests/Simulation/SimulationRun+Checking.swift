@@ -19,6 +19,11 @@ extension SimulationRun {
                 if isThere { throw ModelFailure("call \(call.number), which failed, is there") }
                 continue
             }
+            if call.isRefused {
+                // Nothing of it was written: another group got its LSN.
+                if isThere { throw ModelFailure("call \(call.number), which was refused, is there") }
+                continue
+            }
             guard let own = call.lsn else { throw ModelFailure("call \(call.number) was never begun") }
             if isThere {
                 guard own <= lsn else { throw ModelFailure("call \(call.number) is of a group that is not there") }

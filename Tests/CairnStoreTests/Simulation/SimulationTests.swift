@@ -37,10 +37,25 @@ import Testing
         #expect(first == second)
     }
 
-    private static func run(_ seed: UInt64) throws -> SimulationRun.Outcome {
+    @Test("a disk that does not sync is found out") func lyingDisk() throws {
+        let isFoundOut = (1...40 as ClosedRange<UInt64>).contains { seed in
+            do {
+                _ = try Self.run(seed) { $0.lies = true }
+                return false
+            } catch { return true }
+        }
+        #expect(isFoundOut)
+    }
+
+    private static func run(
+        _ seed: UInt64,
+        _ prepare: (SimulatedDisk) -> Void = { _ in }
+    ) throws -> SimulationRun.Outcome {
         let root = FileManager.default.fileExists(atPath: "/dev/shm") ? "/dev/shm/" : NSTemporaryDirectory()
         let folder = root + "cairn-simulation-" + UUID().uuidString
         defer { remove(folder: folder) }
-        return try SimulationRun(seed: seed, folder: folder).run()
+        let run = try SimulationRun(seed: seed, folder: folder)
+        prepare(run.disk)
+        return try run.run()
     }
 }
