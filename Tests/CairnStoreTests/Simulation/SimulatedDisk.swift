@@ -39,6 +39,8 @@ final class SimulatedDisk: SegmentStorage, @unchecked Sendable {
     var lies = false
     /// Calls that failed though there was no reason.
     private(set) var injected = 0
+    /// Segments that began another life.
+    private(set) var recycled = 0
     private var segments: [SegmentID: Segment] = [:]
     private var superblock: [UInt8] = []
     private var graveyard: [SegmentID: [Block?]] = [:]
@@ -137,6 +139,7 @@ final class SimulatedDisk: SegmentStorage, @unchecked Sendable {
         try checkAlive(.write, segment)
         guard segments[segment] != nil else { throw fail(.write, segment, ENOENT) }
         simulation.note(2, UInt64(segment.rawValue), UInt64(offset), UInt64(CRC32C.extend(0, bytes)))
+        if offset == 0, segments[segment]?.current[0] != nil { recycled += 1 }
         let count = bytes.count / Format.block
         let part = simulation.random.below(count + 1)
         let code = fault(faults.writing)

@@ -135,6 +135,7 @@ extension SimulationRun {
             noteLease(call)
             noteReadings()
         case .failure(let error):
+            if error.code == .full { outcome.full += 1 }
             switch error.code {
             case .aborted, .invalid, .full: break
             case .fenced where isFenced, .closed where shard?.log.isFenced ?? true: break

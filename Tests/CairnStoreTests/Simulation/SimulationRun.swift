@@ -17,6 +17,10 @@ final class SimulationRun: @unchecked Sendable {
         var calls = 0
         var crashes = 0
         var faults = 0
+        var recycled = 0
+        var fences = 0
+        /// Calls that were refused for want of space.
+        var full = 0
     }
 
     let simulation: Simulation
@@ -26,7 +30,7 @@ final class SimulationRun: @unchecked Sendable {
     let errors = ErrorLog()
     private let header: StoreHeader
     private var options = StoreOptions()
-    private(set) var outcome = Outcome()
+    var outcome = Outcome()
 
     var machine: SimulatedMachine { simulation.machine }
     var shard: Shard?
@@ -112,6 +116,7 @@ final class SimulationRun: @unchecked Sendable {
         outcome.steps = simulation.steps
         outcome.calls = callCount
         outcome.faults = disk.injected
+        outcome.recycled = disk.recycled
         return outcome
     }
 
@@ -139,7 +144,10 @@ final class SimulationRun: @unchecked Sendable {
         var result: Result<Shard, StoreError>?
         simulation.spawn { [self] in
             result = Result { () throws(StoreError) in
-                let shard = try opening.open(ShardIndex(0)) { [unowned self] in isFenced = true }
+                let shard = try opening.open(ShardIndex(0)) { [unowned self] in
+                    isFenced = true
+                    if !machine.isDead { outcome.fences += 1 }
+                }
                 self.shard = shard
                 try shard.undoCreations()
                 return shard

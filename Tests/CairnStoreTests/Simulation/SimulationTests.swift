@@ -8,25 +8,23 @@ import Testing
 @Suite(.serialized) struct SimulationTests {
     @Test("C5, C6, U2, U7, U8, A1, D2, S2, S6, S8: whatever happens to the machine, what was promised is there")
     func seeds() throws {
-        let count = Torture.count("simulation", otherwise: 12)
+        let count = Torture.count("simulation", otherwise: 6)
         let first = Torture.seed("simulation")
         print("simulation: seeds \(first) to \(first + UInt64(count) - 1)")
-        var (lost, crashes, calls, steps, faults) = (0, 0, 0, 0, 0)
+        var lost = 0
+        var sum = SimulationRun.Outcome()
         for seed in first..<first + UInt64(count) {
-            do {
-                let outcome = try Self.run(seed)
-                crashes += outcome.crashes
-                calls += outcome.calls
-                steps += outcome.steps
-                faults += outcome.faults
-            } catch {
+            do { sum.add(try Self.run(seed)) } catch {
                 lost += 1
                 Issue.record("simulation, seed \(seed): \(error)")
             }
         }
         Torture.report(
             "simulation",
-            ["seeds": count, "steps": steps, "calls": calls, "crashes": crashes, "faults": faults, "lost": lost]
+            [
+                "seeds": count, "steps": sum.steps, "calls": sum.calls, "crashes": sum.crashes, "faults": sum.faults,
+                "fences": sum.fences, "recycled": sum.recycled, "full": sum.full, "lost": lost,
+            ]
         )
     }
 
@@ -57,5 +55,17 @@ import Testing
         let run = try SimulationRun(seed: seed, folder: folder)
         prepare(run.disk)
         return try run.run()
+    }
+}
+
+extension SimulationRun.Outcome {
+    fileprivate mutating func add(_ other: Self) {
+        steps += other.steps
+        calls += other.calls
+        crashes += other.crashes
+        faults += other.faults
+        recycled += other.recycled
+        fences += other.fences
+        full += other.full
     }
 }
