@@ -109,6 +109,15 @@ public final class LocalSegmentStorage: SegmentStorage {
         } catch { throw StorageError(operation: .read, code: error.code, segment: segment) }
     }
 
+    public var availableBytes: UInt64? { Self.space(folder)?.available }
+
+    /// The file system that a folder is on: all its bytes, and those that are free. Nil where it does not tell.
+    public static func space(_ folder: String) -> (total: UInt64, available: UInt64)? {
+        var facts = statvfs()
+        guard statvfs(folder, &facts) == 0 else { return nil }
+        return (UInt64(facts.f_blocks) * UInt64(facts.f_frsize), UInt64(facts.f_bavail) * UInt64(facts.f_frsize))
+    }
+
     public func list() throws(StorageError) -> [SegmentID] {
         try names().compactMap { name in
             guard name.hasSuffix(".seg"), let number = UInt32(name.dropLast(4)), number > 0 else { return nil }

@@ -15,6 +15,7 @@ struct LogState: Sendable {
     let segmentSize: Int
     let epoch: Epoch
     let capacity: UInt64?
+    let leave: UInt64
     let reserve: Int
     let recordLimit: Int
     let commitLimit: Int
@@ -47,6 +48,7 @@ struct LogState: Sendable {
         self.segmentSize = segmentSize
         epoch = header.epoch
         capacity = options.capacity
+        leave = options.leave
         reserve = max(options.reserve, 2)
         recordLimit = min(options.groupBytes, segmentSize / 2)
         commitLimit = min(options.commitBytes, segmentSize / 4)

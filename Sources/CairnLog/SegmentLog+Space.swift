@@ -54,13 +54,30 @@ extension SegmentLog {
         }
     }
 
-    /// Deletes free segments beyond the reserve and `spare` more. Blocks: for the I/O queue.
+    /// Whether so little is free beside the segments that free ones should rather be deleted than kept. Asks the file system.
+    public var isTight: Bool {
+        guard let available = storage.availableBytes else { return false }
+        return available < state.withLock { $0.leave } + 2 * UInt64(segmentSize)
+    }
+
+    /// Whether ``trim(spare:)`` would delete segments where ``isTight``.
+    public var hasSpare: Bool { state.withLock { $0.free.count > $0.reserve + 1 } }
+
+    /// Deletes free segments beyond the reserve and `spare` more; where the file system is short of space, beyond the reserve: then
+    /// others need it more, the index or another shard. Blocks: for the I/O queue.
     public func trim(spare: Int) throws(LogError) {
         try writing.withLock { _ throws(LogError) in
-            let doomed = state.withLock { $0.trim(keep: $0.reserve + 1 + spare) }
-            for segment in doomed {
-                do throws(StorageError) { try storage.delete(segment) } catch { throw fence(.io(error)) }
+            guard !isFenced else { throw .fenced }
+            try delete(state.withLock { $0.trim(keep: $0.reserve + 1 + spare) })
+            while hasSpare, isTight {
+                try delete(state.withLock { $0.trim(keep: max($0.reserve + 1, $0.free.count - 1)) })
             }
+        }
+    }
+
+    private func delete(_ segments: [SegmentID]) throws(LogError) {
+        for segment in segments {
+            do throws(StorageError) { try storage.delete(segment) } catch { throw fence(.io(error)) }
         }
     }
 
@@ -79,6 +96,8 @@ extension SegmentLog {
     /// Makes segments until the reserve and one more are free.
     func fillReserve() throws(LogError) {
         while state.withLock({ $0.free.count <= $0.reserve }) {
+            let (needed, size) = (state.withLock { $0.leave }, UInt64(segmentSize))
+            if needed > 0, let available = storage.availableBytes, available < needed + size { throw .full }
             guard let segment = state.withLock({ $0.nameSegment() }) else { throw .full }
             do { try SegmentLog.create(segment, size: segmentSize, storage) } catch .full { throw .full } catch {
                 throw fence(error)

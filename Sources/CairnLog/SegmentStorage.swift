@@ -13,6 +13,8 @@ public protocol SegmentStorage: Sendable {
     /// Reads into `target`, and returns how many bytes there were: fewer only at the segment's end.
     func read(_ segment: SegmentID, at offset: Int, into target: UnsafeMutableRawBufferPointer) throws(StorageError)
         -> Int
+    /// What is free for more segments and whatever else lies beside them, in bytes; nil where that is not known, or has no end.
+    var availableBytes: UInt64? { get }
     /// Every segment there is, in no order.
     func list() throws(StorageError) -> [SegmentID]
     func delete(_ segment: SegmentID) throws(StorageError)
@@ -20,4 +22,8 @@ public protocol SegmentStorage: Sendable {
     func readSuperblock() throws(StorageError) -> [UInt8]
     /// Overwrites one slot (0 or 1) with 4096 bytes; durable on return. Creates the superblock where there is none.
     func writeSuperblock(slot: Int, _ bytes: [UInt8]) throws(StorageError)
+}
+
+extension SegmentStorage {
+    public var availableBytes: UInt64? { nil }
 }

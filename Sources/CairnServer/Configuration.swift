@@ -42,6 +42,8 @@ public struct Configuration: Sendable, Equatable {
     public var checkpointBytes: UInt64 = 256 << 20
     /// The most bytes that the store may take on disk; 0: all that there is.
     public var capacity: UInt64 = 0
+    /// Bytes of the file system that data leaves free, for the index; nil: a sixteenth of it, at most 1 GiB.
+    public var keepFree: UInt64?
     /// Seconds that SIGTERM waits for calls in flight.
     public var drainSeconds = 30
 
@@ -102,6 +104,7 @@ extension Configuration {
         case "snapshot-idle-seconds": snapshotIdleSeconds = try Self.count(key, value, 1...(365 * 86400))
         case "checkpoint-bytes": checkpointBytes = try Self.size(key, value, (1 << 20)...(1 << 40))
         case "capacity": capacity = try Self.size(key, value, 0...(1 << 60))
+        case "keep-free": keepFree = value == "auto" ? nil : try Self.size(key, value, 0...(1 << 60))
         case "limit-volumes": accountLimits.volumes = try Self.number(key, value)
         case "limit-snapshots": accountLimits.snapshots = try Self.number(key, value)
         case "limit-logical-bytes": accountLimits.logicalBytes = try Self.size(key, value, 0...(1 << 62))

@@ -62,6 +62,7 @@ public final class Server: Sendable {
             var options = StoreOptions()
             options.checkpointBytes = configuration.checkpointBytes
             options.capacityBytes = configuration.capacity == 0 ? nil : configuration.capacity
+            options.freeBytes = configuration.keepFree
             options.leaseTime = .seconds(configuration.leaseSeconds)
             options.logger = logger
             store = try Store.open(at: configuration.data, options)

@@ -41,6 +41,31 @@ extension Background {
         }
     }
 
+    // MARK: What the index needs
+
+    /// Gives it room where the file system runs short of it, and looks whether RocksDB has failed at something on its own.
+    func watchIndex() throws(StoreError) {
+        if shard.log.hasSpare, shard.log.isTight {
+            try onDisk { () throws(LogError) in try shard.log.trim(spare: shard.options.spareSegments) }
+        }
+        guard !shard.unflushed.withLock({ $0.isSuspect }), shard.database.hasFailed else { return }
+        shard.logger.warning("RocksDB has failed at a flush or compaction, and will try again")
+        shard.unflushed.withLock { $0.isSuspect = true }
+        // What is applied already must not be ahead of the log either.
+        try onDisk { () throws(LogError) in try shard.log.sync() }
+    }
+
+    /// A call of the log on the I/O queue; the shard is fenced where the log is.
+    private func onDisk(_ body: () throws(LogError) -> Void) throws(StoreError) {
+        try shard.io.sync { () throws(StoreError) in
+            do throws(LogError) { try body() } catch {
+                let failure = StoreError(error)
+                if shard.log.isFenced { shard.fence(failure) }
+                throw failure
+            }
+        }
+    }
+
     // MARK: Checkpoints and segments
 
     var needsCheckpoint: Bool {
@@ -92,20 +117,16 @@ extension Background {
             dead = try deadSegments()
         }
         if let durable, !dead.isEmpty {
-            try syncDeaths()
+            // What freed the segments' last records may have been applied without a sync (SPEC U8): after a crash it is undone, and they
+            // are named again. So they must not be written over before it is durable.
+            try onDisk { () throws(LogError) in try shard.log.sync() }
             for segment in dead where isBehindCheckpoint(segment) { shard.log.recycle(segment.id, checkpoint: durable) }
         }
-        try shard.io.sync { () throws(StoreError) in
-            try logCall { () throws(LogError) in
-                if shard.log.isFull { try shard.log.refill() }
-                try shard.log.trim(spare: shard.options.spareSegments)
-            }
+        try onDisk { () throws(LogError) in
+            if shard.log.isFull { try shard.log.refill() }
+            try shard.log.trim(spare: shard.options.spareSegments)
         }
     }
-
-    /// What freed the segments' last records may have been applied without a sync (SPEC U8): after a crash it is undone, and they
-    /// are named again. So they must not be written over before it is durable.
-    private func syncDeaths() throws(StoreError) { try shard.io.sync { () throws(StoreError) in try syncLog() } }
 
     private func isBehindCheckpoint(_ segment: SegmentState) -> Bool {
         guard let durable, segment.id != durable.segment else { return false }

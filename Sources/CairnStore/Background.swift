@@ -99,6 +99,7 @@ final class Background: @unchecked Sendable {
             return flags.isWoken
         }
         lastRound = execution.uptime
+        attempt("room") { () throws(StoreError) in try watchIndex() }
         attempt("checkpoint") { () throws(StoreError) in if needsCheckpoint { try checkpoint() } }
         attempt("leases") { () throws(StoreError) in try expireLeases() }
         attempt("release") { () throws(StoreError) in try release() }

@@ -167,7 +167,7 @@ final class IndexDatabase: Sendable {
 /// An open RocksDB, closed when its last user has gone.
 // Safety: RocksDB's handles may be used from any thread.
 private final class IndexHandle: @unchecked Sendable {
-    static let retired = StoreError(.fenced, "the shard is recovering: try again")
+    static let retired = StoreError(.fenced, "the shard was closed, to recover or for good")
 
     let database: OpaquePointer
     let readOptions: OpaquePointer

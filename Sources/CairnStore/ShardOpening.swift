@@ -34,6 +34,7 @@ struct ShardOpening: Sendable {
         var logOptions = LogOptions()
         // The largest payload, each of its pieces a record of its own.
         logOptions.groupBytes = Limits.payloadBytes + Limits.recordsPerCall * 128
+        logOptions.leave = freeBytes
         logOptions.capacity = options.capacityBytes.map { $0 / UInt64(header.shardCount) }
         let from = position
         let recovery = try logCall { () throws(LogError) in
@@ -74,6 +75,12 @@ struct ShardOpening: Sendable {
             options: options,
             fenced: fenced
         )
+    }
+
+    /// What is left to the indexes: a flush writes some 30 MiB, a compaction up to 256 MiB before it deletes what it read.
+    private var freeBytes: UInt64 {
+        if let bytes = options.freeBytes { return bytes }
+        return min(1 << 30, (LocalSegmentStorage.space(folder)?.total ?? 0) / 16)
     }
 
     /// Drops what the page cache holds of the shard: after a failed sync the kernel calls pages clean that never reached the disk.

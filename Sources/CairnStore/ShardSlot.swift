@@ -72,13 +72,17 @@ final class ShardSlot: Sendable {
         wake()
     }
 
-    /// Recovers no more, waits for an attempt that is under way, and closes the shard.
+    /// Recovers no more, waits for an attempt that is under way, and closes the shard: it can be opened by others then.
     func close() {
         state.withLock { $0.isStopped = true }
         queue.sync {}
         let (present, abandoned) = state.withLock { ($0.present, $0.abandoned) }
-        abandoned?.close()
-        present.close()
+        for shard in [abandoned, present].compactMap(\.self) {
+            shard.close()
+            if !shard.database.close(within: Self.releaseLimit) {
+                opening.options.logger.warning("the index is still being read", metadata: ["shard": "\(index)"])
+            }
+        }
     }
 
     private func wake() {

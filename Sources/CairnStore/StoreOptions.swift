@@ -23,6 +23,8 @@ public struct StoreOptions: Sendable {
     public var indexCacheBytes = 32 << 20
     /// The most bytes of segments on the disk, over all shards; nil: as much as there is.
     public var capacityBytes: UInt64?
+    /// Bytes of the file system that the log leaves free, for the indexes beside it; nil: a sixteenth of all, at most 1 GiB.
+    public var freeBytes: UInt64?
     /// Free segments that each shard keeps for its next writes, beyond its reserve.
     public var spareSegments = 32
     /// The first wait where the recovery of a shard that failed fails as well; then twice as long each time, up to 60 times.
