@@ -187,7 +187,8 @@ struct SimulatedState {
         switch call.change {
         case .createVolume(let sectors, let source):
             try require(source.map { snapshots[$0] != nil } ?? true)
-            var content = source.flatMap { snapshots[$0]?.content } ?? ModelContent(sectors: [], chunkSize: call.chunkSize)
+            var content =
+                source.flatMap { snapshots[$0]?.content } ?? ModelContent(sectors: [], chunkSize: call.chunkSize)
             content.sectors += Array(repeating: 0, count: sectors - content.sectors.count)
             guard let made = call.made, let id = made.volume else { throw ModelFailure("nothing was made") }
             volumes[id] = Volume(content: content, initial: made.snapshot)

@@ -130,7 +130,10 @@ extension SimulationRun {
                 cursor.seek(Key(table).bytes)
                 if try cursor.isValid(), cursor.key.first == table.rawValue { isDone = false }
             }
-            if isDone { return _ = try check(crash: false) }
+            if isDone {
+                _ = try check(crash: false)
+                return
+            }
             simulation.waitForTimer()
             _ = simulation.step()
         }

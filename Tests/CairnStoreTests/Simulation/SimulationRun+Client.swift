@@ -21,7 +21,10 @@ struct SimulatedTokens {
 
 /// A read that is on its way: what it finds must be what was there at some moment since it began.
 final class SimulatedReading {
-    enum Target: Hashable { case volume(VolumeID), snapshot(SnapshotID) }
+    enum Target: Hashable {
+        case volume(VolumeID)
+        case snapshot(SnapshotID)
+    }
     let target: Target
     /// Nil where the target is gone: then anything may be found.
     var candidates: [ModelContent]?
@@ -113,7 +116,8 @@ extension SimulationRun {
             let mustHave = call.pieces.compactMap(\.token).allSatisfy(isKept)
             do throws(StoreError) { try call.perform(transaction, order: bodies) } catch {
                 if error.code == .invalid, mustHave {
-                    failure = failure ?? ModelFailure("call \(call.number): a chunk that was promised is gone: \(error)")
+                    failure =
+                        failure ?? ModelFailure("call \(call.number): a chunk that was promised is gone: \(error)")
                 }
                 throw error
             }
@@ -221,7 +225,9 @@ extension SimulationRun {
         // What is only visible may be lost with the machine, and the promise with it: the verifier says so (SPEC U8).
         let isDurable = shard.log.position.map { $0.lsn <= shard.log.durable } ?? true
         do throws(StoreError) {
-            guard try shard.pin(account: SimulatedCall.account, [chunkOfKind(kind).fingerprint]) == [true] else { return }
+            guard try shard.pin(account: SimulatedCall.account, [chunkOfKind(kind).fingerprint]) == [true] else {
+                return
+            }
             let end = machine.uptime + leaseNanoseconds
             tokens.pinned[kind] = end
             tokens.durablyPinned[kind] = isDurable ? end : tokens.durablyPinned[kind]
@@ -278,7 +284,8 @@ extension SimulationRun {
     }
 
     private func read() {
-        let all = state.volumeIDs.map(SimulatedReading.Target.volume)
+        let all =
+            state.volumeIDs.map(SimulatedReading.Target.volume)
             + state.snapshotIDs.map(SimulatedReading.Target.snapshot)
         guard let shard, readings.count < 3, let target = pick(all), let content = content(of: target) else { return }
         let reading = SimulatedReading(target, content)

@@ -72,9 +72,13 @@ final class SimulationRun: @unchecked Sendable {
         options.indexFlushBytes = 1 << 20
         options.indexCacheBytes = 1 << 20
         options.spareSegments = simulation.random.below(3)
-        if simulation.random.chance(40) {
-            let segments = 10 + simulation.random.below(6)
-            if simulation.random.chance(50) { disk.capacity = segments } else { options.capacityBytes = UInt64(segments) << 20 }
+        if simulation.random.chance(50) {
+            let segments = 8 + simulation.random.below(4)
+            if simulation.random.chance(50) {
+                disk.capacity = segments
+            } else {
+                options.capacityBytes = UInt64(segments) << 20
+            }
         }
         let (disk, simulation, errors) = (disk, simulation, errors)
         options.storage = { _, _ in disk }
@@ -104,8 +108,8 @@ final class SimulationRun: @unchecked Sendable {
         for _ in 0..<2 + simulation.random.below(3) {
             try open()
             if isFaulty {
-                disk.faults.writing = simulation.random.chance(50) ? 20 + simulation.random.below(400) : nil
-                disk.faults.reading = simulation.random.chance(30) ? 20 + simulation.random.below(400) : nil
+                disk.faults.writing = simulation.random.chance(70) ? 5 + simulation.random.below(100) : nil
+                disk.faults.reading = simulation.random.chance(40) ? 5 + simulation.random.below(200) : nil
             }
             try live()
             disk.faults = SimulatedDisk.Faults()

@@ -14,7 +14,11 @@ import Testing
         var lost = 0
         var sum = SimulationRun.Outcome()
         for seed in first..<first + UInt64(count) {
-            do { sum.add(try Self.run(seed)) } catch {
+            do {
+                let outcome = try Self.run(seed)
+                sum.add(outcome)
+                if count == 1 { print("simulation: \(outcome)") }
+            } catch {
                 lost += 1
                 Issue.record("simulation, seed \(seed): \(error)")
             }
