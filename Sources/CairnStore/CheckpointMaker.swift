@@ -1,7 +1,5 @@
 import CairnCore
 import CairnLog
-import Dispatch
-import Glibc
 import Logging
 import Synchronization
 
@@ -25,18 +23,20 @@ final class CheckpointMaker: Sendable {
     private let database: IndexDatabase
     private let index: String
     private let logger: Logger
-    private let queue: DispatchQueue
+    private let execution: any ShardExecution
+    private let queue: any SerialQueue
     private let state = Mutex(State())
 
     /// - Parameter index: the folder of `database`.
-    init(_ folder: CheckpointFolder, of database: IndexDatabase, in index: String, logger: Logger) {
-        (self.folder, self.database, self.index, self.logger) = (folder, database, index, logger)
-        queue = DispatchQueue(label: "cairn.checkpoints", qos: .utility)
+    init(_ folder: CheckpointFolder, of database: IndexDatabase, in index: String, _ options: StoreOptions) {
+        (self.folder, self.database, self.index, logger) = (folder, database, index, options.logger)
+        execution = options.execution
+        queue = execution.makeQueue("cairn.checkpoints", isBackground: true)
     }
 
     var isRunning: Bool { state.withLock { $0.isRunning } }
     var hasFailed: Bool { state.withLock { $0.hasFailed } }
-    var isResting: Bool { state.withLock { $0.rest > DispatchTime.now().uptimeNanoseconds } }
+    var isResting: Bool { state.withLock { $0.rest > execution.uptime } }
 
     /// Makes one of what is durable now, unless one is being made. Called by who recycles segments.
     /// - Parameters:
@@ -60,17 +60,17 @@ final class CheckpointMaker: Sendable {
     }
 
     private func make(hurried: Bool) {
-        let started = DispatchTime.now().uptimeNanoseconds
+        let started = execution.uptime
         var copied = 0
         do throws(StoreError) {
             let made = try folder.make(of: database, in: index) { (bytes) throws(StoreError) in
                 if state.withLock({ $0.isStopped }) { throw StoreError(.closed, "the shard is closing") }
                 copied += bytes
-                if !hurried { Self.wait(copied, since: started) }
+                if !hurried { try wait(copied, since: started) }
             }
             try folder.prune()
             state.withLock { ($0.hasFailed, $0.rest) = (false, 0) }
-            let took = (DispatchTime.now().uptimeNanoseconds - started) / 1_000_000
+            let took = (execution.uptime - started) / 1_000_000
             logger.info(
                 "the index is copied",
                 metadata: [
@@ -81,7 +81,7 @@ final class CheckpointMaker: Sendable {
         } catch {
             state.withLock { state in
                 state.hasFailed = true
-                state.rest = DispatchTime.now().uptimeNanoseconds + Self.restSeconds * 1_000_000_000
+                state.rest = execution.uptime + Self.restSeconds * 1_000_000_000
             }
             switch error.code {
             case .closed, .fenced: break
@@ -90,15 +90,16 @@ final class CheckpointMaker: Sendable {
         }
     }
 
-    private static func wait(_ copied: Int, since started: UInt64) {
-        let due = started + UInt64(copied) * 1_000_000_000 / UInt64(pace)
-        let now = DispatchTime.now().uptimeNanoseconds
-        if due > now { usleep(UInt32(min((due - now) / 1000, 1_000_000))) }
+    private func wait(_ copied: Int, since started: UInt64) throws(StoreError) {
+        let due = started + UInt64(copied) * 1_000_000_000 / UInt64(Self.pace)
+        let now = execution.uptime
+        if due > now { try execution.rest(due - now) }
     }
 
     /// Ends a copy that is being made, and begins no other.
     func stop() {
         state.withLock { $0.isStopped = true }
-        queue.sync {}
+        // Where the machine stops meanwhile, that is over as well.
+        try? queue.sync { () throws(StoreError) in }
     }
 }

@@ -19,8 +19,13 @@ final class IndexDatabase: Sendable {
         var flushBytes = 32 << 20
         /// Where it is.
         var room: IndexRoom?
+        /// Called before a call of RocksDB that changes something, and after a flush or copy: where it throws, that has failed.
+        var step: @Sendable (Step) throws(StoreError) -> Void = { (_) throws(StoreError) in }
     }
 
+    enum Step { case apply, flush, flushed, link, linked }
+
+    private let step: @Sendable (Step) throws(StoreError) -> Void
     private let open: Mutex<IndexHandle?>
     private let room: IndexRoom?
     private let isCompacting: Atomic<Bool>
@@ -40,6 +45,7 @@ final class IndexDatabase: Sendable {
     /// - Throws: `.damaged` where RocksDB finds it so, or finds none and shall not make it; `.full` where there is no room to open
     ///   it, `.io`.
     init(path: String, _ settings: Options, _ access: Access = .create) throws(StoreError) {
+        step = settings.step
         room = access == .readOnly ? nil : settings.room
         isCompacting = Atomic(true)
         try room?.make(0)
@@ -65,6 +71,7 @@ final class IndexDatabase: Sendable {
 
     /// Makes a folder of links to the files of the durable index: unchanging, and made in an instant. Flushes nothing.
     func link(to path: String) throws(StoreError) {
+        try step(.link)
         let handle = try usable()
         var failure: UnsafeMutablePointer<CChar>?
         let checkpoint = rocksdb_checkpoint_object_create(handle.database, &failure)
@@ -72,6 +79,7 @@ final class IndexDatabase: Sendable {
         defer { rocksdb_checkpoint_object_destroy(checkpoint) }
         rocksdb_checkpoint_create(checkpoint, path, .max, &failure)
         try Self.check(failure, "cannot link the index")
+        try step(.linked)
     }
 
     /// Lets go of RocksDB, and waits until its last user has.
@@ -140,6 +148,7 @@ final class IndexDatabase: Sendable {
     func makeView() -> IndexView { IndexView(handle) }
 
     func apply(_ overlay: IndexOverlay) throws(StoreError) {
+        try step(.apply)
         let handle = try usable()
         var failure: UnsafeMutablePointer<CChar>?
         rocksdb_write_writebatch_wi(handle.database, handle.writeOptions, overlay.batch, &failure)
@@ -204,6 +213,7 @@ final class IndexDatabase: Sendable {
 
     /// Makes all that was applied before durable. Blocks.
     func flush() throws(StoreError) {
+        try step(.flush)
         let handle = try usable()
         let flushOptions = rocksdb_flushoptions_create()
         defer { rocksdb_flushoptions_destroy(flushOptions) }
@@ -211,6 +221,7 @@ final class IndexDatabase: Sendable {
         var failure: UnsafeMutablePointer<CChar>?
         rocksdb_flush(handle.database, flushOptions, &failure)
         try Self.check(failure, "cannot flush the index")
+        try step(.flushed)
     }
 
     func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]? {
