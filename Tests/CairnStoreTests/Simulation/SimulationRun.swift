@@ -19,6 +19,8 @@ final class SimulationRun: @unchecked Sendable {
         var faults = 0
         var recycled = 0
         var fences = 0
+        /// Indexes that were lost, and made anew.
+        var repairs = 0
         /// Calls that were refused for want of space.
         var full = 0
     }
@@ -137,6 +139,7 @@ final class SimulationRun: @unchecked Sendable {
     func open(crashing: Bool = true) throws {
         while true {
             simulation.machine = SimulatedMachine(simulation)
+            if simulation.random.chance(15) { try loseIndex() }
             let crash = crashing && simulation.random.chance(30) ? simulation.random.below(60) : nil
             if crashing, simulation.random.chance(10) { disk.faults.writing = 10 + simulation.random.below(40) }
             if crashing, simulation.random.chance(10) { disk.faults.reading = 10 + simulation.random.below(100) }
@@ -175,6 +178,34 @@ final class SimulationRun: @unchecked Sendable {
         try recovered(to: shard.log.position?.lsn.rawValue ?? 0)
         shard.background.start()
         return true
+    }
+
+    /// Takes the index away, and makes it anew from its copies and the log.
+    private func loseIndex() throws {
+        let shard = folder + "/shard-000"
+        let identity = LogIdentity(store: header.id, shard: ShardIndex(0))
+        // Where copies were given up for room, the index alone counts.
+        guard IndexDatabase.exists(shard + "/index"),
+            try CheckpointFolder(shard: shard, identity: identity).retention != .none
+        else { return }
+        try FileManager.default.removeItem(atPath: shard + "/index")
+        var options = options
+        options.execution = machine
+        let opening = ShardOpening(header: header, folder: folder, options: options)
+        var result: Result<ShardRepair, StoreError>?
+        simulation.spawn {
+            result = Result { () throws(StoreError) in
+                let repair = try ShardRepairing(ShardIndex(0), opening, RepairOptions())
+                try repair.run()
+                return repair.report
+            }
+        }
+        _ = try drive { result != nil }
+        guard let report = try result?.get(), report.lost == nil, report.audit.isEmpty,
+            report.outcome == .repaired || report.outcome == .healthy && report.lsn == 0 && promised == 0
+        else { throw ModelFailure("the index cannot be made anew: \(String(describing: result))") }
+        outcome.repairs += 1
+        if simulation.random.chance(50) { disk.cutPower() }
     }
 
     /// The machine is gone, and what it had not written with it.

@@ -27,7 +27,7 @@ import Testing
             "simulation",
             [
                 "seeds": count, "steps": sum.steps, "calls": sum.calls, "crashes": sum.crashes, "faults": sum.faults,
-                "fences": sum.fences, "recycled": sum.recycled, "full": sum.full, "lost": lost,
+                "fences": sum.fences, "repairs": sum.repairs, "recycled": sum.recycled, "full": sum.full, "lost": lost,
             ]
         )
     }
@@ -70,6 +70,7 @@ extension SimulationRun.Outcome {
         faults += other.faults
         recycled += other.recycled
         fences += other.fences
+        repairs += other.repairs
         full += other.full
     }
 }
