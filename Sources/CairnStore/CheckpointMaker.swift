@@ -12,6 +12,8 @@ final class CheckpointMaker: Sendable {
         var rest: UInt64 = 0
         /// Whether the last one failed.
         var hasFailed = false
+        /// Whether one was found damaged, and none has been made since.
+        var isWanted = false
     }
 
     /// Bytes each second, where nobody waits for the copy: it shall not be felt.
@@ -36,6 +38,8 @@ final class CheckpointMaker: Sendable {
 
     var isRunning: Bool { state.withLock { $0.isRunning } }
     var hasFailed: Bool { state.withLock { $0.hasFailed } }
+    /// Whether another is to be made though the log has not got so much since the last.
+    var isWanted: Bool { state.withLock { $0.isWanted } }
     var isResting: Bool { state.withLock { $0.rest > execution.uptime } }
 
     /// Makes one of what is durable now, unless one is being made. Called by who recycles segments.
@@ -44,12 +48,7 @@ final class CheckpointMaker: Sendable {
     ///   - hurried: whether the log waits for it.
     ///   - finished: called on another queue when it is made, or has failed.
     func start(at durable: LogPosition, hurried: Bool, finished: @escaping @Sendable () -> Void) {
-        let isFirst = state.withLock { state in
-            guard !state.isRunning, !state.isStopped else { return false }
-            state.isRunning = true
-            return true
-        }
-        guard isFirst else { return }
+        guard claim() else { return }
         folder.begin(at: durable)
         queue.async { [self] in
             make(hurried: hurried)
@@ -57,6 +56,35 @@ final class CheckpointMaker: Sendable {
             state.withLock { $0.isRunning = false }
             finished()
         }
+    }
+
+    /// Whether no other touches the copies until `isRunning` is false again.
+    private func claim() -> Bool {
+        state.withLock { state in
+            guard !state.isRunning, !state.isStopped else { return false }
+            state.isRunning = true
+            return true
+        }
+    }
+
+    /// Reads all copies. One that is not what it was is removed, for the index is there, and another wanted in its place. Blocks.
+    /// - Returns: what is wrong; empty also while a copy is being made.
+    func verify() -> [String] {
+        guard claim() else { return [] }
+        defer { state.withLock { $0.isRunning = false } }
+        var problems: [String] = []
+        for checkpoint in folder.checkpoints {
+            let found = folder.verify(checkpoint)
+            if found.isEmpty { continue }
+            let problem = "checkpoint \(checkpoint.number): \(found.joined(separator: ", "))"
+            problems.append(problem)
+            logger.error("a copy of the index is damaged, and made anew", metadata: ["reason": "\(problem)"])
+            do throws(StoreError) { try folder.remove(checkpoint.number) } catch {
+                logger.error("a copy of the index cannot be removed", metadata: ["reason": "\(error)"])
+            }
+        }
+        if !problems.isEmpty { state.withLock { ($0.isWanted, $0.rest) = (true, 0) } }
+        return problems
     }
 
     private func make(hurried: Bool) {
@@ -69,7 +97,7 @@ final class CheckpointMaker: Sendable {
                 if !hurried { try wait(copied, since: started) }
             }
             try folder.prune()
-            state.withLock { ($0.hasFailed, $0.rest) = (false, 0) }
+            state.withLock { ($0.hasFailed, $0.isWanted, $0.rest) = (false, false, 0) }
             let took = (execution.uptime - started) / 1_000_000
             logger.info(
                 "the index is copied",

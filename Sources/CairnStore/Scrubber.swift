@@ -209,6 +209,8 @@ public final class Scrubber: @unchecked Sendable {
     }
 
     private func finish() {
+        let problems = shard.checkpoints.verify()
+        if let first = problems.first { shared.withLock { $0.indexProblem = $0.indexProblem ?? first } }
         pass.isRunning = false
         pass.finishedAt = execution.milliseconds
         pass.position = []
