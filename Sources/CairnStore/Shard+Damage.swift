@@ -1,5 +1,5 @@
 public import CairnCore
-public import CairnCrypto
+import CairnCrypto
 import CairnLog
 import Synchronization
 

@@ -77,6 +77,8 @@ import Testing
         let volume = try scratch.volume()
         try write(scratch, volume, 0..<20)
         let (shard, index) = (scratch.shard, scratch.folder + "/shard-000/index")
+        // Nothing writes any more.
+        shard.background.stop()
         try shard.background.flushIndex()
         let folder = shard.checkpoints.folder
         #expect(throws: StoreError.self) {
