@@ -42,11 +42,12 @@ extension SegmentLog {
         }
     }
 
-    /// Every segment, in no order.
+    /// Every segment, in rising order.
     public var segments: [SegmentState] {
-        state.withLock { state in
+        let states = state.withLock { state in
             state.segments.map { SegmentState(id: $0.key, use: $0.value.use, lastLSN: $0.value.lastLSN) }
         }
+        return states.sorted { $0.id < $1.id }
     }
 
     /// Gives a closed segment without live records and without readers back for use. Does no I/O.

@@ -12,7 +12,7 @@ extension Background {
         let copied = maker.folder.checkpoints.last?.contents.logBytes
         // Where the log does not go back to its beginning, it is worth little without a copy.
         let isBare = copied == nil && maker.folder.retention == .none && shard.log.position != nil
-        guard isBare || total >= (copied ?? 0) + shard.options.indexBackupBytes else { return }
+        guard isBare || maker.isWanted || total >= (copied ?? 0) + shard.options.indexBackupBytes else { return }
         try flushIndex()
         guard let durable else { return }
         maker.start(at: durable, hurried: false) { [weak self] in self?.schedule() }

@@ -48,7 +48,10 @@ extension Background {
         let listed = merges.takeAll()
         do throws(StoreError) {
             if let listed {
-                for place in listed { try mergeIfWhole(place, shard.makeView()) }
+                let inOrder = listed.sorted {
+                    ($0.lineage, $0.version, $0.chunk) < ($1.lineage, $1.version, $1.chunk)
+                }
+                for place in inOrder { try mergeIfWhole(place, shard.makeView()) }
             } else {
                 try mergePatches(under: Key(.patched).bytes) { _, count in count >= Transaction.mergePatches }
             }

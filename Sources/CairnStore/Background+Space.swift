@@ -1,7 +1,5 @@
 import CairnCore
 import CairnLog
-import Dispatch
-import Synchronization
 
 /// Giving space back: unnamed chunks, then segments without live records that lie behind the checkpoint.
 extension Background {
@@ -14,7 +12,7 @@ extension Background {
     /// - Parameter isWoken: whether something may have lost its last name since; else nothing is looked at before the first of the
     ///   pins ends that were met the last time.
     func purge(isWoken: Bool) throws(StoreError) {
-        if !isWoken, let rest = purgeRest, DispatchTime.now().uptimeNanoseconds < rest { return }
+        if !isWoken, let rest = purgeRest, execution.uptime < rest { return }
         purgeRest = nil
         var earliest = UInt64.max
         defer { purgeRest = earliest == .max ? nil : earliest }
@@ -70,11 +68,13 @@ extension Background {
 
     /// A call of the log on the I/O queue; the shard is fenced where the log is.
     private func onDisk(_ body: () throws(LogError) -> Void) throws(StoreError) {
-        var failure: StoreError?
-        shard.io.sync { do throws(LogError) { try body() } catch { failure = StoreError(error) } }
-        guard let failure else { return }
-        if shard.log.isFenced { shard.fence(failure) }
-        throw failure
+        try shard.io.sync { () throws(StoreError) in
+            do throws(LogError) { try body() } catch {
+                let failure = StoreError(error)
+                if shard.log.isFenced { shard.fence(failure) }
+                throw failure
+            }
+        }
     }
 
     // MARK: The durable index, and segments

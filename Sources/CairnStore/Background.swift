@@ -1,7 +1,6 @@
 import CairnCore
 import CairnCrypto
 import CairnLog
-import Dispatch
 import Logging
 import Synchronization
 
@@ -10,7 +9,7 @@ import Synchronization
 // Safety: its own queue does all the work; the flags are synchronized.
 final class Background: @unchecked Sendable {
     unowned let shard: Shard
-    let queue: DispatchQueue
+    let queue: any SerialQueue
     private struct Flags {
         var isScheduled = false
         var isStopped = false
@@ -18,7 +17,9 @@ final class Background: @unchecked Sendable {
         var isWoken = false
     }
     private let flags = Mutex(Flags())
-    private let timer: any DispatchSourceTimer
+    let execution: any ShardExecution
+    /// Made by `init`, and never changed.
+    private var timer: (any ShardTimer)!
     let merges = MergeList()
     /// What the index holds durably at the least; the background's queue alone uses it.
     var durable: LogPosition?
@@ -27,18 +28,18 @@ final class Background: @unchecked Sendable {
     var stubborn: [SegmentID: UInt64] = [:]
     /// Until when all chunks that nothing names are pinned, in nanoseconds of uptime; the background's queue alone uses it.
     var purgeRest: UInt64?
-    /// When the last round began; the background's queue alone uses it.
-    private var lastRound = ContinuousClock.now
+    /// When the last round began, in nanoseconds of uptime; the background's queue alone uses it.
+    private var lastRound: UInt64
 
     /// How often it looks for what only time makes possible: leases that have ended.
-    private static let interval = DispatchTimeInterval.seconds(1)
+    private static let interval = Duration.seconds(1)
 
     init(_ shard: Shard) {
         self.shard = shard
-        queue = DispatchQueue(label: "cairn.shard.\(shard.index).background", qos: .utility)
-        timer = DispatchSource.makeTimerSource(queue: queue)
-        timer.schedule(deadline: .now() + Self.interval, repeating: Self.interval, leeway: .milliseconds(100))
-        timer.setEventHandler { [weak self] in self?.run() }
+        execution = shard.options.execution
+        queue = execution.makeQueue("cairn.shard.\(shard.index).background", isBackground: true)
+        lastRound = execution.uptime
+        timer = execution.makeTimer(on: queue, every: Self.interval) { [weak self] in self?.run() }
     }
 
     func start() {
@@ -61,9 +62,8 @@ final class Background: @unchecked Sendable {
     func stop() {
         flags.withLock { $0.isStopped = true }
         timer.cancel()
-        // A source that was never activated must not be released: a store may fail to open after this shard was.
-        timer.activate()
-        queue.sync {}
+        // Where the machine stops meanwhile, that step is over as well.
+        try? queue.sync { () throws(StoreError) in }
         shard.checkpoints.stop()
         shard.scrubber.stop()
     }
@@ -91,18 +91,18 @@ final class Background: @unchecked Sendable {
 
     /// Within work that lasts: what cannot wait for its end.
     func tidyIfWoken() {
-        let isDue = flags.withLock { $0.isWoken } || lastRound.duration(to: .now) > .seconds(1)
+        let isDue = flags.withLock { $0.isWoken } || execution.uptime - lastRound > 1_000_000_000
         if isDue { tidy() }
     }
 
     /// Each kind of work for itself: what one cannot do now keeps no other from being done.
     private func tidy() {
-        dispatchPrecondition(condition: .onQueue(queue))
+        queue.checkIsCurrent()
         let isWoken = flags.withLock { flags in
             defer { flags.isWoken = false }
             return flags.isWoken
         }
-        lastRound = .now
+        lastRound = execution.uptime
         attempt("room") { () throws(StoreError) in try watchIndex() }
         attempt("flush") { () throws(StoreError) in if needsFlush { try flushIndex() } }
         attempt("leases") { () throws(StoreError) in try expireLeases() }
@@ -138,13 +138,13 @@ final class Background: @unchecked Sendable {
         if needsFlush {
             do throws(StoreError) { try flushIndex() } catch { guard error.code == .full else { throw error } }
         }
-        let done = DispatchSemaphore(value: 0)
+        let done = execution.makeSignal()
         let outcome = Mutex<Result<Value, StoreError>?>(nil)
         shard.submit(records: records, bytes: bytes, entries: entries, reclaims: reclaims, body) { result in
             outcome.withLock { $0 = result }
-            done.signal()
+            done.give()
         }
-        done.wait()
+        try done.wait()
         return try outcome.withLock { $0! }.get()
     }
 }

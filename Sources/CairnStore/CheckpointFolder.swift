@@ -235,7 +235,7 @@ final class CheckpointFolder: Sendable {
     }
 
     /// Durable on return, before anything that it holds back may be written over.
-    private func remove(_ number: UInt32) throws(StoreError) {
+    func remove(_ number: UInt32) throws(StoreError) {
         let doomed = folder(number) + ".old"
         try Files.rename(folder(number), doomed)
         try Files.sync(path)

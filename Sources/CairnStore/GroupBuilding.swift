@@ -25,7 +25,8 @@ final class GroupBuilding: @unchecked Sendable {
             overlay: overlay,
             group: group,
             shard: shard.index,
-            mayHaveDamage: shard.damage.isPossible
+            mayHaveDamage: shard.damage.isPossible,
+            shard.options.execution
         )
     }
 

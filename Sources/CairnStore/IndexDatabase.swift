@@ -22,8 +22,13 @@ final class IndexDatabase: Sendable {
         var room: IndexRoom?
         /// Takes what RocksDB has to say of errors, on any thread: it writes no file of its own.
         var log: @Sendable (String) -> Void = { _ in }
+        /// Called before a call of RocksDB that changes something, and after a flush or copy: where it throws, that has failed.
+        var step: @Sendable (Step) throws(StoreError) -> Void = { (_) throws(StoreError) in }
     }
 
+    enum Step { case apply, flush, flushed, link, linked }
+
+    private let step: @Sendable (Step) throws(StoreError) -> Void
     private let open: Mutex<IndexHandle?>
     private let room: IndexRoom?
     private let isCompacting: Atomic<Bool>
@@ -43,6 +48,7 @@ final class IndexDatabase: Sendable {
     /// - Throws: `.damaged` where RocksDB finds it so, or finds none and shall not make it; `.full` where there is no room to open
     ///   it, `.io`.
     init(path: String, _ settings: Options, _ access: Access = .create) throws(StoreError) {
+        step = settings.step
         room = access == .readOnly ? nil : settings.room
         isCompacting = Atomic(true)
         try room?.make(0)
@@ -70,6 +76,7 @@ final class IndexDatabase: Sendable {
 
     /// Makes a folder of links to the files of the durable index: unchanging, and made in an instant. Flushes nothing.
     func link(to path: String) throws(StoreError) {
+        try step(.link)
         let handle = try usable()
         var failure: UnsafeMutablePointer<CChar>?
         let checkpoint = rocksdb_checkpoint_object_create(handle.database, &failure)
@@ -77,6 +84,7 @@ final class IndexDatabase: Sendable {
         defer { rocksdb_checkpoint_object_destroy(checkpoint) }
         rocksdb_checkpoint_create(checkpoint, path, .max, &failure)
         try Self.check(failure, "cannot link the index")
+        try step(.linked)
     }
 
     /// Lets go of RocksDB, and waits until its last user has.
@@ -157,6 +165,7 @@ final class IndexDatabase: Sendable {
     func makeView() -> IndexView { IndexView(handle) }
 
     func apply(_ overlay: IndexOverlay) throws(StoreError) {
+        try step(.apply)
         let handle = try usable()
         var failure: UnsafeMutablePointer<CChar>?
         rocksdb_write_writebatch_wi(handle.database, handle.writeOptions, overlay.batch, &failure)
@@ -221,6 +230,7 @@ final class IndexDatabase: Sendable {
 
     /// Makes all that was applied before durable. Blocks.
     func flush() throws(StoreError) {
+        try step(.flush)
         let handle = try usable()
         let flushOptions = rocksdb_flushoptions_create()
         defer { rocksdb_flushoptions_destroy(flushOptions) }
@@ -228,6 +238,7 @@ final class IndexDatabase: Sendable {
         var failure: UnsafeMutablePointer<CChar>?
         rocksdb_flush(handle.database, flushOptions, &failure)
         try Self.check(failure, "cannot flush the index")
+        try step(.flushed)
     }
 
     func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]? {

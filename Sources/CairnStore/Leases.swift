@@ -1,5 +1,4 @@
 import CairnCore
-import Dispatch
 import Synchronization
 
 /// Which chunks must not be purged though nothing names them, because a client was told that it need not send them (SPEC A1).
@@ -44,20 +43,21 @@ final class Leases: Sendable {
     private let pinsOfOne: Int
     private let pins: Int
 
+    private let execution: any ShardExecution
     private let nanoseconds: UInt64
     private let state: Mutex<State>
 
-    init(time: Duration, pinsOfOne: Int = 1 << 18, pins: Int = 1 << 20) {
-        (self.pinsOfOne, self.pins) = (pinsOfOne, pins)
+    init(time: Duration, _ execution: any ShardExecution, pinsOfOne: Int = 1 << 18, pins: Int = 1 << 20) {
+        (self.execution, self.pinsOfOne, self.pins) = (execution, pinsOfOne, pins)
         let (seconds, attoseconds) = time.components
         nanoseconds = UInt64(seconds) * 1_000_000_000 + UInt64(attoseconds / 1_000_000_000)
-        state = Mutex(State(graceEnd: DispatchTime.now().uptimeNanoseconds + nanoseconds))
+        state = Mutex(State(graceEnd: execution.uptime + nanoseconds))
     }
 
     /// Pins chunks, whether they are there or not.
     /// - Returns: those that cannot be, for they are being removed, and the pins' end, in nanoseconds of uptime.
     func pin(_ chunks: [ChunkKey]) -> (leaving: Set<ChunkKey>, end: UInt64) {
-        let now = DispatchTime.now().uptimeNanoseconds
+        let now = execution.uptime
         let end = now + nanoseconds
         return state.withLock { state in
             if now >= state.sweepAt {
@@ -86,14 +86,14 @@ final class Leases: Sendable {
 
     /// Whether anything may be purged at all.
     var mayPurge: Bool {
-        let now = DispatchTime.now().uptimeNanoseconds
+        let now = execution.uptime
         return state.withLock { $0.graceEnd <= now }
     }
 
     /// Those of `chunks` that no lease holds; from now on they cannot be pinned, until ``endPurge(_:)``. And when the first of the
     /// others may be looked at again, in nanoseconds of uptime; nil where there are none.
     func beginPurge(_ chunks: [ChunkKey]) -> (free: [ChunkKey], end: UInt64?) {
-        let now = DispatchTime.now().uptimeNanoseconds
+        let now = execution.uptime
         return state.withLock { state in
             guard state.graceEnd <= now else { return ([], state.graceEnd) }
             var free: [ChunkKey] = []

@@ -35,7 +35,7 @@ final class ShardRepairing {
     let options: RepairOptions
     let folder: String
     let identity: LogIdentity
-    let storage: LocalSegmentStorage
+    let storage: any SegmentStorage
     let checkpoints: CheckpointFolder
     var report: ShardRepair
 
@@ -43,7 +43,7 @@ final class ShardRepairing {
         (self.index, self.opening, self.options) = (index, opening, options)
         folder = ShardOpening.folder(of: index, in: opening.folder)
         identity = LogIdentity(store: opening.header.id, shard: index)
-        storage = try ShardOpening.openStorage(folder)
+        storage = opening.options.storage(index, try ShardOpening.openStorage(folder))
         checkpoints = try CheckpointFolder(shard: folder, identity: identity)
         report = ShardRepair(index.rawValue)
     }
@@ -59,6 +59,7 @@ final class ShardRepairing {
         do throws(LogError) { survey = try LogSurvey(storage, identity: identity) } catch {
             return fail("\(StoreError(error))")
         }
+        if !options.dryRun { try syncLog(survey) }
         try checkLog(survey)
         if survey.epoch == Epoch(0) { return }
         if IndexDatabase.exists(indexPath) {
@@ -73,6 +74,15 @@ final class ShardRepairing {
             find("the index is missing")
         }
         try rebuild(survey)
+    }
+
+    /// What is read must not be taken away by a power cut any more: an index that knows of more than the log has would be no use.
+    private func syncLog(_ survey: LogSurvey) throws(StoreError) {
+        for segment in survey.segments.sorted() {
+            do throws(StorageError) { try storage.sync(segment) } catch {
+                throw StoreError(.io, "the log cannot be synced: \(error)")
+            }
+        }
     }
 
     // MARK: Saying
@@ -171,7 +181,10 @@ final class ShardRepairing {
             let text = "segment \(segment) is missing: what it held is lost, and reading that says so"
             if !report.findings.contains(text) { find(text) }
         }
-        let found = try Audit.all(of: ReadView(database.makeView(), mayHaveDamage: true), segments: survey.segments.union(live))
+        let found = try Audit.all(
+            of: ReadView(database.makeView(), mayHaveDamage: true),
+            segments: survey.segments.union(live)
+        )
         report.audit = found.problems
         if let first = found.problems.first {
             throw StoreError(.damaged, "it does not agree with itself in \(found.problems.count) places: \(first)")

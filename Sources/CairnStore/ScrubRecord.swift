@@ -58,6 +58,6 @@ public struct ScrubStatus: Sendable, Hashable {
     public let totalBytes: UInt64
     /// Chunks and parts that the pass found damaged, and that were not known to be.
     public let found: UInt64
-    /// Where the index itself is damaged, since the server was started; nil: nowhere as far as it was read.
+    /// Where the index itself is damaged, or a copy of it was, since the server was started; nil: nowhere as far as it was read.
     public let indexProblem: String?
 }

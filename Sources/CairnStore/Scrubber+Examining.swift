@@ -55,7 +55,7 @@ extension Scrubber {
         var new = 0
         for start in stride(from: 0, to: findings.count, by: Self.changesPerCommit) {
             let some = Array(findings[start..<min(start + Self.changesPerCommit, findings.count)])
-            let now = UnixTime.milliseconds
+            let now = execution.milliseconds
             let marked = try change(entries: some.count) { (transaction) throws(StoreError) in
                 var marked: [Finding] = []
                 for finding in some where try transaction.mark(finding.damaged, finding.cause, at: now) {

@@ -1,7 +1,6 @@
 import CairnCore
 import CairnCrypto
 import CairnLog
-import Dispatch
 import Logging
 import Synchronization
 
@@ -31,13 +30,16 @@ public final class Scrubber: @unchecked Sendable {
     }
 
     unowned let shard: Shard
-    private let queue: DispatchQueue
-    private let timer: any DispatchSourceTimer
+    let execution: any ShardExecution
+    private let queue: any SerialQueue
+    /// Made by `init`, and never changed.
+    private var timer: (any ShardTimer)!
     private let shared = Mutex(Shared())
     private var pass = ScrubRecord()
     private var isLooping = false
-    private var lastTick = ContinuousClock.now
-    private var lastSave = ContinuousClock.now
+    /// In nanoseconds of uptime.
+    private var lastTick: UInt64
+    private var lastSave: UInt64
     /// Bytes that may be read now; below 0 where a step read more.
     private var budget = 0.0
 
@@ -50,10 +52,10 @@ public final class Scrubber: @unchecked Sendable {
 
     init(_ shard: Shard) {
         self.shard = shard
-        queue = DispatchQueue(label: "cairn.shard.\(shard.index).scrub", qos: .utility)
-        timer = DispatchSource.makeTimerSource(queue: queue)
-        timer.schedule(deadline: .now() + 1, repeating: 1, leeway: .milliseconds(100))
-        timer.setEventHandler { [weak self] in self?.tick() }
+        execution = shard.options.execution
+        queue = execution.makeQueue("cairn.shard.\(shard.index).scrub", isBackground: true)
+        (lastTick, lastSave) = (execution.uptime, execution.uptime)
+        timer = execution.makeTimer(on: queue, every: .seconds(1)) { [weak self] in self?.tick() }
     }
 
     // MARK: Life
@@ -74,9 +76,8 @@ public final class Scrubber: @unchecked Sendable {
     func stop() {
         shared.withLock { $0.isStopped = true }
         timer.cancel()
-        // A source that was never activated must not be released.
-        timer.activate()
-        queue.sync {}
+        // Where the machine stops meanwhile, that step is over as well.
+        try? queue.sync { () throws(StoreError) in }
     }
 
     var isStopped: Bool { shared.withLock { $0.isStopped } || shard.fenceReason != nil }
@@ -91,7 +92,7 @@ public final class Scrubber: @unchecked Sendable {
             loop()
         }
         // So that who asks next is not told of the one before.
-        queue.sync {}
+        try? queue.sync { () throws(StoreError) in }
     }
 
     public var status: ScrubStatus {
@@ -138,11 +139,11 @@ public final class Scrubber: @unchecked Sendable {
         let finished = pass.finishedAt
         pass = ScrubRecord()
         pass.finishedAt = finished
-        pass.startedAt = UnixTime.milliseconds
+        pass.startedAt = execution.milliseconds
         (pass.isRunning, pass.isOnDemand, pass.rate) = (true, onDemand, rate)
         attempt { () throws(StoreError) in pass.total = try shard.liveBytes() }
         shared.withLock { $0.indexProblem = nil }
-        (budget, lastTick) = (0, .now)
+        (budget, lastTick) = (0, execution.uptime)
         save()
     }
 
@@ -150,7 +151,7 @@ public final class Scrubber: @unchecked Sendable {
     private func tick() {
         guard !isStopped, !isLooping, let period = shard.options.scrubPeriod else { return }
         if shard.damage.isPossible { recount() }
-        let now = UnixTime.milliseconds
+        let now = execution.milliseconds
         if !pass.isRunning {
             guard pass.startedAt + UInt64(period.milliseconds) <= now else { return }
             beginPass(onDemand: false, rate: 0)
@@ -174,15 +175,17 @@ public final class Scrubber: @unchecked Sendable {
             return
         }
         read(atMost: pass.rate == 0 ? .infinity : Double(pass.rate), for: Self.turn)
-        queue.asyncAfter(deadline: .now() + (budget < 0 ? 0.05 : 0)) { self.takeTurn() }
+        let next: @Sendable () -> Void = { self.takeTurn() }
+        if budget < 0 { queue.async(after: 50_000_000, next) } else { queue.async(next) }
     }
 
     private func read(atMost rate: Double, for turn: Duration) {
-        let now = ContinuousClock.now
-        let elapsed = min(lastTick.duration(to: now), .seconds(2)).milliseconds / 1000
+        let nanoseconds = UInt64(turn.milliseconds * 1e6)
+        let now = execution.uptime
+        let elapsed = Double(min(now - lastTick, 2_000_000_000)) / 1e9
         lastTick = now
         budget = rate.isInfinite ? .infinity : min(budget + rate * elapsed, 2 * rate)
-        while budget > 0, pass.isRunning, !isStopped, now.duration(to: .now) < turn {
+        while budget > 0, pass.isRunning, !isStopped, execution.uptime - now < nanoseconds {
             do throws(StoreError) {
                 let step = try ScrubStep(self, from: pass.position, rate: rate).run()
                 budget -= Double(step.bytes + step.indexBytes)
@@ -201,12 +204,15 @@ public final class Scrubber: @unchecked Sendable {
             }
         }
         publish()
-        if pass.isRunning, lastSave.duration(to: .now) >= shard.options.scrubSaveInterval { save() }
+        let sinceSave = Duration.nanoseconds(Int64(execution.uptime - lastSave))
+        if pass.isRunning, sinceSave >= shard.options.scrubSaveInterval { save() }
     }
 
     private func finish() {
+        let problems = shard.checkpoints.verify()
+        if let first = problems.first { shared.withLock { $0.indexProblem = $0.indexProblem ?? first } }
         pass.isRunning = false
-        pass.finishedAt = UnixTime.milliseconds
+        pass.finishedAt = execution.milliseconds
         pass.position = []
         recount()
         save()
@@ -217,7 +223,7 @@ public final class Scrubber: @unchecked Sendable {
     }
 
     private func save() {
-        lastSave = .now
+        lastSave = execution.uptime
         publish()
         let record = pass
         attempt { () throws(StoreError) in
@@ -262,13 +268,13 @@ public final class Scrubber: @unchecked Sendable {
         _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value
     ) throws(StoreError) -> Value {
         if isStopped { throw StoreError(.closed, "the shard is closing") }
-        let done = DispatchSemaphore(value: 0)
+        let done = execution.makeSignal()
         let outcome = Mutex<Result<Value, StoreError>?>(nil)
         shard.submit(entries: entries, body) { result in
             outcome.withLock { $0 = result }
-            done.signal()
+            done.give()
         }
-        done.wait()
+        try done.wait()
         return try outcome.withLock { $0! }.get()
     }
 }

@@ -1,7 +1,6 @@
 public import CairnCore
 import CairnCrypto
 import CairnLog
-import Dispatch
 import Logging
 import Synchronization
 
@@ -34,8 +33,8 @@ public final class Shard: @unchecked Sendable {
     let leases: Leases
     let checkpoints: CheckpointMaker
     let logger: Logger
-    let queue: DispatchQueue
-    let io: DispatchQueue
+    let queue: any SerialQueue
+    let io: any SerialQueue
     private(set) var background: Background!
     /// Finds damage, and remembers what is found.
     public private(set) var scrubber: Scrubber!
@@ -89,9 +88,9 @@ public final class Shard: @unchecked Sendable {
         var logger = options.logger
         logger[metadataKey: "shard"] = "\(index)"
         self.logger = logger
-        leases = Leases(time: options.leaseTime)
-        queue = DispatchQueue(label: "cairn.shard.\(index)")
-        io = DispatchQueue(label: "cairn.shard.\(index).io")
+        leases = Leases(time: options.leaseTime, options.execution)
+        queue = options.execution.makeQueue("cairn.shard.\(index)", isBackground: false)
+        io = options.execution.makeQueue("cairn.shard.\(index).io", isBackground: false)
         var writer = ByteWriter()
         writer.put(bytes: storeID.bytes)
         writer.put(index.rawValue)
@@ -164,7 +163,7 @@ public final class Shard: @unchecked Sendable {
 
     /// Builds and writes the next group, if calls wait and none is being written.
     private func pump() {
-        dispatchPrecondition(condition: .onQueue(queue))
+        queue.checkIsCurrent()
         defer { waiting.store(pending.count, ordering: .relaxed) }
         guard !isWriting else { return }
         for reached in standstill.takeReached() { reached() }
@@ -246,7 +245,7 @@ public final class Shard: @unchecked Sendable {
     }
 
     private func write(_ building: GroupBuilding) {
-        dispatchPrecondition(condition: .onQueue(io))
+        io.checkIsCurrent()
         var failure: StoreError?
         do throws(StoreError) {
             // Near the size at which RocksDB may flush by itself, nothing is applied that is not synced either.
@@ -276,7 +275,7 @@ public final class Shard: @unchecked Sendable {
     }
 
     private func syncOnly(_ building: GroupBuilding) {
-        dispatchPrecondition(condition: .onQueue(io))
+        io.checkIsCurrent()
         var failure: StoreError?
         do throws(StoreError) {
             try logCall { () throws(LogError) in try log.sync() }
@@ -310,26 +309,26 @@ public final class Shard: @unchecked Sendable {
 
     /// Ends the calls that wait, finishes the group that is being written, and makes the index durable; of a fenced shard nothing.
     func close() {
-        let done = DispatchSemaphore(value: 0)
+        let done = options.execution.makeSignal()
         queue.async {
             self.isClosed = true
             self.pump()
-            self.io.async { done.signal() }
+            self.io.async { done.give() }
         }
-        done.wait()
-        background.stop()
-        io.sync {
-            guard self.fenceReason == nil else { return }
-            do throws(StoreError) {
-                try logCall { () throws(LogError) in try self.log.sync() }
+        do throws(StoreError) {
+            try done.wait()
+            background.stop()
+            try io.sync { () throws(StoreError) in
+                guard fenceReason == nil else { return }
+                try logCall { () throws(LogError) in try log.sync() }
                 // Without room the next start replays what is not flushed.
                 do throws(StoreError) {
-                    try self.database.checkRoom()
-                    try self.database.flush()
+                    try database.checkRoom()
+                    try database.flush()
                 } catch { guard error.code == .full else { throw error } }
-                try logCall { () throws(LogError) in try self.log.close() }
-            } catch { self.logger.error("the shard was not closed in order", metadata: ["reason": "\(error)"]) }
-        }
+                try logCall { () throws(LogError) in try log.close() }
+            }
+        } catch { logger.error("the shard was not closed in order", metadata: ["reason": "\(error)"]) }
     }
 
     // MARK: Reading

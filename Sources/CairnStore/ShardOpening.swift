@@ -35,6 +35,7 @@ struct ShardOpening: Sendable {
         var settings = IndexDatabase.Options()
         settings.cacheBytes = options.indexCacheBytes
         settings.flushBytes = options.indexFlushBytes
+        settings.step = options.indexStep
         settings.room = IndexRoom(
             folder: Self.folder(of: index, in: folder),
             leave: freeBytes,
@@ -95,7 +96,7 @@ struct ShardOpening: Sendable {
             log: log,
             database: database,
             applied: applied,
-            checkpoints: CheckpointMaker(checkpoints, of: database, in: path + "/index", logger: options.logger),
+            checkpoints: CheckpointMaker(checkpoints, of: database, in: path + "/index", options),
             options: options,
             fenced: fenced
         )

@@ -71,7 +71,7 @@ extension Background {
     func expireLeases() throws(StoreError) {
         var isDone = false
         while !isDone, !isStopped {
-            let now = UnixTime.milliseconds
+            let now = execution.milliseconds
             // Most rounds find nothing: they write nothing either.
             if try shard.makeView().leases(endingBy: now, limit: 1).isEmpty { return }
             isDone = try change(entries: Transaction.releaseStep) { (transaction) throws(StoreError) in

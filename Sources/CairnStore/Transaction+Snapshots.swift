@@ -23,13 +23,13 @@ extension Transaction {
         case .local: state = hidden ? .creating : .pending
         }
         return try addSnapshot(
-            id ?? SnapshotID(.random(shard: shard)),
+            id ?? SnapshotID(execution.makeID(shard)),
             of: volume,
             try numberAccount(volume.account),
             state,
             description: description,
             tags: tags,
-            at: UnixTime.milliseconds
+            at: execution.milliseconds
         ).snapshot
     }
 
@@ -206,7 +206,7 @@ extension Transaction {
     /// S8: what only this snapshot held is freed in the background.
     public func deleteSnapshot(_ snapshot: SnapshotRecord) throws(StoreError) {
         switch snapshot.state {
-        case .pending, .creating: try cancel(snapshot, keepsRecord: false, at: UnixTime.milliseconds)
+        case .pending, .creating: try cancel(snapshot, keepsRecord: false, at: execution.milliseconds)
         case .error: try removeRecord(of: snapshot)
         case .complete, .waiting, .deleting:
             try removeRecord(of: snapshot)

@@ -30,16 +30,16 @@ extension Transaction {
             try changeRetained(source.lineage, source.version) { $0.clones += 1 }
         }
         put(LineageRecord(account: number, owner: account, chunkSize: chunkSize, parent: parent), lineage)
-        let now = UnixTime.milliseconds
+        let now = execution.milliseconds
         let volume = VolumeRecord(
-            id: VolumeID(.random(shard: shard)),
+            id: VolumeID(execution.makeID(shard)),
             account: account,
             kind: kind,
             size: size,
             chunkSize: chunkSize,
             lineage: lineage,
             dataVersion: .initial,
-            initialSnapshot: SnapshotID(.random(shard: shard)),
+            initialSnapshot: SnapshotID(execution.makeID(shard)),
             sourceSnapshot: source?.id,
             affinity: affinity,
             tags: tags,

@@ -31,6 +31,7 @@ public final class Transaction: ManifestReader {
     private let batch: IndexOverlay
     let group: LogGroup
     let shard: ShardIndex
+    let execution: any ShardExecution
     /// What the group's calls changed in segments' live bytes; written when the group is finished.
     private(set) var liveDeltas: [SegmentID: Int64] = [:]
     private var savedDeltas: [SegmentID: Int64] = [:]
@@ -58,7 +59,14 @@ public final class Transaction: ManifestReader {
     /// Parts that the call dropped, where there is damage at all: of a damaged one the mark goes with it.
     private var droppedParts: [RecordLocation] = []
 
-    init(overlay: IndexOverlay, group: LogGroup, shard: ShardIndex, mayHaveDamage: Bool) {
+    init(
+        overlay: IndexOverlay,
+        group: LogGroup,
+        shard: ShardIndex,
+        mayHaveDamage: Bool,
+        _ execution: any ShardExecution
+    ) {
+        self.execution = execution
         batch = overlay
         self.group = group
         self.shard = shard
@@ -235,7 +243,8 @@ public final class Transaction: ManifestReader {
     func finish() throws(StoreError) {
         settleWritten()
         try settleUsage()
-        for (segment, delta) in liveDeltas where delta != 0 {
+        // In order: the same calls give the same commit.
+        for (segment, delta) in liveDeltas.sorted(by: { $0.key < $1.key }) where delta != 0 {
             var record = SegmentRecord()
             if let bytes = try overlay.get(Key.segment(segment)) { record = try SegmentRecord.decode(bytes) }
             let live = Int64(record.liveBytes) + delta

@@ -186,6 +186,29 @@ import Testing
         #expect(scratch.eventually { scratch.shard.log.segments.count { $0.use == .closed } <= 5 })
     }
 
+    @Test("a rotten copy is found by a scrub, and made anew")
+    func rot() throws {
+        let scratch = try ScratchStore { $0.indexBackupBytes = 1 << 40 }
+        let volume = try scratch.volume()
+        for round in 0..<2 {
+            try write(scratch, volume, round * 20..<(round + 1) * 20)
+            try RepairImage.copyIndex(of: flushed(scratch))
+        }
+        let folder = scratch.shard.checkpoints.folder
+        let older = try #require(folder.checkpoints.first)
+        #expect(folder.checkpoints.count == 2)
+        #expect(try scratch.scrub().indexProblem == nil)
+        #expect(folder.checkpoints.first == older)
+        // The second has it too: tables are shared.
+        let table = try #require(older.contents.files.first { $0.name.hasSuffix(".sst") })
+        try RepairImage.flip("\(folder.folder(older.number))/\(table.name)", at: Int(table.bytes) / 2)
+        let problem = try scratch.scrub().indexProblem
+        #expect(problem?.contains("checkpoint \(older.number): \(table.name)") == true, "\(problem ?? "nothing")")
+        #expect(!folder.checkpoints.contains(older))
+        #expect(scratch.eventually { !folder.checkpoints.isEmpty && !scratch.shard.checkpoints.isWanted })
+        #expect(folder.checkpoints.allSatisfy { folder.verify($0).isEmpty })
+    }
+
     private func flushed(_ scratch: ScratchStore) throws -> ScratchStore {
         try scratch.shard.background.flushIndex()
         return scratch

@@ -18,52 +18,8 @@ extension ModelStore {
             throw ModelFailure("\(name) has \(stored.size) bytes instead of \(content.size)")
         }
         let range = range ?? 0..<content.sectors.count
-        var position = UInt64(range.lowerBound) * 512
-        let pieces = try shard.read(stored, [position..<UInt64(range.upperBound) * 512], acceptsLZ4: acceptsLZ4)
-        for piece in pieces {
-            guard piece.offset == position else { throw ModelFailure("\(name): a gap at \(position)") }
-            try check(piece, content, name)
-            position += UInt64(piece.length)
-        }
-        guard position == UInt64(range.upperBound) * 512 else { throw ModelFailure("\(name): short at \(position)") }
-    }
-
-    private func check(_ piece: ReadPiece, _ content: ModelContent, _ name: String) throws {
-        let sectors = Int(piece.offset / 512)..<(Int(piece.offset) + piece.length) / 512
-        let expected = content.bytes(sectors)
-        let found: BufferSlice
-        switch piece.content {
-        case .hole, .zeros:
-            guard content.sectors[sectors].allSatisfy({ $0 == 0 }) else {
-                throw ModelFailure("\(name): \(piece.content) instead of data at \(piece.offset)")
-            }
-            return
-        case .known: throw ModelFailure("nothing was said to be known")
-        case .plain(let bytes, _): found = bytes
-        case .lz4(let bytes, _):
-            let target = BufferPool.shared.buffer(capacity: piece.length)
-            target.count = piece.length
-            guard
-                LZ4.decompress(
-                    bytes.bytes,
-                    into: UnsafeMutableRawBufferPointer(rebasing: target.memory[0..<piece.length])
-                )
-            else {
-                throw ModelFailure("\(name): LZ4 that does not decode at \(piece.offset)")
-            }
-            found = target.slice
-        }
-        let isSame = withExtendedLifetime((found, expected)) {
-            found.count == expected.count
-                && memcmp(found.bytes.baseAddress!, expected.bytes.baseAddress!, found.count) == 0
-        }
-        guard isSame else { throw ModelFailure("\(name): other bytes at \(piece.offset), \(piece.length) long") }
-        var checksum: UInt32?
-        if case .plain(_, let sum) = piece.content { checksum = sum }
-        if case .lz4(_, let sum) = piece.content { checksum = sum }
-        guard withExtendedLifetime(expected, { checksum.map { $0 == CRC32C.extend(0, expected.bytes) } ?? true }) else {
-            throw ModelFailure("\(name): another checksum at \(piece.offset)")
-        }
+        let bytes = UInt64(range.lowerBound) * 512..<UInt64(range.upperBound) * 512
+        try content.check(try shard.read(stored, [bytes], acceptsLZ4: acceptsLZ4), range, name)
     }
 
     /// What ListBlocks tells of each chunk; what is left out is a hole.
@@ -95,6 +51,57 @@ extension ModelStore {
                     throw ModelFailure("\(name): chunk \(chunk) is listed with another fingerprint")
                 }
             }
+        }
+    }
+}
+
+extension ModelContent {
+    /// What was read of a range of sectors.
+    func check(_ pieces: [ReadPiece], _ range: Range<Int>, _ name: String) throws {
+        var position = UInt64(range.lowerBound) * 512
+        for piece in pieces {
+            guard piece.offset == position else { throw ModelFailure("\(name): a gap at \(position)") }
+            try check(piece, name)
+            position += UInt64(piece.length)
+        }
+        guard position == UInt64(range.upperBound) * 512 else { throw ModelFailure("\(name): short at \(position)") }
+    }
+
+    private func check(_ piece: ReadPiece, _ name: String) throws {
+        let range = Int(piece.offset / 512)..<(Int(piece.offset) + piece.length) / 512
+        let expected = self.bytes(range)
+        let found: BufferSlice
+        switch piece.content {
+        case .hole, .zeros:
+            guard sectors[range].allSatisfy({ $0 == 0 }) else {
+                throw ModelFailure("\(name): \(piece.content) instead of data at \(piece.offset)")
+            }
+            return
+        case .known: throw ModelFailure("nothing was said to be known")
+        case .plain(let bytes, _): found = bytes
+        case .lz4(let bytes, _):
+            let target = BufferPool.shared.buffer(capacity: piece.length)
+            target.count = piece.length
+            guard
+                LZ4.decompress(
+                    bytes.bytes,
+                    into: UnsafeMutableRawBufferPointer(rebasing: target.memory[0..<piece.length])
+                )
+            else {
+                throw ModelFailure("\(name): LZ4 that does not decode at \(piece.offset)")
+            }
+            found = target.slice
+        }
+        let isSame = withExtendedLifetime((found, expected)) {
+            found.count == expected.count
+                && memcmp(found.bytes.baseAddress!, expected.bytes.baseAddress!, found.count) == 0
+        }
+        guard isSame else { throw ModelFailure("\(name): other bytes at \(piece.offset), \(piece.length) long") }
+        var checksum: UInt32?
+        if case .plain(_, let sum) = piece.content { checksum = sum }
+        if case .lz4(_, let sum) = piece.content { checksum = sum }
+        guard withExtendedLifetime(expected, { checksum.map { $0 == CRC32C.extend(0, expected.bytes) } ?? true }) else {
+            throw ModelFailure("\(name): another checksum at \(piece.offset)")
         }
     }
 }
