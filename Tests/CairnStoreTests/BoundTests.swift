@@ -115,7 +115,7 @@ import Testing
         "A1, S8: an account that asks for more chunks than are remembered keeps its own from being purged, no other's"
     )
     func pins() throws {
-        let leases = Leases(time: .seconds(2), pinsOfOne: 100, pins: 250)
+        let leases = Leases(time: .seconds(2), StoreOptions().execution, pinsOfOne: 100, pins: 250)
         func chunks(_ account: UInt32, _ count: Int, from first: Int = 0) -> [ChunkKey] {
             (first..<first + count).map { index in
                 var bytes = [UInt8](repeating: 0, count: 32)

@@ -34,7 +34,7 @@ import Testing
             try transaction.writeChunk(ChunkIndex(3), of: volume, .zeros)
         }
         #expect(!isSynced(scratch.shard))
-        try background.checkpoint()
+        try background.flushIndex()
         #expect(isSynced(scratch.shard))
     }
 

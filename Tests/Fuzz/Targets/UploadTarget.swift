@@ -80,8 +80,10 @@ enum UploadTarget {
                 let left = volumeSize - chunkSize.offset(of: chunk)
                 precondition(UInt64(data.rawLength) == min(UInt64(chunkSize.bytes), left), "a chunk of a wrong length")
                 precondition(data.bytes.count <= data.rawLength, "a record is larger than its chunk")
-            case .patch(let offset, let bytes):
+            case .patch(let offset, let bytes, _):
                 precondition(offset + UInt64(bytes.count) <= volumeSize, "a part reaches beyond the volume")
+            case .zeroPart(let range):
+                precondition(range.upperBound <= volumeSize, "a part reaches beyond the volume")
             case .token(let chunk, _, _), .zeros(let chunk, _), .hole(let chunk):
                 precondition(chunkSize.offset(of: chunk) < volumeSize, "a chunk beyond the volume")
             }
