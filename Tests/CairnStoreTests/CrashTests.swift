@@ -136,6 +136,7 @@ import Testing
             #expect(try scratch.shard.audit().problems == [])
             segments.append(scratch.shard.log.segments.count)
         }
-        #expect(segments.suffix(5).max()! <= segments.prefix(3).max()!, "\(segments)")
+        // A copy of the index that is being made holds a segment or two a little longer.
+        #expect(segments.suffix(5).max()! <= segments.prefix(3).max()! + 2, "\(segments)")
     }
 }
