@@ -65,6 +65,7 @@ struct IsolationTests {
             add("\(name), no range", Wire.DownloadBlockRequest(target: target))
             add("\(name), at a version", Wire.DownloadBlockRequest(target: target, dataVersion: 77, ranges: range))
             add(name, Wire.ListBlocksRequest(target: target))
+            add(name, Wire.ListDamageRequest(target: target))
             add(name, Wire.WriteZeroesRequest(target: target, ranges: range))
             add(name, Wire.DiscardRequest(target: target, ranges: range))
             add(name, Wire.UpdateTagsRequest(target: target, set: [.init(key: "a", value: "b")]))
@@ -84,7 +85,7 @@ struct IsolationTests {
     /// Methods that name no volume or snapshot, or that a client answers.
     private static let others: Set<Wire.Method> = [
         .unspecified, .listVolumes, .renewLease, .releaseLease, .listGrants, .describeAccount, .setAccountLimits,
-        .listAccounts, .getServerFacts, .getHealth, .getMetrics, .promptProgress,
+        .listAccounts, .getServerFacts, .getHealth, .getMetrics, .promptProgress, .startScrub, .getScrub,
     ]
 
     /// Another ID of the same shard, that nothing has.
