@@ -45,13 +45,13 @@ final class Crowd: Sendable {
 
     /// Closes all, and waits until the server has let go of them.
     func close() async throws {
+        let open = server.descriptorCount
         let count = callers.withLock { callers in
             defer { callers = [] }
             return callers.count
         }
-        let left = server.descriptorCount
         try await eventually("the server lets go of \(count) connections", within: .seconds(60)) {
-            self.server.descriptorCount <= left - count
+            self.server.descriptorCount <= open - count
         }
     }
 
