@@ -117,7 +117,7 @@ public final class Server: Sendable {
         var network = RPCServer.Options()
         let parts = RouterParts(service: service, facts: facts)
         network.observer = parts.counters
-        network.connections = configuration.maxConnections
+        network.connections = Self.connections(configuration, shards: store.shardCount, logger: logger)
         network.connectionsPerAddress = configuration.maxConnectionsPerAddress
         network.rpc.answerBudgetBytes = Int(configuration.answerBytesPerConnection)
         self.network = RPCServer(
@@ -142,6 +142,25 @@ public final class Server: Sendable {
                 logger.error("certificates cannot be read again", metadata: ["reason": "\(error)"])
             }
         }
+    }
+
+    /// Descriptors that a shard's log and index have open at most, and those that the process has anyway: connections must not take
+    /// them, or the store could not open its files.
+    private static let descriptorsPerShard = 640
+    private static let ownDescriptors = 128
+
+    /// As many as are configured, if the system gives the process descriptors for them.
+    private static func connections(_ configuration: Configuration, shards: Int, logger: Logger) -> Int {
+        let limit = DescriptorLimit.raise()
+        let left = max(limit / 4, limit - shards * descriptorsPerShard - ownDescriptors)
+        guard left < configuration.maxConnections else { return configuration.maxConnections }
+        logger.warning(
+            "fewer connections than configured, for the limit of open files",
+            metadata: [
+                "connections": "\(left)", "max-connections": "\(configuration.maxConnections)", "limit": "\(limit)",
+            ]
+        )
+        return left
     }
 
     private static func loadTLS(_ configuration: Configuration) throws(ServerError) -> TLSContext {

@@ -6,7 +6,7 @@ import Testing
 
 /// Bytes that no client of ours sends: they neither crash nor stall the server, nor grow its memory.
 @Suite(.serialized, .server())
-struct StrangerTests {
+struct HostileStrangerTests {
     private let server = ServerProcess.shared
 
     /// What a stranger sends after a good handshake, and whether the connection must end for it.
@@ -213,9 +213,12 @@ struct StrangerTests {
         stream.child.send(SIGKILL)
     }
 
+    /// A process each.
+    private static let count = max(500, Torture.count("hostile", otherwise: 0) / 4)
+
     @Test(
-        "500 strangers: random, truncated, oversized and misplaced bytes; a good client works all the while",
-        .timeLimit(.minutes(10))
+        "500 strangers and more: random, truncated, oversized and misplaced bytes; a good client works all the while",
+        .timeLimit(.minutes(60))
     )
     func strangers() async throws {
         let victim = try server.credentials(freshAccount())
@@ -230,7 +233,7 @@ struct StrangerTests {
         try await withThrowingTaskGroup(of: Void.self) { group in
             for lane in 0..<4 {
                 group.addTask {
-                    for seed in stride(from: lane, to: 500, by: 4) {
+                    for seed in stride(from: lane, to: Self.count, by: 4) {
                         let attack = Self.attack(seed, volume: attacked)
                         try await self.run(attack, (victim.certificate, victim.privateKey), seed)
                     }
@@ -263,6 +266,7 @@ struct StrangerTests {
         #expect(server.child.isRunning)
         #expect(server.anonymousMemory - before < 64 << 20)
         _ = try await server.connect(victim).createVolume()
+        Torture.report("hostile", ["strangers": Self.count])
     }
 
     @Test("Memory does not follow a stranger's promises: 40 connections that announce 17 MiB each and send little")
