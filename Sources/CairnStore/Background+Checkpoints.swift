@@ -15,7 +15,7 @@ extension Background {
         guard isBare || maker.isWanted || total >= (copied ?? 0) + shard.options.indexBackupBytes else { return }
         try flushIndex()
         guard let durable else { return }
-        maker.start(at: durable, hurried: false) { [weak self] in self?.schedule() }
+        maker.start(at: durable, hurried: false) { [weak self] in self?.reclaimSoon() }
     }
 
     /// Dead segments wait for newer copies: these are made as soon as what waits is much, or much of the room that is left. Where none
@@ -43,7 +43,7 @@ extension Background {
         if checkpoints.count == CheckpointFolder.kept, checkpoints.allSatisfy({ $0.contents.position == durable }) {
             return
         }
-        maker.start(at: durable, hurried: true) { [weak self] in self?.schedule() }
+        maker.start(at: durable, hurried: true) { [weak self] in self?.reclaimSoon() }
     }
 
     /// Copies, which take room themselves, are of less use than the index they are of.

@@ -83,6 +83,12 @@ final class Background: @unchecked Sendable {
         }
     }
 
+    /// After a copy of the index. Nothing else: on a full log compaction always finds something to move, which needs a copy again
+    /// before it frees anything; that shall go on once a second, and not without end.
+    func reclaimSoon() {
+        queue.async { [self] in attempt("reclaim") { () throws(StoreError) in try reclaimSegments() } }
+    }
+
     /// What frees space goes first, and seals last: they may take hours.
     private func run() {
         tidy()

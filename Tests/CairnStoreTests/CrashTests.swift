@@ -110,7 +110,6 @@ import Testing
             $0.checkpointBytes = 1 << 20
             $0.spareSegments = 2
         }
-        var segments: [Int] = []
         for round in 0..<10 {
             let volume = try scratch.volume()
             for chunk in 0..<64 {
@@ -134,9 +133,9 @@ import Testing
             #expect(try scratch.eventually { try scratch.shard.audit().liveBytes == 0 })
             #expect(scratch.eventually { scratch.shard.log.segments.count { $0.use == .closed } <= 1 })
             #expect(try scratch.shard.audit().problems == [])
-            segments.append(scratch.shard.log.segments.count)
+            // The open one, its successor, a reserve of 3 and one more, 2 to spare, and one closed.
+            let isSmall = scratch.eventually { scratch.shard.log.segments.count <= 9 }
+            #expect(isSmall, "round \(round): \(scratch.shard.log.segments.count)")
         }
-        // A copy of the index that is being made holds a segment or two a little longer.
-        #expect(segments.suffix(5).max()! <= segments.prefix(3).max()! + 2, "\(segments)")
     }
 }
