@@ -228,12 +228,18 @@ final class SimulationRun: @unchecked Sendable {
 
     // MARK: Steps
 
+    /// A whole run takes some ten thousand steps.
+    private static let mostSteps = 1_000_000
+
     /// Goes on until `isDone`; false where the steps are used up before.
     func drive(steps: Int? = nil, _ isDone: () -> Bool) throws -> Bool {
-        var left = steps ?? .max
+        var left = steps ?? Self.mostSteps
         var idle = 0
         while !isDone() {
-            if left == 0 { return false }
+            if left == 0 {
+                guard steps != nil else { throw ModelFailure("work goes on without end, and something is waited for") }
+                return false
+            }
             left -= 1
             if simulation.step() {
                 idle = 0

@@ -39,6 +39,10 @@ import Testing
         #expect(first == second)
     }
 
+    /// Seed 1033: each copy of the index began a whole round, which compacted, for which another copy was needed, and so on.
+    @Test("S8: on a full log the background comes to rest", arguments: [1033] as [UInt64])
+    func rest(seed: UInt64) throws { _ = try Self.run(seed) }
+
     @Test("a disk that does not sync is found out") func lyingDisk() throws {
         let isFoundOut = (1...40 as ClosedRange<UInt64>).contains { seed in
             do {
