@@ -149,7 +149,7 @@ public final class Shard: @unchecked Sendable {
             completion: completion
         )
         queue.async {
-            if let account { self.company.came(account, at: DispatchTime.now().uptimeNanoseconds) }
+            if let account { self.company.came(account, at: self.options.execution.uptime) }
             // What it costs the others: the log's bytes, and the time of the queue, in the measure of the commit record.
             self.pending.append(call, of: account, cost: call.bytes + call.commitBytes)
             self.pump()
@@ -188,7 +188,7 @@ public final class Shard: @unchecked Sendable {
             next.refuse(error)
             return queue.async { self.pump() }
         }
-        let isShared = company.isShared(at: DispatchTime.now().uptimeNanoseconds)
+        let isShared = company.isShared(at: options.execution.uptime)
         let most = isShared ? Self.sharedGroupBytes : Self.groupBytes
         while let call = nextCall, building.takes(call, upTo: most), building.add(call) { removeNextCall() }
         if building.changesSomething {

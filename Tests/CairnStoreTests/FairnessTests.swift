@@ -67,7 +67,7 @@ import Testing
         }
         let before = (shard.log.position?.lsn ?? LSN.none).rawValue
         // However slow the machine is.
-        shard.queue.sync { shard.company.memory = 1 << 60 }
+        try shard.queue.sync { () throws(StoreError) in shard.company.memory = 1 << 60 }
         if isShared {
             // Answered, and gone, before the others come.
             add("small", 4096, 0)
