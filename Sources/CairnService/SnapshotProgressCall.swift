@@ -232,25 +232,40 @@ extension Service {
                 guard let shard = self.shard(of: id.uuid) else { throw ServiceError.noSuchSnapshot }
                 let limit = try request.page.itemCount()
                 let start = try BlockCursor.chunk(request.page.token) ?? ChunkIndex(0)
-                let snapshot = try self.snapshot(id, in: shard.makeView(), context)
-                if snapshot.state == .error { throw Self.cancelled(snapshot) }
+                let snapshot = try self.uncancelled(id, in: shard.makeView(), context)
                 guard snapshot.isExpecting else { return answer(.success(.init())) }
                 // Only now it is known what it may cost.
                 self.onWorker(context, bytes: Self.missingCost(of: snapshot), answer) { () throws(ServiceError) in
-                    try self.missing(of: snapshot, from: start, limit, on: shard, context)
+                    do throws(ServiceError) {
+                        return try self.missing(of: id, from: start, limit, on: shard, context)
+                    } catch {
+                        // Where it was deleted meanwhile, its data may be what is not to be found.
+                        _ = try self.uncancelled(id, in: shard.makeView(), context)
+                        throw error
+                    }
                 }
             } catch { answer(.failure(error)) }
         }
     }
 
+    private func uncancelled(_ id: SnapshotID, in view: ReadView, _ context: CallContext) throws(ServiceError)
+        -> SnapshotRecord
+    {
+        let snapshot = try snapshot(id, in: view, context)
+        if snapshot.state == .error { throw Self.cancelled(snapshot) }
+        return snapshot
+    }
+
     private func missing(
-        of snapshot: SnapshotRecord,
+        of id: SnapshotID,
         from start: ChunkIndex,
         _ limit: Int,
         on shard: Shard,
         _ context: CallContext
     ) throws(ServiceError) -> Wire.MissingBlocksResponse {
-        let rule = try exportRule(of: snapshot, in: shard.makeView(), context)
+        let view = shard.makeView()
+        let snapshot = try uncancelled(id, in: view, context)
+        let rule = try exportRule(of: snapshot, in: view, context)
         // Parts are read and hashed: some at a time, and the page token goes on.
         let page = try storeCall { () throws(StoreError) in
             try shard.expected(
