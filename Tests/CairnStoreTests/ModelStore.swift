@@ -164,7 +164,8 @@ final class ModelStore {
             try FileManager.default.contentsOfDirectory(atPath: shard).contains("checkpoints")
             ? FileManager.default.contentsOfDirectory(atPath: shard + "/checkpoints").filter { UInt32($0) != nil }
                 .sorted() : []
-        if images.isMultiple(of: 3), let newest = copies.last {
+        // Never the only one: the log need not go back to its beginning then.
+        if images.isMultiple(of: 3), copies.count > 1, let newest = copies.last {
             try FileManager.default.removeItem(atPath: "\(shard)/checkpoints/\(newest)/CURRENT")
         }
         if images.isMultiple(of: 2) {
