@@ -100,6 +100,12 @@ let targets: [Target] = [
     ),
 ]
 
+// tools/tsan sets CAIRN_TSAN, and builds of the tests only those of what is concurrent: the others take long to instrument.
+let concurrent: Set = ["CairnTransportTests", "CairnRPCTests", "CairnStoreTests", "CairnServiceTests"]
+let isWanted: (Target) -> Bool = {
+    Context.environment["CAIRN_TSAN"] == nil || !$0.isTest || concurrent.contains($0.name)
+}
+
 // tools/fuzz builds the fuzzers with CAIRN_FUZZ set, against libFuzzer; else their corpora are run as tests.
 let fuzzed: [Target.Dependency] = [
     "CairnCore", "CairnCrypto", "CairnWire", "CairnTransport", "CairnRPC", "CairnLog", "CairnStore", "CairnService",
@@ -134,7 +140,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
     ],
-    targets: targets + [fuzzing],
+    targets: (targets + [fuzzing]).filter(isWanted),
     swiftLanguageModes: [.v6],
     cLanguageStandard: .c11,
     cxxLanguageStandard: .cxx17

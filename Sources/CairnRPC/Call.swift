@@ -51,6 +51,8 @@ public struct CallOutcome: Sendable {
     /// Whole frames; no answer where the connection was gone.
     public let requestBytes: Int
     public let answerBytes: Int
+    /// From the whole request's arrival to the answer's handing over to TLS.
+    public let nanoseconds: UInt64
 }
 
 /// Told of every call that the peers of a server's connections make. On the connections' loops: must not block.

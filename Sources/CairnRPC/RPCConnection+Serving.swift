@@ -1,6 +1,7 @@
 internal import CairnCore
 internal import CairnTransport
 internal import CairnWire
+internal import Dispatch
 
 /// The peer's calls: given to the handler, charged for their answers, answered, and their credit given back.
 extension RPCConnection {
@@ -12,6 +13,7 @@ extension RPCConnection {
             call: call,
             method: header.method,
             requestBytes: FrameHeader.byteCount + header.bodyBytes,
+            arrival: DispatchTime.now().uptimeNanoseconds,
             cost: creditCost(of: header)
         )
         observer?.began(method: header.method)
@@ -117,7 +119,8 @@ extension RPCConnection {
                     method: entry.method,
                     status: answer.status,
                     requestBytes: entry.requestBytes,
-                    answerBytes: bytes
+                    answerBytes: bytes,
+                    nanoseconds: DispatchTime.now().uptimeNanoseconds - entry.arrival
                 )
             )
         } else {
@@ -128,7 +131,13 @@ extension RPCConnection {
                 case .failure(let error): error.status.rawValue
                 }
             observer?.ended(
-                CallOutcome(method: entry.method, status: status, requestBytes: entry.requestBytes, answerBytes: 0)
+                CallOutcome(
+                    method: entry.method,
+                    status: status,
+                    requestBytes: entry.requestBytes,
+                    answerBytes: 0,
+                    nanoseconds: DispatchTime.now().uptimeNanoseconds - entry.arrival
+                )
             )
         }
         if served.isEmpty { tellRetired() }

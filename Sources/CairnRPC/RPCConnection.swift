@@ -33,6 +33,8 @@ public final class RPCConnection: @unchecked Sendable {
         let method: UInt32
         /// The whole frame.
         let requestBytes: Int
+        /// `DispatchTime`'s uptime.
+        let arrival: UInt64
         /// Credit to give back when the request's buffers are free.
         var cost: Int
         /// What the answer budget holds for it.

@@ -1,6 +1,7 @@
 import CairnRPC
 import CairnService
 import CairnWire
+import Foundation
 import Synchronization
 
 /// Counts the calls of all connections (SPEC R4). By method and status only: no account, volume or snapshot is a label (C3).
@@ -10,10 +11,19 @@ final class CallCounters: CallObserver {
         let method: Wire.Method?
         let status: UInt32
     }
+    fileprivate struct Timed: Hashable {
+        let method: Wire.Method?
+        /// With bytes enough to take their time by themselves.
+        let isLarge: Bool
+    }
+    /// Request and answer together; beyond it a call is a large one.
+    private static let smallBytes = 64 << 10
+
     private struct State {
         var calls: [Kind: UInt64] = [:]
         var requestBytes: UInt64 = 0
         var answerBytes: UInt64 = 0
+        var times: [Timed: CallTimes] = [:]
     }
     private let state = Mutex(State())
     private let underWay = Atomic<Int>(0)
@@ -35,6 +45,8 @@ final class CallCounters: CallObserver {
             state.calls[Kind(method: method, status: outcome.status), default: 0] += 1
             state.requestBytes += UInt64(outcome.requestBytes)
             state.answerBytes += UInt64(outcome.answerBytes)
+            let timed = Timed(method: method, isLarge: outcome.requestBytes + outcome.answerBytes > Self.smallBytes)
+            state.times[timed, default: CallTimes()].add(nanoseconds: outcome.nanoseconds)
         }
     }
 
@@ -45,6 +57,14 @@ final class CallCounters: CallObserver {
         {
             let status = Status(rawValue: kind.status).map { "\($0)" } ?? "UNKNOWN"
             text.sample("cairn_calls_total", ["method": kind.method?.name ?? "unknown", "status": status], count)
+        }
+        text.family("cairn_call_seconds", .histogram, "From a call's arrival to its answer, by method and size.")
+        for (timed, times) in state.times.sorted(by: { $0.key.order < $1.key.order }) {
+            times.write(
+                to: &text,
+                "cairn_call_seconds",
+                "method=\"\(timed.method?.name ?? "unknown")\",size=\"\(timed.isLarge ? "large" : "small")\""
+            )
         }
         text.one("cairn_request_bytes_total", .counter, "Bytes of calls' frames that came in.", state.requestBytes)
         text.one("cairn_answer_bytes_total", .counter, "Bytes of answers' frames that went out.", state.answerBytes)
@@ -62,11 +82,15 @@ extension CallCounters.Kind {
     fileprivate var number: Int32 { method?.rawValue ?? .max }
 }
 
+extension CallCounters.Timed {
+    fileprivate var order: (Int32, Int) { (method?.rawValue ?? .max, isLarge ? 1 : 0) }
+}
+
 /// GetMetrics' answer: Prometheus' text format, version 0.0.4.
 struct MetricsText {
-    enum Kind: String { case counter, gauge }
+    enum Kind: String { case counter, gauge, histogram }
 
-    private(set) var text = ""
+    fileprivate(set) var text = ""
 
     mutating func family(_ name: String, _ kind: Kind, _ help: String) {
         text += "# HELP \(name) \(help)\n# TYPE \(name) \(kind.rawValue)\n"
@@ -127,4 +151,35 @@ struct MetricsText {
             for shard in service.shards { sample(name, ["shard": "\(shard.index)"], value(shard)) }
         }
     }
+}
+
+/// How long calls took: a histogram whose buckets grow by a fifth each, from 0.1 ms to 10 s.
+struct CallTimes: Sendable {
+    private static let first = 100_000.0
+    private static let count = 68
+    private var counts = [UInt64](repeating: 0, count: count + 1)
+    private var total: UInt64 = 0
+    private var nanoseconds: UInt64 = 0
+
+    mutating func add(nanoseconds time: UInt64) {
+        let steps = (log2(max(1, Double(time) / Self.first)) * 4).rounded(.up)
+        counts[min(Int(steps), Self.count)] += 1
+        total += 1
+        nanoseconds &+= time
+    }
+
+    /// Buckets that nothing fell into are left out; readers take the one before.
+    func write(to text: inout MetricsText, _ name: String, _ labels: String) {
+        var sum: UInt64 = 0
+        for (index, count) in counts.enumerated() where count > 0 && index < Self.count {
+            sum += count
+            let end = Self.first / 1e9 * exp2(Double(index) / 4)
+            text.text += "\(name)_bucket{\(labels),le=\"\(Self.decimal(end))\"} \(sum)\n"
+        }
+        text.text += "\(name)_bucket{\(labels),le=\"+Inf\"} \(total)\n"
+        text.text += "\(name)_sum{\(labels)} \(Self.decimal(Double(nanoseconds) / 1e9))\n"
+        text.text += "\(name)_count{\(labels)} \(total)\n"
+    }
+
+    private static func decimal(_ seconds: Double) -> String { String(format: "%.6f", seconds) }
 }

@@ -22,7 +22,7 @@ extension Service {
         -> SnapshotRecord
     {
         let record = try storeCall { () throws(StoreError) in try view.snapshot(id) }
-        guard let record, record.account == context.account, record.state != .deleting, record.state != .creating else {
+        guard let record, record.account == context.account, record.state != .creating else {
             throw ServiceError.noSuchSnapshot
         }
         return try storeCall { () throws(StoreError) in try view.settled(record) }

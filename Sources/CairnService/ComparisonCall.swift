@@ -10,7 +10,9 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.ListChangedBlocksResponse>
     ) {
-        onWorker(context, answer) { () throws(ServiceError) in
+        // Two look-ups for each, and where the chunks' bytes must be compared more.
+        let cost = request.page.cost(atMost: Limits.blocksPerPage, each: 8192)
+        onWorker(context, bytes: cost, answer) { () throws(ServiceError) in
             try self.reading(try Named(request.older), version: 0, context) { (older) throws(ServiceError) in
                 try self.reading(try Named(request.newer), version: 0, context) { (newer) throws(ServiceError) in
                     try Self.changes(request, older, newer)

@@ -219,7 +219,7 @@ private enum DamageTarget {
     var isReadable: Bool {
         switch self {
         case .volume(let volume): volume.kind == .remote && volume.state == .active
-        case .snapshot(let snapshot): ![.error, .deleting, .creating].contains(snapshot.state)
+        case .snapshot(let snapshot): ![.error, .creating].contains(snapshot.state)
         }
     }
 

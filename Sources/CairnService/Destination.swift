@@ -98,7 +98,7 @@ extension Service {
                 "\(snapshot.id) has all its data, and waits for the snapshot that its volume was made from"
             )
         case .error: throw cancelled(snapshot)
-        case .deleting, .creating: throw ServiceError.noSuchSnapshot
+        case .creating: throw ServiceError.noSuchSnapshot
         }
         let earliest = try storeCall { () throws(StoreError) in try reader.earliestOutstanding(of: snapshot.volume) }
         return earliest?.id == snapshot.id ? nil : earliest

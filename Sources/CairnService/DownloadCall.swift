@@ -176,7 +176,8 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.ListBlocksResponse>
     ) {
-        onWorker(context, answer) { () throws(ServiceError) in
+        onWorker(context, bytes: request.page.cost(atMost: Limits.blocksPerPage, each: 4096), answer) {
+            () throws(ServiceError) in
             try self.reading(try Named(request.target), version: 0, context) { (target) throws(ServiceError) in
                 try Self.listBlocks(request, of: target)
             }

@@ -70,7 +70,7 @@ extension Service {
             volume: record?.volume ?? VolumeID(id.uuid),
             context
         )
-        guard let record, isPermitted, record.state != .deleting, record.state != .creating else {
+        guard let record, isPermitted, record.state != .creating else {
             throw ServiceError.noSuchSnapshot
         }
         return try storeCall { () throws(StoreError) in try view.settled(record) }

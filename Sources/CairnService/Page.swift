@@ -49,6 +49,12 @@ extension Wire.PageRequest? {
         return limit == 0 ? 100 : Int(limit)
     }
 
+    /// What a page costs a worker, in bytes that it would hash as fast.
+    func cost(atMost most: Int = Limits.pageItems, each bytes: Int) -> Int {
+        let limit = Int(self?.limit ?? 0)
+        return (limit == 0 ? 100 : min(limit, most)) * bytes
+    }
+
     var token: [UInt8] { self?.pageToken ?? [] }
 }
 

@@ -187,7 +187,7 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.ListSnapshotsResponse>
     ) {
-        onWorker(context, answer) { () throws(ServiceError) in
+        onWorker(context, bytes: request.page.cost(each: 4096), answer) { () throws(ServiceError) in
             let count = try request.page.itemCount()
             let after = try ListingCursor(token: request.page.token)
             var volume: VolumeID?
@@ -234,7 +234,6 @@ extension Service {
         case .pending, .waiting, .creating: .inProgress
         case .complete: .complete
         case .error: .error
-        case .deleting: .deleting
         }
     }
 

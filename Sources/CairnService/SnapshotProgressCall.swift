@@ -154,6 +154,12 @@ extension Service {
 
     /// Rows of what is expected that are looked at in one step.
     private static let missingStep = 256
+    /// Chunks that came in parts are read and hashed: so many bytes of them in one step.
+    private static let missingBytes = Limits.payloadBytes
+
+    private static func missingCost(of snapshot: SnapshotRecord) -> Int {
+        min(missingStep * snapshot.chunkSize.bytes, missingBytes)
+    }
 
     /// Before completion: counts what is expected and there by inheritance or in parts, a bounded step at a time (SPEC S5). Gives
     /// the report as it can be carried out then. Runs on a worker.
@@ -172,7 +178,13 @@ extension Service {
             try context.checkWanted()
             let rule = try exportRule(of: snapshot, in: shard.makeView(), context)
             page = try storeCall { () throws(StoreError) in
-                try shard.expected(of: snapshot, from: from, limit: Self.missingStep, rule: rule)
+                try shard.expected(
+                    of: snapshot,
+                    from: from,
+                    limit: Self.missingStep,
+                    bytes: Self.missingBytes,
+                    rule: rule
+                )
             }
         } catch { return body(.failure(error)) }
         let step: Answer<Bool> = { result in
@@ -186,7 +198,7 @@ extension Service {
             }
             guard let next = isAsFound ? page.next : from else { return body(.success(report)) }
             let (soFar, attempt) = (report, isAsFound ? 1 : attempt + 1)
-            self.workers.run(for: context.account) {
+            self.workers.run(for: context.account, bytes: Self.missingCost(of: snapshot)) {
                 self.countExpected(snapshot, soFar, on: shard, from: next, attempt: attempt, context, then: body)
             }
         }
@@ -208,31 +220,67 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.MissingBlocksResponse>
     ) {
-        onWorker(context, answer) { () throws(ServiceError) in
-            let id: SnapshotID
-            switch request.target {
-            case .snapshotID(let bytes): id = try Self.snapshotID(bytes)
-            case .snapshotToken(let token): id = try SnapshotToken.id(token)
-            case nil: throw ServiceError(.invalidArgument, "the call names no snapshot")
-            }
-            guard let shard = self.shard(of: id.uuid) else { throw ServiceError.noSuchSnapshot }
-            let limit = try request.page.itemCount()
-            let start = try BlockCursor.chunk(request.page.token) ?? ChunkIndex(0)
-            let view = shard.makeView()
-            let snapshot = try self.snapshot(id, in: view, context)
-            if snapshot.state == .error { throw Self.cancelled(snapshot) }
-            var response = Wire.MissingBlocksResponse()
-            guard snapshot.isExpecting else { return response }
-            let rule = try self.exportRule(of: snapshot, in: view, context)
-            // Parts are read and hashed: some at a time, and the page token goes on.
-            let page = try storeCall { () throws(StoreError) in
-                try shard.expected(of: snapshot, from: start, limit: min(limit, Self.missingStep), rule: rule)
-            }
-            response.missing = page.missing.map { chunk, token in
-                Wire.ChunkPlacement(offset: snapshot.chunkSize.offset(of: chunk), token: token.bytes)
-            }
-            response.nextPageToken = page.next.map(BlockCursor.token) ?? []
-            return response
+        workers.run(for: context.account) {
+            do throws(ServiceError) {
+                try context.checkWanted()
+                let id: SnapshotID
+                switch request.target {
+                case .snapshotID(let bytes): id = try Self.snapshotID(bytes)
+                case .snapshotToken(let bytes): id = try SnapshotToken.id(bytes)
+                case nil: throw ServiceError(.invalidArgument, "the call names no snapshot")
+                }
+                guard let shard = self.shard(of: id.uuid) else { throw ServiceError.noSuchSnapshot }
+                let limit = try request.page.itemCount()
+                let start = try BlockCursor.chunk(request.page.token) ?? ChunkIndex(0)
+                let snapshot = try self.uncancelled(id, in: shard.makeView(), context)
+                guard snapshot.isExpecting else { return answer(.success(.init())) }
+                // Only now it is known what it may cost.
+                self.onWorker(context, bytes: Self.missingCost(of: snapshot), answer) { () throws(ServiceError) in
+                    do throws(ServiceError) {
+                        return try self.missing(of: id, from: start, limit, on: shard, context)
+                    } catch {
+                        // Where it was deleted meanwhile, its data may be what is not to be found.
+                        _ = try self.uncancelled(id, in: shard.makeView(), context)
+                        throw error
+                    }
+                }
+            } catch { answer(.failure(error)) }
         }
+    }
+
+    private func uncancelled(_ id: SnapshotID, in view: ReadView, _ context: CallContext) throws(ServiceError)
+        -> SnapshotRecord
+    {
+        let snapshot = try snapshot(id, in: view, context)
+        if snapshot.state == .error { throw Self.cancelled(snapshot) }
+        return snapshot
+    }
+
+    private func missing(
+        of id: SnapshotID,
+        from start: ChunkIndex,
+        _ limit: Int,
+        on shard: Shard,
+        _ context: CallContext
+    ) throws(ServiceError) -> Wire.MissingBlocksResponse {
+        let view = shard.makeView()
+        let snapshot = try uncancelled(id, in: view, context)
+        let rule = try exportRule(of: snapshot, in: view, context)
+        // Parts are read and hashed: some at a time, and the page token goes on.
+        let page = try storeCall { () throws(StoreError) in
+            try shard.expected(
+                of: snapshot,
+                from: start,
+                limit: min(limit, Self.missingStep),
+                bytes: Self.missingBytes,
+                rule: rule
+            )
+        }
+        var response = Wire.MissingBlocksResponse()
+        response.missing = page.missing.map { chunk, token in
+            Wire.ChunkPlacement(offset: snapshot.chunkSize.offset(of: chunk), token: token.bytes)
+        }
+        response.nextPageToken = page.next.map(BlockCursor.token) ?? []
+        return response
     }
 }

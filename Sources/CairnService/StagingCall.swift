@@ -141,7 +141,10 @@ struct StagingPreparation {
             checksumOptional: checksumOptional
         )
         let preparation = UploadPreparation(chunkSize: chunkSize, volumeSize: end, payload: payload, holds: holds)
-        return try preparation.changes(of: plan).map { (change) throws(ServiceError) in
+        var changes: [Change] = []
+        // One block is within one step.
+        _ = try preparation.add(plan, from: 0, to: &changes)
+        return changes.map { change in
             switch change {
             case .data(let chunk, let data):
                 Staged(offset: chunkSize.offset(of: chunk), token: data.fingerprint, data: data)

@@ -50,7 +50,8 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.UploadBlockResponse>
     ) {
-        workers.run(for: context.account, bytes: payload?.count ?? 0) {
+        let cost = Self.preparationCost(of: request, payload)
+        workers.run(for: context.account, bytes: cost) {
             do throws(ServiceError) {
                 try context.checkWanted()
                 guard request.target?.target != nil else {
@@ -92,6 +93,34 @@ extension Service {
         let target = seen.target
         try Self.check(attachment: call.attachment, against: seen.attachment)
         let plan = try plan(target)
+        prepare(plan, for: target, payload, on: shard, context) { result in
+            do throws(ServiceError) {
+                try self.commit(try result.get(), seen, call, payload, on: shard, context, answer)
+            } catch { answer(.failure(error)) }
+        }
+    }
+
+    /// What a worker is kept busy with, in bytes: LZ4 is hashed as what it decodes to. A target's blocks are taken in steps, each of
+    /// which is paid by itself.
+    private static func preparationCost(of request: Wire.UploadBlockRequest, _ payload: BufferSlice?) -> Int {
+        var decoded = 0
+        for block in request.blocks where block.codec == .lz4 { decoded += Int(block.length) }
+        if request.target?.target != nil { decoded = min(decoded, Limits.payloadBytes) }
+        return (payload?.count ?? 0) + decoded
+    }
+
+    /// Checks, hashes and compresses what came, a step at a time: between them other accounts get their turn (SPEC R3). Runs on a
+    /// worker.
+    private func prepare(
+        _ plan: UploadPlan,
+        from first: Int = 0,
+        _ done: [Change] = [],
+        for target: WriteTarget,
+        _ payload: BufferSlice?,
+        on shard: Shard,
+        _ context: CallContext,
+        then body: @escaping Answer<[Change]>
+    ) {
         let hint = shard.makeView()
         let preparation = UploadPreparation(
             chunkSize: target.chunkSize,
@@ -99,6 +128,29 @@ extension Service {
             payload: payload,
             holds: { (try? hint.holdsChunk(account: context.account, $0)) ?? false }
         )
+        var changes = done
+        do throws(ServiceError) {
+            try context.checkWanted()
+            guard let next = try preparation.add(plan, from: first, to: &changes) else {
+                return body(.success(changes))
+            }
+            let soFar = changes
+            workers.run(for: context.account, bytes: Limits.payloadBytes) {
+                self.prepare(plan, from: next, soFar, for: target, payload, on: shard, context, then: body)
+            }
+        } catch { body(.failure(error)) }
+    }
+
+    private func commit(
+        _ prepared: [Change],
+        _ seen: Destination,
+        _ call: WriteCall,
+        _ payload: BufferSlice?,
+        on shard: Shard,
+        _ context: CallContext,
+        _ answer: @escaping Answer<Wire.UploadBlockResponse>
+    ) throws(ServiceError) {
+        let target = seen.target
         let tokens = TokenResolution(
             store: store,
             home: shard,
@@ -107,9 +159,11 @@ extension Service {
             volumeSize: target.size,
             copyRoom: Limits.payloadBytes - (payload?.count ?? 0)
         )
-        let changes = try tokens.resolve(try preparation.changes(of: plan))
+        let changes = try tokens.resolve(prepared)
         try context.checkWanted()
-        let entries = try storeCall { () throws(StoreError) in try Self.entries(of: changes, in: target, hint) }
+        let entries = try storeCall { () throws(StoreError) in
+            try Self.entries(of: changes, in: target, shard.makeView())
+        }
         guard let snapshot = seen.snapshot else {
             return commit(changes, entries, seen, call, on: shard, context, answer)
         }

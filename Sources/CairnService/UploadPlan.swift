@@ -22,6 +22,14 @@ struct UploadPlan: Sendable {
         let length: UInt64
         let checksum: Wire.Checksum?
         let content: Content
+
+        /// What its preparation hashes: of LZ4 what it decodes to, up to 255 times what came.
+        var hashedBytes: Int {
+            switch content {
+            case .plain, .lz4: Int(length)
+            case .token, .zeros, .hole: 0
+            }
+        }
     }
 
     /// Whole chunks that one call may name by zeros, holes and tokens: bounds the size of its commit.

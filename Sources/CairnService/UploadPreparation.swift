@@ -26,10 +26,15 @@ struct UploadPreparation {
     /// Whether the shard holds a chunk already, so that compressing it would be in vain. A hint only.
     let holds: (Fingerprint) -> Bool
 
-    /// Throws CHECKSUM_ERROR or INVALID_ARGUMENT naming the block (SPEC U4, U9).
-    func changes(of plan: UploadPlan) throws(ServiceError) -> [Change] {
-        var changes: [Change] = []
-        for (index, block) in plan.blocks.enumerated() {
+    /// Adds the changes of the blocks from `first` on, as far as one step goes.
+    /// - Returns: where to go on; nil at the end.
+    /// - Throws: CHECKSUM_ERROR or INVALID_ARGUMENT naming the block (SPEC U4, U9).
+    func add(_ plan: UploadPlan, from first: Int, to changes: inout [Change]) throws(ServiceError) -> Int? {
+        var room = Limits.payloadBytes
+        for index in first..<plan.blocks.count {
+            let block = plan.blocks[index]
+            if room <= 0 { return index }
+            room -= block.hashedBytes
             do throws(ServiceError) {
                 switch block.content {
                 case .plain(let range): try addPlain(block, payload!.part(range), to: &changes)
@@ -42,7 +47,7 @@ struct UploadPreparation {
                 }
             } catch { throw error.at(index) }
         }
-        return changes
+        return nil
     }
 
     /// The bytes of `block`'s range that lie in one chunk, with whether they are all that the chunk can hold.

@@ -13,8 +13,11 @@ extension Service {
     ) {
         let needsWalk = !request.targets.isEmpty || request.freedByDeletion || !request.affinity.isEmpty
         guard needsWalk else {
-            return onWorker(context, answer) { () throws(ServiceError) in
-                Wire.GetUsageResponse(total: try self.accountUsage(context))
+            return addSnapshots(context) { result in
+                let total = result.flatMap { snapshotBytes in
+                    Result { () throws(ServiceError) in try self.accountUsage(context, snapshotBytes) }
+                }
+                answer(total.map { Wire.GetUsageResponse(total: $0) })
             }
         }
         do throws(ServiceError) {
@@ -24,18 +27,44 @@ extension Service {
         } catch { answer(.failure(error)) }
     }
 
-    private func accountUsage(_ context: CallContext) throws(ServiceError) -> Wire.Usage {
+    private func accountUsage(_ context: CallContext, _ snapshotBytes: UInt64) throws(ServiceError) -> Wire.Usage {
         var sum = AccountUsage()
-        var snapshotBytes: UInt64 = 0
         for shard in store.shards {
             sum += try storeCall { () throws(StoreError) in try shard.makeView().usage(of: context.account) }
-            try forEachSnapshot(on: shard, context) { snapshotBytes = snapshotBytes.saturatingSum($0.size) }
         }
         return Wire.Usage(
             logicalBytes: sum.logicalBytes.saturatingSum(snapshotBytes),
             uniqueBytes: sum.uniqueBytes,
             storedBytes: sum.storedBytes
         )
+    }
+
+    private typealias Place = (createdAt: UInt64, id: UUID128)
+
+    /// The sizes of the account's snapshots, the initial ones apart: each page is a job of its own, so that other accounts get
+    /// their turn.
+    private func addSnapshots(
+        onShard index: Int = 0,
+        after place: Place? = nil,
+        to sum: UInt64 = 0,
+        _ context: CallContext,
+        then body: @escaping Answer<UInt64>
+    ) {
+        let page: Answer<(UInt64, Place?)> = { result in
+            guard case .success(let (sum, next)) = result else { return body(result.map(\.0)) }
+            let following = next == nil ? index + 1 : index
+            guard following < self.store.shardCount else { return body(.success(sum)) }
+            self.addSnapshots(onShard: following, after: next, to: sum, context, then: body)
+        }
+        onWorker(context, bytes: Limits.pageItems * 1024, page) { () throws(ServiceError) in
+            let found = try storeCall { () throws(StoreError) in
+                try self.store.shards[index].makeView()
+                    .snapshots(of: context.account, after: place, limit: Limits.pageItems)
+            }
+            let bytes = found.filter { !$0.isInitial }.reduce(sum) { $0.saturatingSum($1.size) }
+            let last = found.count == Limits.pageItems ? found.last : nil
+            return (bytes, last.map { ($0.createdAt, $0.id.uuid) })
+        }
     }
 
     /// The account's snapshots on a shard, but the initial ones.
@@ -81,8 +110,12 @@ extension Service {
         }
         let isAccount = targets.isEmpty
         if isAccount {
-            response.total = try accountUsage(context)
             targets = try everything(context)
+            var snapshotBytes: UInt64 = 0
+            for case .snapshot(let snapshot) in targets.map(\.target) {
+                snapshotBytes = snapshotBytes.saturatingSum(snapshot.size)
+            }
+            response.total = try accountUsage(context, snapshotBytes)
         }
         var parts: [ShardIndex: Part] = [:]
         for (shard, target) in targets {

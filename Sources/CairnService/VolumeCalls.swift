@@ -217,7 +217,7 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.ListVolumesResponse>
     ) {
-        onWorker(context, answer) { () throws(ServiceError) in
+        onWorker(context, bytes: request.page.cost(each: 1024), answer) { () throws(ServiceError) in
             let count = try request.page.itemCount()
             let after = try ListingCursor(token: request.page.token)
             var found: [VolumeRecord] = []
@@ -274,7 +274,7 @@ extension Service {
         description.volumeID = volume.id.bytes
         description.account = volume.account.name
         description.kind = volume.kind == .remote ? .remote : .local
-        description.state = volume.state == .active ? .available : .deleting
+        description.state = .available
         description.size = volume.size
         description.chunkSize = UInt32(volume.chunkSize.bytes)
         description.dataVersion = volume.dataVersion.rawValue

@@ -45,7 +45,7 @@ struct Deletion {
         switch snapshot.state {
         case .error: return
         case .pending, .creating: cancelled[snapshot.lineage, default: []].insert(snapshot.version)
-        case .complete, .waiting, .deleting: break
+        case .complete, .waiting: break
         }
         try change(snapshot.lineage, snapshot.version, view) { $0.hasSnapshot = false }
     }

@@ -110,6 +110,7 @@ extension Shard {
     /// - Parameters:
     ///   - from: the first chunk to look at.
     ///   - limit: rows to look at.
+    ///   - bytes: to read and hash, about: the page ends there.
     ///   - rule: which data the asker may have; nil: all. What it may not have is missing, whatever it is: the answer would tell
     ///     whether a guess at it is right (SPEC C3, D5).
     /// - Throws: `.damaged`, `.io`.
@@ -117,6 +118,7 @@ extension Shard {
         of snapshot: SnapshotRecord,
         from: ChunkIndex,
         limit: Int,
+        bytes: Int = .max,
         rule: ExportRule? = nil
     ) throws(StoreError) -> ExpectedPage {
         let view = makeView()
@@ -124,8 +126,13 @@ extension Shard {
         let isSettled = try view.isSettled(snapshot.lineage)
         let listed = try view.expectedRows(of: snapshot.id, from: from, limit: limit)
         var page = ExpectedPage(next: listed.next)
+        var hashed = 0
         for (chunk, row) in listed.rows where row.presence == .missing || row.presence == .shown && !isSettled {
             let resolved = try view.resolve(snapshot.lineage, snapshot.version, chunk)
+            if hashed >= bytes {
+                page.next = chunk
+                break
+            }
             let isShown =
                 if let rule, !rule.missing(for: resolved).isEmpty {
                     false
@@ -134,6 +141,7 @@ extension Shard {
                 } else {
                     try fingerprint(of: chunk, in: snapshot) == row.token
                 }
+            if !resolved.patches.isEmpty { hashed += snapshot.chunkSize.bytes }
             page.rows.append(.init(chunk: chunk, row: row, resolved: resolved, isShown: isShown))
         }
         return page

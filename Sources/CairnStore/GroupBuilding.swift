@@ -31,11 +31,12 @@ final class GroupBuilding: @unchecked Sendable {
     }
 
     /// Whether the next call fits.
-    func takes(_ call: PendingCall) -> Bool {
+    /// - Parameter most: bytes of records that the group may have; one call may have more.
+    func takes(_ call: PendingCall, upTo most: Int) -> Bool {
         if calls == 0 { return true }
         guard call.reclaims == (purpose == .reclaim) else { return false }
         let commit = overlay.encoded.count + transaction.writtenBytes + call.commitBytes
-        return bytes + call.bytes <= Shard.groupBytes && commit <= Shard.groupCommitBytes
+        return bytes + call.bytes <= most && commit <= Shard.groupCommitBytes
             && group.hasRoom(records: call.records, bytes: call.bytes, commit: commit)
     }
 

@@ -6,9 +6,9 @@ public enum VolumeKind: UInt8, Sendable, Hashable {
     case local = 2
 }
 
+/// A volume is there or not: no other state is needed yet.
 public enum VolumeState: UInt8, Sendable, Hashable {
     case active = 1
-    case deleting = 2
 }
 
 /// What the manifest says of a volume as a whole (SPEC V8).
@@ -42,7 +42,6 @@ public enum SnapshotState: UInt8, Sendable, Hashable {
     case complete = 2
     /// Cancelled because nobody touched it (SPEC S11); holds no data.
     case error = 3
-    case deleting = 4
     /// In progress: all of its own data is in, and it waits for an ancestor that is incomplete (SPEC V5).
     case waiting = 5
     /// Not there yet for anybody: its list of chunks is being put in (SPEC S5).

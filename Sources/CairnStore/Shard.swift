@@ -22,7 +22,7 @@ public enum CommitDurability: Sendable {
 /// ```
 /// While a group is being written the next calls gather: they are the next group. So a group is always built on what is
 /// applied and its own changes, and there is no third state in between.
-// Safety: `pending`, `standstill`, `isWriting`, `isClosed` are only touched on `queue`; the rest is constant or synchronized.
+// Safety: `pending`, `company`, `standstill`, `isWriting`, `isClosed` are only touched on `queue`; the rest is constant or synchronized.
 public final class Shard: @unchecked Sendable {
     public let index: ShardIndex
     /// Changes with every recovery: what was answered before it and not flushed may be lost (SPEC U8).
@@ -42,6 +42,7 @@ public final class Shard: @unchecked Sendable {
 
     /// What waits for a group, account by account; the background's own calls take turns with them (SPEC R3).
     private var pending = FairQueue<AccountID?, PendingCall>(quantum: 256 << 10)
+    var company = Company()
     private var standstill = Standstill()
     private var isWriting = false
     private var isClosed = false
@@ -68,6 +69,8 @@ public final class Shard: @unchecked Sendable {
 
     /// Groups take calls up to this much: more gains nothing, and makes the first of them wait.
     static let groupBytes = 8 << 20
+    /// While several accounts are at work: a call that comes in between waits for no more than two of these (SPEC R3).
+    static let sharedGroupBytes = 1 << 20
     static let groupCommitBytes = 4 << 20
 
     init(
@@ -146,6 +149,7 @@ public final class Shard: @unchecked Sendable {
             completion: completion
         )
         queue.async {
+            if let account { self.company.came(account, at: self.options.execution.uptime) }
             // What it costs the others: the log's bytes, and the time of the queue, in the measure of the commit record.
             self.pending.append(call, of: account, cost: call.bytes + call.commitBytes)
             self.pump()
@@ -184,7 +188,9 @@ public final class Shard: @unchecked Sendable {
             next.refuse(error)
             return queue.async { self.pump() }
         }
-        while let call = nextCall, building.takes(call), building.add(call) { removeNextCall() }
+        let isShared = company.isShared(at: options.execution.uptime)
+        let most = isShared ? Self.sharedGroupBytes : Self.groupBytes
+        while let call = nextCall, building.takes(call, upTo: most), building.add(call) { removeNextCall() }
         if building.changesSomething {
             isWriting = true
             io.async { self.write(building) }

@@ -208,7 +208,7 @@ extension Transaction {
         switch snapshot.state {
         case .pending, .creating: try cancel(snapshot, keepsRecord: false, at: execution.milliseconds)
         case .error: try removeRecord(of: snapshot)
-        case .complete, .waiting, .deleting:
+        case .complete, .waiting:
             try removeRecord(of: snapshot)
             // A reader may hold it to be complete already: then it is still listed here.
             overlay.delete(Key.waiting(snapshot.lineage, snapshot.version))

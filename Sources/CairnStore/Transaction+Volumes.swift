@@ -74,7 +74,7 @@ extension Transaction {
             try deleteSnapshot(snapshot)
         }
         if volume.kind == .local { try changeRetained(volume.lineage, volume.base) { $0.isBase = false } }
-        if let initial = try snapshot(volume.initialSnapshot), initial.state != .deleting,
+        if let initial = try snapshot(volume.initialSnapshot),
             try retained(volume.lineage, initial.version)?.clones ?? 0 == 0
         {
             try deleteSnapshot(initial)

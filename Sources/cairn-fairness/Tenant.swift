@@ -22,15 +22,21 @@ struct Tenant: Sendable {
     }
 
     /// Writes and reads in turn, one call after the other; at least once. A line for each says how long it took.
-    /// - Parameter lane: of several that work at once: which places are its own.
-    func work(until end: ContinuousClock.Instant, bytes: Int, lane: Int) async throws -> String {
+    /// - Parameters:
+    ///   - lane: of several that work at once: which places are its own.
+    ///   - pace: the least time from one pair of calls to the next.
+    func work(until end: ContinuousClock.Instant, bytes: Int, lane: Int, pace: Duration) async throws -> String {
         let clock = ContinuousClock()
+        var due = clock.now
         var random = SystemRandomNumberGenerator()
         var content = (0..<bytes / 8).map { _ in UInt64.random(in: .min ... .max, using: &random) }
         var report = ""
         let places = Self.volumeBytes / UInt64(bytes)
         var place = UInt64(lane) &* 7919 % places
         repeat {
+            if clock.now < due { try await clock.sleep(until: due) }
+            // What could not be done in time is not made up for at once.
+            due = max(due, clock.now - pace) + pace
             // Every chunk of it is new to the server.
             for index in stride(from: 0, to: content.count, by: 512) { content[index] = random.next() }
             let slice = content.withUnsafeBytes { Buffer(copying: Array($0)).slice }

@@ -271,6 +271,11 @@ struct AccountTests {
         #expect(try await value(good) == goodBefore + 1)
         #expect(try await value(bad) == badBefore + 1)
         #expect(try await value("cairn_calls_total{method=\"unknown\",status=\"UNIMPLEMENTED\"}") >= 1)
+        for (method, size) in [("CreateVolume", "small"), ("UploadBlock", "large")] {
+            let labels = "{method=\"\(method)\",size=\"\(size)\""
+            #expect(try await value("cairn_call_seconds_count\(labels)}") >= 1)
+            #expect(try await value("cairn_call_seconds_bucket\(labels),le=\"+Inf\"}") >= 1)
+        }
         #expect(try await value("cairn_request_bytes_total") >= received + 65536)
         #expect(try await value("cairn_connections") >= 2)
         #expect(try await value("cairn_calls_in_flight") >= 1)
@@ -284,7 +289,7 @@ struct AccountTests {
         for line in text.split(separator: "\n") {
             #expect(
                 line.wholeMatch(
-                    of: /# (HELP|TYPE) cairn_[a-z_]+ .+|cairn_[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? \d+/
+                    of: /# (HELP|TYPE) cairn_[a-z_]+ .+|cairn_[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? \d+(\.\d+)?/
                 ) != nil
             )
         }

@@ -98,8 +98,9 @@ extension HTMLReport {
             return Plot.Line(name: name(run), points: known.map { (Self.nines($0), percentile(run, $0)) })
         }
         let shown = [0, 50, 90, 99, 99.9, 99.99, 99.999]
-        let ticks = shown.map { (value: Self.nines($0), text: Plot.number($0) + " %") }
-            .map { $0.value < 1e5 ? $0 : (value: $0.value, text: "99.999 %") }
+        let ticks = shown.map { percent in
+            (value: Self.nines(percent), text: (percent < 99.5 ? String(Int(percent)) : String(percent)) + " %")
+        }
         let plot = Plot(
             title: "Latency by percentile",
             description: "How long operations took, as the share of operations that took no longer: "
@@ -156,7 +157,7 @@ extension HTMLReport {
         let plot = Plot(
             title: title,
             description: "\(unit) in each interval. " + words.joined(separator: "; "),
-            x: .linear("seconds", ends) { Plot.number($0) },
+            x: .linear("seconds", ends, isTight: true) { Plot.number($0) },
             y: .linear(unit, lines.flatMap { $0.points.map(\.y) }) { Text.rate($0) },
             lines: lines
         )
@@ -225,6 +226,7 @@ extension HTMLReport {
         .line { stroke: var(--c); } .dot, .bar { fill: var(--c); } .key { background: var(--c); }
         .line.s1, .line.s5 { stroke-dasharray: 7 3; } .line.s2, .line.s6 { stroke-dasharray: 2 3; } .line.s3, .line.s7 { stroke-dasharray: 9 3 2 3; }
         .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; margin: .3rem 0 .8rem; }
+        .sample { width: 34px; height: 10px; margin-right: .4em; display: inline-block; }
         .key { display: inline-block; width: .9em; height: .9em; margin-right: .4em; vertical-align: -.1em; }
         .scroll { overflow-x: auto; }
         table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; margin: .4rem 0 1rem; }

@@ -40,7 +40,7 @@ struct Plot {
                 text += "<circle class=\"dot s\(number % 8)\" \(centre) r=\"2.5\"/>\n"
             }
         }
-        return text + "</svg>\n" + Self.legend(lines.map(\.name))
+        return text + "</svg>\n" + Self.legend(lines.map(\.name), isOfLines: true)
     }
 
     private var frame: String {
@@ -54,9 +54,11 @@ struct Plot {
         }
         for tick in x.ticks {
             let at = Self.number(place(x: tick.value))
+            // The last one must not stand out of the picture.
+            let anchor = place(x: tick.value) > high - 20 ? "end" : "middle"
             text += "<line class=\"grid\" x1=\"\(at)\" y1=\"\(Self.top)\" x2=\"\(at)\" y2=\"\(low)\"/>"
             text +=
-                "<text class=\"tick\" x=\"\(at)\" y=\"\(low + 18)\" text-anchor=\"middle\">\(tick.text.escaped)</text>\n"
+                "<text class=\"tick\" x=\"\(at)\" y=\"\(low + 18)\" text-anchor=\"\(anchor)\">\(tick.text.escaped)</text>\n"
         }
         text += "<line class=\"axis\" x1=\"\(Self.left)\" y1=\"\(low)\" x2=\"\(high)\" y2=\"\(low)\"/>\n"
         let middle = Self.number((Self.left + high) / 2)
@@ -122,7 +124,7 @@ extension Plot {
             if shown.isEmpty { y += bar }
             y += gap
         }
-        return text + "</svg>\n" + legend(series)
+        return text + "</svg>\n" + legend(series, isOfLines: false)
     }
 
     private static func open(id: String, title: String, description: String, height: Double) -> String {
@@ -134,8 +136,17 @@ extension Plot {
         """
     }
 
-    private static func legend(_ names: [String]) -> String {
-        let items = names.enumerated().map { "<li><span class=\"key s\($0 % 8)\"></span>\($1.escaped)</li>" }
+    /// Of lines with their dashes, for those who do not tell colours apart.
+    private static func legend(_ names: [String], isOfLines: Bool) -> String {
+        let items = names.enumerated().map { number, name in
+            let style = "s\(number % 8)"
+            let line = "<line class=\"line \(style)\" x1=\"0\" y1=\"5\" x2=\"34\" y2=\"5\"/>"
+            let key =
+                isOfLines
+                ? "<svg class=\"sample\" viewBox=\"0 0 34 10\" aria-hidden=\"true\">\(line)</svg>"
+                : "<span class=\"key \(style)\"></span>"
+            return "<li>\(key)\(name.escaped)</li>"
+        }
         return "<ul class=\"legend\">\(items.joined())</ul>\n"
     }
 
@@ -147,12 +158,17 @@ extension Plot {
 }
 
 extension Plot.Axis {
-    /// From 0 to a round number above all values.
-    static func linear(_ title: String, _ values: [Double], text: (Double) -> String) -> Plot.Axis {
+    /// From 0 to a round number above all values, or to the largest itself.
+    static func linear(
+        _ title: String,
+        _ values: [Double],
+        isTight: Bool = false,
+        text: (Double) -> String
+    ) -> Plot.Axis {
         let most = max(values.max() ?? 0, 1e-9)
         let magnitude = pow(10, floor(log10(most)))
         let step = [0.1, 0.2, 0.25, 0.5, 1, 2, 2.5].map { $0 * magnitude }.first { most / $0 <= 6 } ?? magnitude * 5
-        let end = (most / step).rounded(.up) * step
+        let end = isTight ? most : (most / step).rounded(.up) * step
         let ticks = stride(from: 0, through: end * 1.0001, by: step).map { (value: $0, text: text($0)) }
         return Plot.Axis(title: title, scale: .linear, range: 0...end, ticks: ticks)
     }

@@ -74,7 +74,10 @@ enum UploadTarget {
             payload: payload.isEmpty ? nil : Buffer(copying: payload).slice,
             holds: { _ in false }
         )
-        for change in (try? preparation.changes(of: plan)) ?? [] {
+        var changes: [Change] = []
+        var next: Int? = 0
+        while let first = next { next = (try? preparation.add(plan, from: first, to: &changes)) ?? nil }
+        for change in changes {
             switch change {
             case .data(let chunk, let data):
                 let left = volumeSize - chunkSize.offset(of: chunk)
