@@ -276,7 +276,12 @@ public final class Shard: @unchecked Sendable {
         }
         building.complete(failure)
         if failure == nil { background.merge(soon: building.mergeable) }
-        background.wake(newWork: building.hasNewWork, isFull: failure?.code == .full)
+        // Where what frees space has no room itself, the background looks again at its next round, a second later: woken at once it
+        // would try the same without end.
+        background.wake(
+            newWork: failure == nil && building.hasNewWork,
+            isFull: failure?.code == .full && building.purpose == .normal
+        )
         goOn()
     }
 
