@@ -111,7 +111,7 @@ extension Service {
         var response = Wire.CreateSnapshotResponse()
         response.snapshotID = snapshot.id.bytes
         response.dataVersion = snapshot.version.rawValue
-        response.snapshotToken = SnapshotToken(snapshot).bytes
+        response.snapshotToken = SnapshotToken.token(snapshot.id)
         response.state = state(of: snapshot)
         return response
     }
@@ -296,7 +296,7 @@ extension Service {
         description.tags = TagRules.wire(snapshot.tags)
         description.createdAtMs = snapshot.createdAt
         description.completedAtMs = snapshot.completedAt
-        description.snapshotToken = SnapshotToken(snapshot).bytes
+        description.snapshotToken = SnapshotToken.token(snapshot.id)
         if snapshot.state == .complete {
             description.seal = Wire.Seal(pending: snapshot.seal == nil, value: snapshot.seal?.bytes ?? [])
         }
@@ -309,29 +309,18 @@ extension Service {
 
 /// The address of a snapshot's manifest (SPEC S7): opaque to clients, and no permission.
 ///
-/// A version byte, the snapshot's ID (whose last bytes name the shard, where all else of it is), a CRC. Nothing in it counts what
-/// others do (SPEC C3).
-struct SnapshotToken {
-    private static let count = 21
-    let bytes: [UInt8]
+/// Its content is the snapshot's ID, whose last bytes name the shard, where all else of it is. Nothing in it counts what others do
+/// (SPEC C3).
+enum SnapshotToken {
+    private static let version: UInt8 = 1
 
-    init(_ snapshot: SnapshotRecord) {
-        var writer = ByteWriter(capacity: Self.count)
-        writer.put(UInt8(1))
-        writer.put(bytes: snapshot.id.bytes)
-        writer.put(writer.bytes.withUnsafeBytes { CRC32C.extend(0, $0) })
-        bytes = writer.bytes
+    static func token(_ id: SnapshotID) -> [UInt8] {
+        SealedToken.seal(version: version) { $0.put(bytes: id.bytes) }
     }
 
     /// Throws INVALID_SNAPSHOT_ID for what is no token.
     static func id(_ token: [UInt8]) throws(ServiceError) -> SnapshotID {
-        let id = token.withUnsafeBytes { bytes -> SnapshotID? in
-            var reader = ByteReader(bytes)
-            guard bytes.count == count, reader.take(UInt8.self) == 1, let id = reader.take(bytes: 16),
-                reader.take(UInt32.self) == CRC32C.extend(0, UnsafeRawBufferPointer(rebasing: bytes[0..<17]))
-            else { return nil }
-            return SnapshotID(bytes: id)
-        }
+        let id = SealedToken.open(token, version: version) { $0.take(bytes: 16).flatMap { SnapshotID(bytes: $0) } }
         guard let id else { throw ServiceError.noSuchSnapshot }
         return id
     }
