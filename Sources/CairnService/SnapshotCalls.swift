@@ -21,18 +21,15 @@ extension Service {
         var parameters = request
         parameters.idempotencyKey = []
         once(.createSnapshot, key: request.idempotencyKey, parameters: parameters, context, answer) { receipt, answer in
-            self.workers.run(for: context.account) {
-                do throws(ServiceError) {
-                    try context.checkWanted()
-                    let volume = try self.view(shard) { (view) throws(ServiceError) in
-                        try self.volume(id, in: view, context)
-                    }
-                    if volume.kind == .local {
-                        try self.creation(of: volume, request, tags, receipt, on: shard, context, answer).run()
-                    } else {
-                        try self.createRemoteSnapshot(of: id, request, tags, receipt, on: shard, context, answer)
-                    }
-                } catch { answer(.failure(error)) }
+            self.beginOnWorker(context, answer) { () throws(ServiceError) in
+                let volume = try self.view(shard) { (view) throws(ServiceError) in
+                    try self.volume(id, in: view, context)
+                }
+                if volume.kind == .local {
+                    try self.creation(of: volume, request, tags, receipt, on: shard, context, answer).run()
+                } else {
+                    try self.createRemoteSnapshot(of: id, request, tags, receipt, on: shard, context, answer)
+                }
             }
         }
     }
@@ -125,27 +122,21 @@ extension Service {
         guard let id = SnapshotID(bytes: request.snapshotID), let shard = shard(of: id.uuid) else {
             return answer(.failure(.noSuchSnapshot))
         }
-        let removed = RemovedResources()
-        let withdrawing: Answer<Wire.DeleteSnapshotResponse> = { result in
-            if case .success = result { self.withdrawGrants(for: removed.resources, of: context.account) }
-            answer(result)
-        }
         var parameters = request
         parameters.idempotencyKey = []
-        idempotent(
+        delete(
             .deleteSnapshot,
             key: request.idempotencyKey,
             parameters: parameters,
             on: shard,
-            reclaims: true,
             context,
-            withdrawing
+            Wire.DeleteSnapshotResponse(),
+            answer
         ) {
             (transaction) throws(ServiceError) in
             let snapshot = try self.snapshot(id, in: transaction, context)
-            removed.resources = [.snapshot(id), .volume(snapshot.volume)]
             try self.remove(snapshot, in: transaction)
-            return Wire.DeleteSnapshotResponse()
+            return [.snapshot(id), .volume(snapshot.volume)]
         }
     }
 
