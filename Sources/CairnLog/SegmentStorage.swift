@@ -26,4 +26,11 @@ public protocol SegmentStorage: Sendable {
 
 extension SegmentStorage {
     public var availableBytes: UInt64? { nil }
+
+    /// ``read(_:at:into:)`` for the log.
+    /// - Throws: `.io`.
+    func fill(_ target: UnsafeMutableRawBufferPointer, from segment: SegmentID, at offset: Int) throws(LogError) -> Int
+    {
+        do { return try read(segment, at: offset, into: target) } catch { throw .io(error) }
+    }
 }

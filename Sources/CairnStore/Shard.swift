@@ -156,6 +156,25 @@ public final class Shard: @unchecked Sendable {
         }
     }
 
+    /// ``submit(for:durability:records:bytes:entries:reclaims:_:completion:)`` of the server's own work, durable and waited for. Not
+    /// on a queue of the shard that writes groups.
+    func perform<Value: Sendable>(
+        records: Int = 0,
+        bytes: Int = 0,
+        entries: Int,
+        reclaims: Bool = false,
+        _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value
+    ) throws(StoreError) -> Value {
+        let done = options.execution.makeSignal()
+        let outcome = Mutex<Result<Value, StoreError>?>(nil)
+        submit(records: records, bytes: bytes, entries: entries, reclaims: reclaims, body) { result in
+            outcome.withLock { $0 = result }
+            done.give()
+        }
+        try done.wait()
+        return try outcome.withLock { $0! }.get()
+    }
+
     /// Makes everything durable that was answered before.
     public func flush(_ completion: @escaping @Sendable (Result<Void, StoreError>) -> Void) {
         io.async {
