@@ -13,7 +13,7 @@ extension RPCConnection {
             call: call,
             method: header.method,
             requestBytes: FrameHeader.byteCount + header.bodyBytes,
-            arrival: DispatchTime.now().uptimeNanoseconds,
+            arrival: requestArrival,
             cost: creditCost(of: header)
         )
         observer?.began(method: header.method)
@@ -41,6 +41,7 @@ extension RPCConnection {
             finish(call, CallError(.unknownMethod, "this side takes no calls"))
             return
         }
+        callsOfEvent += 1
         handler.handle(call)
     }
 
@@ -141,6 +142,7 @@ extension RPCConnection {
             )
         }
         if served.isEmpty { tellRetired() }
+        flushEnough()
     }
 
     /// The answer as the peer can take it.

@@ -162,7 +162,8 @@ final class IndexDatabase: Sendable {
     }
 
     /// What is applied at this moment, unchanging.
-    func makeView() -> IndexView { IndexView(handle) }
+    /// - Parameter inMemory: looks at nothing that would have to be read from the disk first, and says so.
+    func makeView(inMemory: Bool = false) -> IndexView { IndexView(handle, inMemory: inMemory) }
 
     func apply(_ overlay: IndexOverlay) throws(StoreError) {
         try step(.apply)
@@ -255,7 +256,9 @@ final class IndexDatabase: Sendable {
         let text = String(cString: failure)
         rocksdb_free(failure)
         // RocksDB's C API tells the kind of an error by its text alone.
-        return StoreError(text.hasPrefix("Corruption") ? .damaged : .io, "\(what): \(text)")
+        let code: StoreError.Code =
+            text.hasPrefix("Corruption") ? .damaged : text.hasPrefix("Result incomplete") ? .notInMemory : .io
+        return StoreError(code, "\(what): \(text)")
     }
 }
 
@@ -330,12 +333,14 @@ final class IndexView: IndexReading, @unchecked Sendable {
     private let snapshot: OpaquePointer?
     private let options: OpaquePointer
 
-    fileprivate init(_ handle: IndexHandle?) {
+    fileprivate init(_ handle: IndexHandle?, inMemory: Bool) {
         self.handle = handle
         snapshot = handle.map { rocksdb_create_snapshot($0.database) }
         options = rocksdb_readoptions_create()
         rocksdb_readoptions_set_verify_checksums(options, 1)
         rocksdb_readoptions_set_snapshot(options, snapshot)
+        // The C API has no name for it: RocksDB's ReadTier, kBlockCacheTier (memtables and block cache).
+        if inMemory { rocksdb_readoptions_set_read_tier(options, 1) }
     }
 
     deinit {

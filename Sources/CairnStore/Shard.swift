@@ -340,8 +340,9 @@ public final class Shard: @unchecked Sendable {
     // MARK: Reading
 
     /// The index as it is now: what was answered is in it (SPEC C6).
-    public func makeView() -> ReadView {
-        let view = database.makeView()
+    /// - Parameter inMemory: for who must not wait for the disk: what would have to be read from it is refused, `.notInMemory`.
+    public func makeView(inMemory: Bool = false) -> ReadView {
+        let view = database.makeView(inMemory: inMemory)
         // Asked after the view was made: a mark that it shows is then not passed over.
         return ReadView(view, mayHaveDamage: damage.isPossible)
     }
