@@ -8,6 +8,7 @@
 
 static uint32_t table[8][256];
 static uint32_t shift_table[4][256]; /* multiplies a CRC by x^(8*STREAM), a byte at a time */
+static uint32_t powers[8 * sizeof(size_t)]; /* x^(8 * 2^k) */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 /* a*b mod P in GF(2), bit-reflected. */
@@ -20,6 +21,13 @@ static uint32_t multiply(uint32_t a, uint32_t b) {
     return product;
 }
 
+/* What `n` bytes after it make of a CRC. */
+static uint32_t shift_by(uint32_t crc, size_t n) {
+    for (int k = 0; n; k++, n >>= 1)
+        if (n & 1) crc = multiply(crc, powers[k]);
+    return crc;
+}
+
 static void make_tables(void) {
     for (uint32_t i = 0; i < 256; i++) {
         uint32_t c = i;
@@ -28,13 +36,15 @@ static void make_tables(void) {
     }
     for (int t = 1; t < 8; t++)
         for (uint32_t i = 0; i < 256; i++) table[t][i] = (table[t - 1][i] >> 8) ^ table[0][table[t - 1][i] & 255];
-    uint32_t power = 1u << 31, square = 1u << 30; /* x^0, x^1 */
-    for (uint64_t n = 8ull * STREAM; n; n >>= 1) {
-        if (n & 1) power = multiply(power, square);
-        square = multiply(square, square);
-    }
+    powers[0] = 1u << 23; /* x^8 */
+    for (size_t k = 1; k < sizeof powers / sizeof *powers; k++) powers[k] = multiply(powers[k - 1], powers[k - 1]);
     for (int t = 0; t < 4; t++)
-        for (uint32_t i = 0; i < 256; i++) shift_table[t][i] = multiply(i << (8 * t), power);
+        for (uint32_t i = 0; i < 256; i++) shift_table[t][i] = shift_by(i << (8 * t), STREAM);
+}
+
+uint32_t cairn_crc32c_join(uint32_t a, uint32_t b, size_t n) {
+    pthread_once(&once, make_tables);
+    return shift_by(a, n) ^ b;
 }
 
 uint32_t cairn_crc32c_portable(uint32_t crc, const void *data, size_t n) {

@@ -7,6 +7,10 @@ public enum CRC32C {
     public static func extend(_ crc: UInt32 = 0, _ bytes: UnsafeRawBufferPointer) -> UInt32 {
         cairn_crc32c(crc, bytes.baseAddress, bytes.count)
     }
+    /// The CRC of some bytes followed by `count` others, of the CRCs of both: the others need not be read again.
+    public static func joined(_ first: UInt32, _ second: UInt32, count: Int) -> UInt32 {
+        cairn_crc32c_join(first, second, count)
+    }
     static func portable(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
         cairn_crc32c_portable(0, bytes.baseAddress, bytes.count)
     }

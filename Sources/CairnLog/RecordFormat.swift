@@ -65,8 +65,13 @@ enum RecordFormat {
             body.put(UInt32(0))
         case nil: break
         }
+        let sum = body.bytes.withUnsafeBytes { CRC32C.extend(seed, $0) }
         var writer = ByteWriter(capacity: length)
-        writer.put(CRC32C.extend(body.bytes.withUnsafeBytes { CRC32C.extend(seed, $0) }, stored))
+        // What is stored as it came is not read once more: so its checksum holds from where it was first computed to where it is
+        // last read.
+        writer.put(
+            header?.storedChecksum.map { CRC32C.joined(sum, $0, count: stored.count) } ?? CRC32C.extend(sum, stored)
+        )
         writer.put(bytes: body.bytes)
         return writer.bytes
     }
@@ -126,6 +131,16 @@ enum RecordFormat {
         let length = record.headerLength + record.storedLength
         guard length <= bytes.count else { return false }
         return CRC32C.extend(seed, UnsafeRawBufferPointer(rebasing: bytes[4..<length])) == record.checksum
+    }
+}
+
+extension RecordHeader {
+    /// The CRC32C of what is stored, where that is the raw bytes.
+    fileprivate var storedChecksum: UInt32? {
+        switch self {
+        case .chunk(let chunk): chunk.codec == .raw ? chunk.rawChecksum : nil
+        case .patch(let patch): patch.rawChecksum
+        }
     }
 }
 

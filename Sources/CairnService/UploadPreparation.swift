@@ -67,31 +67,33 @@ struct UploadPreparation {
     private func addPlain(_ block: UploadPlan.Block, _ bytes: BufferSlice, to changes: inout [Change])
         throws(ServiceError)
     {
-        try verify(block.checksum, over: bytes.bytes)
-        // A checksum over exactly one chunk is the record's own: not computed twice.
+        let claimed = Self.crc32c(in: block.checksum)
+        if claimed == nil { try verify(block.checksum, over: bytes.bytes) }
+        // Each piece is read from memory once for all that is computed of it; the block's checksum follows from theirs.
+        var computed: UInt32 = 0
         pieces(of: block) { chunk, range, whole in
             let piece = bytes.part(Int(range.lowerBound - block.offset)..<Int(range.upperBound - block.offset))
-            if whole {
-                changes.append(wholeChunk(chunk, piece, checksum: piece.count == bytes.count ? block.checksum : nil))
-            } else {
-                let known = piece.count == bytes.count ? Self.crc32c(in: block.checksum) : nil
-                let checksum = known ?? CRC32C.extend(0, piece.bytes)
-                changes.append(.patch(offset: range.lowerBound, piece, checksum: checksum))
-            }
+            let checksum = CRC32C.extend(0, piece.bytes)
+            computed = CRC32C.joined(computed, checksum, count: piece.count)
+            changes.append(
+                whole
+                    ? wholeChunk(chunk, piece, checksum: checksum)
+                    : .patch(offset: range.lowerBound, piece, checksum: checksum)
+            )
         }
+        guard claimed ?? computed == computed else { throw Self.wrongChecksum }
     }
 
-    private func wholeChunk(_ chunk: ChunkIndex, _ bytes: BufferSlice, checksum: Wire.Checksum?) -> Change {
+    private func wholeChunk(_ chunk: ChunkIndex, _ bytes: BufferSlice, checksum: UInt32) -> Change {
         if bytes.bytes.isAllZero { return .zeros(chunk, token: true) }
         let fingerprint = SHA256.hash(bytes.bytes, padding: chunkSize.bytes - bytes.count)
-        let crc = Self.crc32c(in: checksum) ?? CRC32C.extend(0, bytes.bytes)
         let packed = holds(fingerprint) ? nil : compressed(bytes)
         return .data(
             chunk,
             ChunkData(
                 fingerprint: fingerprint,
                 rawLength: UInt32(bytes.count),
-                rawChecksum: crc,
+                rawChecksum: checksum,
                 codec: packed == nil ? .raw : .lz4,
                 bytes: packed ?? bytes
             )
@@ -151,10 +153,12 @@ struct UploadPreparation {
         return checksum.value.withUnsafeBytes { UInt32(littleEndian: $0.loadUnaligned(as: UInt32.self)) }
     }
 
+    private static let wrongChecksum = ServiceError(.checksumError, "its bytes do not match their checksum")
+
     private func verify(_ checksum: Wire.Checksum?, over bytes: UnsafeRawBufferPointer) throws(ServiceError) {
         guard let checksum, checksum.algorithm != .unspecified else { return }
         guard Checksum.value(checksum.algorithm, over: bytes) == checksum.value else {
-            throw ServiceError(.checksumError, "its bytes do not match their checksum")
+            throw Self.wrongChecksum
         }
     }
 }

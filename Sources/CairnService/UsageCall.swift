@@ -102,25 +102,14 @@ extension Service {
             )
         }
         var response = Wire.GetUsageResponse()
-        var targets: [(shard: Shard, target: UsageWalk.Target)] = []
-        for (index, target) in request.targets.enumerated() {
-            do throws(ServiceError) { targets.append(try usageTarget(target, context)) } catch {
-                throw error.at(index)
-            }
-        }
-        let isAccount = targets.isEmpty
+        let isAccount = request.targets.isEmpty
+        let (targets, parts) = try usageTargets(request, context)
         if isAccount {
-            targets = try everything(context)
             var snapshotBytes: UInt64 = 0
             for case .snapshot(let snapshot) in targets.map(\.target) {
                 snapshotBytes = snapshotBytes.saturatingSum(snapshot.size)
             }
             response.total = try accountUsage(context, snapshotBytes)
-        }
-        var parts: [ShardIndex: Part] = [:]
-        for (shard, target) in targets {
-            if parts[shard.index] == nil { parts[shard.index] = Part(walk: try usageWalk(shard, context)) }
-            parts[shard.index]!.targets.append(target)
         }
         do throws(StoreError) {
             if !isAccount {
@@ -144,6 +133,33 @@ extension Service {
             throw ServiceError(error)
         }
         return response
+    }
+
+    /// What is asked about, in the request's order and by shards, as the shards' walks see it.
+    private func usageTargets(_ request: Wire.GetUsageRequest, _ context: CallContext) throws(ServiceError)
+        -> ([(shard: Shard, target: UsageWalk.Target)], [ShardIndex: Part])
+    {
+        var found: [(shard: Shard, target: UsageWalk.Target)] = []
+        for (index, target) in request.targets.enumerated() {
+            do throws(ServiceError) { found.append(try usageTarget(target, context)) } catch {
+                throw error.at(index)
+            }
+        }
+        if request.targets.isEmpty { found = try everything(context) }
+        var targets: [(shard: Shard, target: UsageWalk.Target)] = []
+        var parts: [ShardIndex: Part] = [:]
+        for (index, (shard, target)) in found.enumerated() {
+            if parts[shard.index] == nil { parts[shard.index] = Part(walk: try usageWalk(shard, context)) }
+            let walk = parts[shard.index]!.walk
+            if let present = try storeCall({ () throws(StoreError) in try walk.present(target) }) {
+                targets.append((shard, present))
+                parts[shard.index]!.targets.append(present)
+            } else if !request.targets.isEmpty {
+                // Deleted since it was found.
+                throw target.isGone.at(index)
+            }
+        }
+        return (targets, parts)
     }
 
     private func usageWalk(_ shard: Shard, _ context: CallContext) throws(ServiceError) -> UsageWalk {
@@ -206,6 +222,13 @@ extension Service {
 }
 
 extension UsageWalk.Target {
+    fileprivate var isGone: ServiceError {
+        switch self {
+        case .volume: .noSuchVolume
+        case .snapshot: .noSuchSnapshot
+        }
+    }
+
     fileprivate var size: UInt64 {
         switch self {
         case .volume(let volume): volume.size

@@ -110,10 +110,13 @@ final class IndexDatabase: Sendable {
     private static func databaseOptions(_ settings: Options) -> OpaquePointer {
         let base = rocksdb_options_create()!
         let options = rocksdb_options_create()!
-        // A flush at closing would write what the log has not synced; the C API has this setting only as text.
+        // A flush at closing would write what the log has not synced; the C API has these settings only as text.
         var failure: UnsafeMutablePointer<CChar>?
         // And it must not flush by itself after an error: the shard is recovered then.
-        let texts = "avoid_flush_during_shutdown=true;max_bgerror_resume_count=0"
+        // A filter for what is in memory: most chunks that come are new, and each is looked for.
+        let texts =
+            "avoid_flush_during_shutdown=true;max_bgerror_resume_count=0;"
+            + "memtable_whole_key_filtering=true;memtable_prefix_bloom_size_ratio=0.01"
         rocksdb_get_options_from_string(base, texts, options, &failure)
         precondition(failure == nil, "RocksDB does not know one of \(texts)")
         rocksdb_options_destroy(base)

@@ -56,6 +56,15 @@ public struct UsageWalk {
         (self.tableItems, self.check) = (tableItems, check)
     }
 
+    /// The target as the walk sees it; nil where it was deleted before the walk was made. Only such targets may be walked: of another
+    /// view's the manifest may be gone.
+    public func present(_ target: Target) throws(StoreError) -> Target? {
+        switch target {
+        case .volume(let volume): try view.volume(volume.id).map(Target.volume)
+        case .snapshot(let snapshot): try view.snapshot(snapshot.id).map(Target.snapshot)
+        }
+    }
+
     /// What the targets hold together: a chunk that several hold counts once. A LOCAL volume itself holds nothing here.
     public func holding(_ targets: [Target]) throws(StoreError) -> Sum {
         var sum = Sum()

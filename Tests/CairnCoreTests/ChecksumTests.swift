@@ -20,7 +20,9 @@ import Testing
             #expect(CRC32C.extend(0, all) == CRC32C.portable(all))
             let half = count / 2
             let first = CRC32C.extend(0, UnsafeRawBufferPointer(rebasing: all[0..<half]))
-            #expect(CRC32C.extend(first, UnsafeRawBufferPointer(rebasing: all[half...])) == CRC32C.extend(0, all))
+            let rest = UnsafeRawBufferPointer(rebasing: all[half...])
+            #expect(CRC32C.extend(first, rest) == CRC32C.extend(0, all))
+            #expect(CRC32C.joined(first, CRC32C.extend(0, rest), count: rest.count) == CRC32C.extend(0, all))
         }
     }
 

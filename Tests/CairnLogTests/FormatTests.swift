@@ -112,7 +112,7 @@ import Testing
             chunk: ChunkIndex(2),
             version: DataVersion(3),
             start: 512,
-            rawChecksum: 0x5566_7788
+            rawChecksum: stored.withUnsafeBytes { CRC32C.extend(0, $0) }
         )
         let expected: [(RecordHeader?, String)] = [
             (
@@ -122,7 +122,7 @@ import Testing
             ),
             (
                 .patch(patch),
-                "02004000" + "03000000" + "03000000" + "88776655" + zeros(4) + "0b00000000000000" + "0100000000000000"
+                "02004000" + "03000000" + "03000000" + crc("deadbe") + zeros(4) + "0b00000000000000" + "0100000000000000"
                     + "0200000000000000" + "0300000000000000" + "00020000" + zeros(4)
             ),
             (nil, "03002000" + "03000000" + "03000000" + zeros(4) + zeros(4) + "0b00000000000000"),

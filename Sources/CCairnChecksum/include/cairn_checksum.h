@@ -7,4 +7,6 @@
 uint32_t cairn_crc32c(uint32_t crc, const void *data, size_t n);
 /* The portable table version: the reference that tests compare with. */
 uint32_t cairn_crc32c_portable(uint32_t crc, const void *data, size_t n);
+/* The CRC of A followed by the `n` bytes of B, of the CRCs of both. */
+uint32_t cairn_crc32c_join(uint32_t a, uint32_t b, size_t n);
 #endif

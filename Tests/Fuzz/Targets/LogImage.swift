@@ -37,20 +37,21 @@ enum LogImage {
     /// A group of one block: a chunk, a part of one, and the commit.
     private static func group(_ lsn: LSN, in segment: SegmentHeader) -> [UInt8] {
         let stored = [UInt8](repeating: UInt8(lsn.rawValue), count: 40)
+        let checksum = stored.withUnsafeBytes { CRC32C.extend(0, $0) }
         let chunk = ChunkHeader(
             account: 1,
             owner: 1,
             fingerprint: Fingerprint(bytes: [UInt8](repeating: 7, count: 32))!,
             codec: .raw,
             rawLength: 40,
-            rawChecksum: 0
+            rawChecksum: checksum
         )
         let patch = PatchHeader(
             lineage: 1,
             chunk: ChunkIndex(2),
             version: DataVersion(3),
             start: 512,
-            rawChecksum: 0
+            rawChecksum: checksum
         )
         var records: [UInt8] = []
         var commit = 0
