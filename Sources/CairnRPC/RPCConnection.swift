@@ -28,8 +28,7 @@ public final class RPCConnection: @unchecked Sendable {
     }
     /// A call of the peer's that has not been answered.
     struct Served {
-        /// The handler's: dropping it answers the call.
-        weak var call: IncomingCall?
+        let state: CallState
         let method: UInt32
         /// The whole frame.
         let requestBytes: Int

@@ -33,20 +33,20 @@ extension Service {
         try body(shard.makeView())
     }
 
-    /// Answers with what `body` finds by a few look-ups in a shard's index.
+    /// Answers with what `body` finds by one look-up in a shard's index.
     ///
-    /// Right here, where the caller's thread allows it, all of it is in memory, and no job waits for a worker: the hand-over would
-    /// cost several times what the look-ups do. Else on a worker, where accounts take turns (SPEC R3). `body` may run twice.
+    /// Right here, where the caller's thread allows it, the entry is in memory, and no job waits for a worker: the hand-over would
+    /// cost several times what the look-up does. Else on a worker, where accounts take turns (SPEC R3). `body` may run twice.
     func lookUp<Value>(
         in shard: Shard,
         _ context: CallContext,
         _ answer: @escaping Answer<Value>,
-        _ body: @escaping @Sendable (ReadView) throws(ServiceError) -> Value
+        _ body: @escaping @Sendable (ManifestReader) throws(ServiceError) -> Value
     ) {
-        if context.mayAnswerHere, workers.waiting == 0 {
+        if context.mayAnswerHere, !workers.isCrowded {
             do throws(ServiceError) {
                 try context.checkWanted()
-                return answer(.success(try body(shard.makeView(inMemory: true))))
+                return answer(.success(try body(shard.makePeek())))
             } catch {
                 guard error.code == .notInMemory else { return answer(.failure(error)) }
             }

@@ -165,8 +165,7 @@ final class IndexDatabase: Sendable {
     }
 
     /// What is applied at this moment, unchanging.
-    /// - Parameter inMemory: looks at nothing that would have to be read from the disk first, and says so.
-    func makeView(inMemory: Bool = false) -> IndexView { IndexView(handle, inMemory: inMemory) }
+    func makeView() -> IndexView { IndexView(handle) }
 
     func apply(_ overlay: IndexOverlay) throws(StoreError) {
         try step(.apply)
@@ -279,6 +278,8 @@ private final class IndexHandle: @unchecked Sendable {
     let database: OpaquePointer
     let readOptions: OpaquePointer
     let iterationOptions: OpaquePointer
+    /// For who must not wait for the disk.
+    let memoryOptions: OpaquePointer
     let writeOptions: OpaquePointer
     /// Whether users shall let go of it.
     let isRetired = Atomic(false)
@@ -292,6 +293,10 @@ private final class IndexHandle: @unchecked Sendable {
         // Walks cross tables by design; a table that all keys share needs no total order hint.
         rocksdb_readoptions_set_verify_checksums(readOptions, 1)
         rocksdb_readoptions_set_verify_checksums(iterationOptions, 1)
+        memoryOptions = rocksdb_readoptions_create()
+        rocksdb_readoptions_set_verify_checksums(memoryOptions, 1)
+        // The C API has no name for it: RocksDB's ReadTier, kBlockCacheTier (memtables and block cache).
+        rocksdb_readoptions_set_read_tier(memoryOptions, 1)
         writeOptions = rocksdb_writeoptions_create()
         rocksdb_writeoptions_disable_WAL(writeOptions, 1)
         users.enter()
@@ -302,6 +307,7 @@ private final class IndexHandle: @unchecked Sendable {
         rocksdb_writeoptions_destroy(writeOptions)
         rocksdb_readoptions_destroy(readOptions)
         rocksdb_readoptions_destroy(iterationOptions)
+        rocksdb_readoptions_destroy(memoryOptions)
         rocksdb_options_destroy(options)
         users.leave()
     }
@@ -329,6 +335,24 @@ protocol IndexReading: AnyObject {
     func makeCursor() -> IndexCursor
 }
 
+/// The index as it is whenever it is asked, so far as it is in memory: what would have to be read from the disk is refused,
+/// `.notInMemory`. Cheaper than a view, and for one look-up as good.
+final class IndexPeek: IndexReading {
+    private let database: IndexDatabase
+
+    init(_ database: IndexDatabase) { self.database = database }
+
+    func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]? {
+        guard let handle = database.handle else { throw IndexHandle.retired }
+        return try handle.get(key, handle.memoryOptions)
+    }
+    func makeCursor() -> IndexCursor {
+        let handle = database.handle
+        let iterator = handle.map { rocksdb_create_iterator($0.database, $0.memoryOptions)! }
+        return IndexCursor(iterator, handle, owner: nil)
+    }
+}
+
 /// The index as it was at one moment.
 // Safety: reads of a RocksDB snapshot may come from any thread.
 final class IndexView: IndexReading, @unchecked Sendable {
@@ -336,14 +360,12 @@ final class IndexView: IndexReading, @unchecked Sendable {
     private let snapshot: OpaquePointer?
     private let options: OpaquePointer
 
-    fileprivate init(_ handle: IndexHandle?, inMemory: Bool) {
+    fileprivate init(_ handle: IndexHandle?) {
         self.handle = handle
         snapshot = handle.map { rocksdb_create_snapshot($0.database) }
         options = rocksdb_readoptions_create()
         rocksdb_readoptions_set_verify_checksums(options, 1)
         rocksdb_readoptions_set_snapshot(options, snapshot)
-        // The C API has no name for it: RocksDB's ReadTier, kBlockCacheTier (memtables and block cache).
-        if inMemory { rocksdb_readoptions_set_read_tier(options, 1) }
     }
 
     deinit {

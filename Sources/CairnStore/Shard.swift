@@ -340,12 +340,15 @@ public final class Shard: @unchecked Sendable {
     // MARK: Reading
 
     /// The index as it is now: what was answered is in it (SPEC C6).
-    /// - Parameter inMemory: for who must not wait for the disk: what would have to be read from it is refused, `.notInMemory`.
-    public func makeView(inMemory: Bool = false) -> ReadView {
-        let view = database.makeView(inMemory: inMemory)
+    public func makeView() -> ReadView {
+        let view = database.makeView()
         // Asked after the view was made: a mark that it shows is then not passed over.
         return ReadView(view, mayHaveDamage: damage.isPossible)
     }
+
+    /// The index for one look-up, on a thread that must not wait for the disk: what would have to be read from it is refused,
+    /// `.notInMemory`. What was answered is in it as well.
+    public func makePeek() -> ManifestReader { ManifestReader(IndexPeek(database), mayHaveDamage: true) }
 
     /// Reads ranges of a volume or snapshot. Any thread; blocks on the disk.
     /// - Parameters:

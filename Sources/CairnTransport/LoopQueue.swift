@@ -35,6 +35,8 @@ final class LoopQueue: LoopHost, @unchecked Sendable {
 
     private func takeTurn(_ loop: EventLoop) {
         let next = loop.takeTurn()
+        // There is more to do already: the loop is kept alive for that.
+        if next == 0 { return wake(loop) }
         guard next != .max else { return }
         timer.schedule(deadline: DispatchTime(uptimeNanoseconds: next), leeway: .milliseconds(2))
     }

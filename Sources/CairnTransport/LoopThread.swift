@@ -70,7 +70,10 @@ final class LoopThread: LoopHost {
             defer { state.woken = nil }
             return state.woken ?? state.loop
         }
-        return loop?.takeTurn()
+        let next = loop?.takeTurn()
+        // There is more to do already, and nobody will wake it for that.
+        if next == 0 { state.withLock { $0.woken = loop } }
+        return next
     }
 
     /// Rounded up, so that the time has come when it is over.
