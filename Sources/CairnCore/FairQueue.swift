@@ -1,4 +1,4 @@
-import DequeModule
+public import DequeModule
 
 /// What waits, in an order that is fair to keys: deficit round robin (Shreedhar and Varghese, SIGCOMM 1995).
 ///
@@ -10,38 +10,40 @@ import DequeModule
 /// Each operation takes constant time, amortized: an item costs ``maximumTurns`` turns at the most. Memory is that of the items: a
 /// key of which nothing waits is forgotten. How many may wait is the callers' to bound (see `Router` in CairnServer).
 public struct FairQueue<Key: Hashable, Item> {
-    fileprivate struct Lane {
-        let key: Key
-        var items = Deque<(item: Item, cost: Int)>()
-        var credit = 0
+    @usableFromInline struct Lane {
+        @usableFromInline let key: Key
+        @usableFromInline var items = Deque<(item: Item, cost: Int)>()
+        @usableFromInline var credit = 0
+        @inlinable init(key: Key) { self.key = key }
     }
 
     /// What a key may spend at its turn.
     public let quantum: Int
     /// Costs beyond so many quanta count as so many: this bounds the search for the next item.
-    public static var maximumTurns: Int { 64 }
+    @inlinable public static var maximumTurns: Int { 64 }
 
     /// Lanes keep their places, so that a turn needs no look into the dictionary.
-    private var lanes: [Lane?] = []
-    private var freePlaces: [Int] = []
-    private var places: [Key: Int] = [:]
+    @usableFromInline var lanes: [Lane?] = []
+    @usableFromInline var freePlaces: [Int] = []
+    @usableFromInline var places: [Key: Int] = [:]
     /// The lanes that have items, in the order of their turns.
-    private var turns = Deque<Int>()
+    @usableFromInline var turns = Deque<Int>()
     /// Whether the lane whose turn it is got its credit.
-    private var isCredited = false
-    public private(set) var count = 0
+    @usableFromInline var isCredited = false
+    @usableFromInline var total = 0
+    @inlinable public var count: Int { total }
 
-    public init(quantum: Int) {
+    @inlinable public init(quantum: Int) {
         precondition(quantum > 0)
         self.quantum = quantum
     }
 
-    public var isEmpty: Bool { count == 0 }
+    @inlinable public var isEmpty: Bool { count == 0 }
     /// Keys of which something waits.
-    public var keyCount: Int { turns.count }
+    @inlinable public var keyCount: Int { turns.count }
 
     /// - Parameter cost: at least 1.
-    public mutating func append(_ item: Item, of key: Key, cost: Int) {
+    @inlinable public mutating func append(_ item: Item, of key: Key, cost: Int) {
         precondition(cost > 0)
         let place: Int
         if let known = places[key] {
@@ -54,11 +56,11 @@ public struct FairQueue<Key: Hashable, Item> {
             turns.append(place)
         }
         lanes[place]!.items.append((item, min(cost, quantum * Self.maximumTurns)))
-        count += 1
+        total += 1
     }
 
     /// The item whose turn it is; the same until it is removed.
-    public mutating func first() -> Item? {
+    @inlinable public mutating func first() -> Item? {
         guard !isEmpty else { return nil }
         while true {
             let place = turns[0]
@@ -74,12 +76,12 @@ public struct FairQueue<Key: Hashable, Item> {
     }
 
     /// Takes out what ``first()`` gives.
-    public mutating func popFirst() -> Item? {
+    @inlinable public mutating func popFirst() -> Item? {
         guard let item = first() else { return nil }
         let place = turns[0]
         let cost = lanes[place]!.items.removeFirst().cost
         lanes[place]!.credit -= cost
-        count -= 1
+        total -= 1
         if lanes[place]!.items.isEmpty {
             places[lanes[place]!.key] = nil
             lanes[place] = nil
@@ -91,7 +93,7 @@ public struct FairQueue<Key: Hashable, Item> {
     }
 
     /// Takes out everything, each key's in its order.
-    public mutating func removeAll() -> [Item] {
+    @inlinable public mutating func removeAll() -> [Item] {
         let items = turns.flatMap { lanes[$0]!.items.map(\.item) }
         self = FairQueue(quantum: quantum)
         return items

@@ -6,14 +6,14 @@ public struct ChunkSize: Hashable, Sendable, CustomStringConvertible {
     public static let minimum = ChunkSize(exponent: 12)
     public static let maximum = ChunkSize(exponent: 22)
 
-    private init(exponent: UInt8) { self.exponent = exponent }
+    @usableFromInline internal init(exponent: UInt8) { self.exponent = exponent }
 
     /// Nil unless `bytes` is a power of two in range.
-    public init?(bytes: some BinaryInteger) {
+    @inlinable public init?(bytes: some BinaryInteger) {
         guard bytes >= 4096, bytes <= 4 << 20 else { return nil }
         let value = UInt32(bytes)
         guard value & (value - 1) == 0 else { return nil }
-        exponent = UInt8(value.trailingZeroBitCount)
+        self.init(exponent: UInt8(value.trailingZeroBitCount))
     }
 
     public var bytes: Int { 1 << Int(exponent) }

@@ -8,7 +8,7 @@ public struct UUID128: Hashable, Sendable, Comparable {
     /// The last eight bytes, big-endian.
     public let low: UInt64
 
-    public init(high: UInt64, low: UInt64) {
+    @inlinable public init(high: UInt64, low: UInt64) {
         self.high = high
         self.low = low
     }
@@ -22,19 +22,23 @@ public struct UUID128: Hashable, Sendable, Comparable {
     }
 
     /// The identifier's 16 bytes, as the wire and the index carry them; nil unless there are exactly 16.
-    public init?(bytes: some Collection<UInt8>) {
+    @inlinable public init?(bytes: some Collection<UInt8>) {
         guard bytes.count == 16 else { return nil }
-        var high: UInt64 = 0
-        var low: UInt64 = 0
-        for (position, byte) in bytes.enumerated() {
-            if position < 8 { high = high << 8 | UInt64(byte) } else { low = low << 8 | UInt64(byte) }
+        var (high, low): (UInt64, UInt64) = (0, 0)
+        for byte in bytes {
+            high = high << 8 | low >> 56
+            low = low << 8 | UInt64(byte)
         }
         self.init(high: high, low: low)
     }
 
     public var bytes: [UInt8] {
-        (0..<8).map { UInt8(truncatingIfNeeded: high >> (56 - 8 * $0)) }
-            + (0..<8).map { UInt8(truncatingIfNeeded: low >> (56 - 8 * $0)) }
+        [UInt8](unsafeUninitializedCapacity: 16) { buffer, count in
+            let raw = UnsafeMutableRawPointer(buffer.baseAddress!)
+            raw.storeBytes(of: high.bigEndian, as: UInt64.self)
+            raw.storeBytes(of: low.bigEndian, toByteOffset: 8, as: UInt64.self)
+            count = 16
+        }
     }
 
     /// The shard that the last two bytes name.
@@ -61,8 +65,8 @@ public struct UUID128: Hashable, Sendable, Comparable {
 /// Names a volume. People read `vol-` and a UUID.
 public struct VolumeID: Hashable, Sendable, Comparable, CustomStringConvertible {
     public let uuid: UUID128
-    public init(_ uuid: UUID128) { self.uuid = uuid }
-    public init?(bytes: some Collection<UInt8>) {
+    @inlinable public init(_ uuid: UUID128) { self.uuid = uuid }
+    @inlinable public init?(bytes: some Collection<UInt8>) {
         guard let uuid = UUID128(bytes: bytes) else { return nil }
         self.uuid = uuid
     }
@@ -79,8 +83,8 @@ public struct VolumeID: Hashable, Sendable, Comparable, CustomStringConvertible 
 /// Names a snapshot. People read `snap-` and a UUID.
 public struct SnapshotID: Hashable, Sendable, Comparable, CustomStringConvertible {
     public let uuid: UUID128
-    public init(_ uuid: UUID128) { self.uuid = uuid }
-    public init?(bytes: some Collection<UInt8>) {
+    @inlinable public init(_ uuid: UUID128) { self.uuid = uuid }
+    @inlinable public init?(bytes: some Collection<UInt8>) {
         guard let uuid = UUID128(bytes: bytes) else { return nil }
         self.uuid = uuid
     }

@@ -61,6 +61,7 @@ extension RPCConnection {
             call.request = nil
             outgoing[waiting.call] = call
             send(header, message: request.message, payload: request.payload)
+            flushEnough()
         }
     }
 

@@ -36,6 +36,7 @@ extension RPCConnection: ConnectionOwner {
             partialPayload: decoder.isMidFrame ? decoder.expectedPayloadBytes : nil
         )
         if decoder.isMidFrame { timer.setNoLater(liveness.nextCheck) }
+        callsOfEvent = 0
         settle()
     }
 

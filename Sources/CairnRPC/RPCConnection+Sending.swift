@@ -7,6 +7,9 @@ extension RPCConnection {
     /// Most bytes of frames on their way that no call pays for (PONGs, calls turned away): a peer that makes us pile up more
     /// does not read, and is closed.
     static let reserveLimit = 1 << 20
+    /// Frames that wait for one another within a turn, to share a TLS record and a system call. More would only keep the peer
+    /// waiting: the two sides would work in turns instead of at the same time.
+    static let companyFrames = 16
 
     /// Puts a frame behind those that wait; it carries the credit that there is to give back.
     func send(_ header: FrameHeader, message: [UInt8] = [], payload: [BufferSlice] = []) {
@@ -21,6 +24,14 @@ extension RPCConnection {
             bytes.append(contentsOf: message)
         }
         for slice in payload { transport.send(slice) }
+        gathered += 1
+    }
+
+    /// Sends what has gathered, if it is worth it: after a frame was given to the transport and is accounted for.
+    func flushEnough() {
+        guard gathered >= RPCConnection.companyFrames else { return }
+        gathered = 0
+        transport?.flushEarly()
     }
 
     /// Sends a frame that no call pays for.
@@ -42,6 +53,7 @@ extension RPCConnection {
     }
 
     package func connection(_ connection: Connection, sent total: UInt64) {
+        gathered = 0
         while let mark = marks.first, mark.end <= total {
             marks.removeFirst()
             switch mark.kind {

@@ -10,10 +10,10 @@ extension RPCConnection {
         let deadline = header.value == 0 ? nil : requestArrival + UInt64(header.value) * 1_000_000
         let call = IncomingCall(frame, connection: self, deadline: deadline)
         served[call.id] = Served(
-            call: call,
+            state: call.state,
             method: header.method,
             requestBytes: FrameHeader.byteCount + header.bodyBytes,
-            arrival: DispatchTime.now().uptimeNanoseconds,
+            arrival: requestArrival,
             cost: creditCost(of: header)
         )
         observer?.began(method: header.method)
@@ -41,6 +41,7 @@ extension RPCConnection {
             finish(call, CallError(.unknownMethod, "this side takes no calls"))
             return
         }
+        callsOfEvent += 1
         handler.handle(call)
     }
 
@@ -54,8 +55,8 @@ extension RPCConnection {
             guard var entry = connection.served[id] else { return }
             precondition(entry.charged == 0 && entry.turn == nil, "an answer is charged once")
             // Nobody waits for this answer: it does not wait either.
-            if let call = entry.call, call.isCancelled {
-                call.abandon()
+            if entry.state.isCancelled {
+                connection.abandon(id, entry.state)
                 return
             }
             if connection.budget.charge(id, bytes: bytes) {
@@ -141,6 +142,7 @@ extension RPCConnection {
             )
         }
         if served.isEmpty { tellRetired() }
+        flushEnough()
     }
 
     /// The answer as the peer can take it.
@@ -159,14 +161,21 @@ extension RPCConnection {
     }
 
     /// The peer no longer wants an answer. Who has not begun is answered here; who has is told.
-    func peerGaveUp(_ id: UInt64, _ cause: IncomingCall.GivenUp) {
-        guard let entry = served[id], let call = entry.call else { return }
-        call.giveUp(cause)
-        let waits = entry.turn != nil || undelivered.contains { $0 === call }
+    func peerGaveUp(_ id: UInt64, _ cause: CallState.GivenUp) {
+        guard let entry = served[id] else { return }
+        entry.state.giveUp(cause)
+        let waits = entry.turn != nil || undelivered.contains { $0.id == id }
         if waits {
             served[id]?.turn = nil
-            call.abandon()
+            abandon(id, entry.state)
         }
+    }
+
+    /// Answers a call that its caller gave up; from any thread.
+    func abandon(_ id: UInt64, _ state: CallState) {
+        let reason: Wire.Reason = state.givenUp == .expired ? .deadlineExceeded : .cancelled
+        guard state.end() != nil else { return }
+        finish(id, .failure(CallError(reason)))
     }
 
     /// Answers a call that is not carried out.

@@ -28,8 +28,7 @@ public final class RPCConnection: @unchecked Sendable {
     }
     /// A call of the peer's that has not been answered.
     struct Served {
-        /// The handler's: dropping it answers the call.
-        weak var call: IncomingCall?
+        let state: CallState
         let method: UInt32
         /// The whole frame.
         let requestBytes: Int
@@ -76,6 +75,8 @@ public final class RPCConnection: @unchecked Sendable {
     var farewellDeadline: UInt64?
     var framesReceived: UInt64 = 0
     var requestArrival: UInt64 = 0
+    /// Calls that came with the bytes of this event.
+    var callsOfEvent = 0
     var outgoing: [CallToken: Outgoing] = [:]
     var outgoingDeadlines = DeadlineQueue<CallToken>()
     var served: [UInt64: Served] = [:]
@@ -84,6 +85,8 @@ public final class RPCConnection: @unchecked Sendable {
     var undelivered = Deque<IncomingCall>()
     var budget: AnswerBudget
     var marks = Deque<WriteMark>()
+    /// Frames that were given to the transport since it last sent.
+    var gathered = 0
     /// Bytes of frames on their way that no call pays for.
     var reserveBytes = 0
     /// The authenticator has not said yet what it thinks of the peer.
@@ -104,8 +107,11 @@ public final class RPCConnection: @unchecked Sendable {
         budget = AnswerBudget(limit: configuration.answerBudgetBytes)
         liveness = Liveness(configuration, now: now)
         helloDeadline = now + configuration.handshakeLimit.nanoseconds
-        timer = LoopTimer(loop: loop) { [weak self] in self?.timePassed() }
+        // Not weak: that would make all counting of references to the connection dearer, for good.
+        timer = LoopTimer(loop: loop) { [unowned self] in timePassed() }
     }
+
+    deinit { timer.invalidate() }
 
     // MARK: Public facts
 
@@ -124,6 +130,12 @@ public final class RPCConnection: @unchecked Sendable {
     public var context: (any Sendable)? { facts.withLock { $0.context } }
     /// Whether new calls are taken: not after a GOAWAY from either side, nor after the end.
     public var isOpen: Bool { facts.withLock { $0.isOpen } }
+
+    /// How many of the peer's calls were given to the handler at one go so far; asked by the handler, within `handle`.
+    public var callsAtOnce: Int {
+        loop.assertCurrent()
+        return callsOfEvent
+    }
 
     // MARK: Public calls
 

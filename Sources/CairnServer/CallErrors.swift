@@ -29,7 +29,7 @@ extension CallError {
             case .cancelled: .cancelled
             case .storeFull: .storeFull
             case .unavailable: .unavailable
-            case .internalFailure: .internal
+            case .internalFailure, .notInMemory: .internal
             }
         self.init(reason, error.text, blockIndex: error.blockIndex, retryAfter: error.retryAfter)
     }

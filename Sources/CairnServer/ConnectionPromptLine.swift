@@ -5,18 +5,20 @@ import CairnWire
 import Synchronization
 
 /// Asks the client at the other end of a connection how far its snapshot is (SPEC S10).
-// Safety: the weak reference is written once, before the object is shared; reading it is atomic.
-final class ConnectionPromptLine: PromptLine, @unchecked Sendable {
-    /// Weak: the connection holds its handler, and that one this.
-    private weak var connection: RPCConnection?
+final class ConnectionPromptLine: PromptLine {
+    /// Nil once it has ended: what is asked may be remembered for days.
+    private let connection: Mutex<RPCConnection?>
     /// Whether the client said that it takes no such calls.
     private let isUnsupported = Atomic<Bool>(false)
 
-    init(_ connection: RPCConnection) { self.connection = connection }
+    init(_ connection: RPCConnection) {
+        self.connection = Mutex(connection)
+        connection.onClose { _ in self.connection.withLock { $0 = nil } }
+    }
 
     func ask(_ snapshot: SnapshotID, limit: Duration, answer: @escaping @Sendable (PromptOutcome) -> Void) {
         guard !isUnsupported.load(ordering: .relaxed) else { return answer(.unsupported) }
-        guard let connection, connection.isOpen else { return answer(.gone) }
+        guard let connection = connection.withLock({ $0 }), connection.isOpen else { return answer(.gone) }
         let request = Request(
             method: UInt32(Wire.Method.promptProgress.rawValue),
             message: Wire.PromptProgressRequest(snapshotID: snapshot.bytes).encode(),

@@ -19,6 +19,8 @@ struct RouterParts: Sendable {
 final class Router: CallHandler {
     /// Calls that the server takes at once, over all connections. Every queue behind is bounded by it.
     private static let callsInFlight = 1 << 18
+    /// Calls of one connection that may be answered on its loop at one go, before those of others: half a millisecond of work.
+    private static let callsAtOnce = 256
 
     let parts: RouterParts
     private let identity: PeerIdentity
@@ -57,6 +59,7 @@ final class Router: CallHandler {
             isHost: identity == .host(account),
             deadline: call.deadline,
             promptLine: promptLine,
+            mayAnswerHere: call.connection.callsAtOnce <= Self.callsAtOnce,
             isCancelled: { call.isCancelled }
         )
     }

@@ -32,6 +32,27 @@ extension Service {
     func view<Value>(_ shard: Shard, _ body: (ReadView) throws(ServiceError) -> Value) throws(ServiceError) -> Value {
         try body(shard.makeView())
     }
+
+    /// Answers with what `body` finds by one look-up in a shard's index.
+    ///
+    /// Right here, where the caller's thread allows it, the entry is in memory, and no job waits for a worker: the hand-over would
+    /// cost several times what the look-up does. Else on a worker, where accounts take turns (SPEC R3). `body` may run twice.
+    func lookUp<Value>(
+        in shard: Shard,
+        _ context: CallContext,
+        _ answer: @escaping Answer<Value>,
+        _ body: @escaping @Sendable (ManifestReader) throws(ServiceError) -> Value
+    ) {
+        if context.mayAnswerHere, !workers.isCrowded {
+            do throws(ServiceError) {
+                try context.checkWanted()
+                return answer(.success(try body(shard.makePeek())))
+            } catch {
+                guard error.code == .notInMemory else { return answer(.failure(error)) }
+            }
+        }
+        onWorker(context, answer) { () throws(ServiceError) in try body(shard.makeView()) }
+    }
 }
 
 extension ServiceError {
@@ -43,6 +64,7 @@ extension ServiceError {
         // It recovers by itself.
         case .fenced: self.init(.unavailable, error.text, retryAfter: .seconds(1))
         case .closed: self.init(.unavailable, error.text)
+        case .notInMemory: self.init(.notInMemory, error.text)
         case .invalid: self.init(.invalidArgument, error.text)
         case .limited: self.init(.failedPrecondition, error.text)
         case .forbidden: self.init(.permissionDenied, error.text)

@@ -13,12 +13,15 @@ public struct CallContext: Sendable {
     public let isCancelled: @Sendable () -> Bool
     /// The way back to the caller, where there is one (SPEC S10).
     public let promptLine: (any PromptLine)?
+    /// Whether a call that takes microseconds, and never waits, may be carried out on the thread that it came on.
+    public let mayAnswerHere: Bool
 
     public init(
         account: AccountID,
         isHost: Bool = false,
         deadline: UInt64? = nil,
         promptLine: (any PromptLine)? = nil,
+        mayAnswerHere: Bool = false,
         isCancelled: @escaping @Sendable () -> Bool = { false }
     ) {
         self.account = account
@@ -26,6 +29,7 @@ public struct CallContext: Sendable {
         self.deadline = deadline
         self.isCancelled = isCancelled
         self.promptLine = promptLine
+        self.mayAnswerHere = mayAnswerHere
     }
 
     /// Throws where nobody waits for the answer any more: asked before work that costs (hashing, the disk).

@@ -81,7 +81,10 @@ extension Service {
         throws(ServiceError) -> VolumeRecord
     {
         let record = try storeCall { () throws(StoreError) in try view.volume(id) }
-        if let record, record.account == context.account { return try volume(id, in: view, context) }
+        if let record, record.account == context.account {
+            guard record.state == .active else { throw ServiceError.noSuchVolume }
+            return record
+        }
         let isPermitted = try isPermitted(
             purpose,
             by: record?.account ?? context.account,

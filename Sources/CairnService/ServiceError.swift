@@ -26,6 +26,8 @@ public struct ServiceError: Error, Sendable, Equatable, CustomStringConvertible 
         case storeFull
         case unavailable
         case internalFailure
+        /// No answer: the look-up is made again where it may wait for the disk (``Service/lookUp(in:_:_:_:)``).
+        case notInMemory
     }
 
     public let code: Code

@@ -185,15 +185,11 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.DescribeVolumeResponse>
     ) {
-        onWorker(context, answer) { () throws(ServiceError) in
-            guard let id = VolumeID(bytes: request.volumeID), let shard = self.shard(of: id.uuid) else {
-                throw ServiceError.noSuchVolume
-            }
-            var response = Wire.DescribeVolumeResponse()
-            response.volume = try self.view(shard) { (view) throws(ServiceError) in
-                Self.describe(try self.volume(id, in: view, context))
-            }
-            return response
+        guard let id = VolumeID(bytes: request.volumeID), let shard = self.shard(of: id.uuid) else {
+            return answer(.failure(.noSuchVolume))
+        }
+        lookUp(in: shard, context, answer) { (view) throws(ServiceError) in
+            Wire.DescribeVolumeResponse(volume: Self.describe(try self.volume(id, in: view, context)))
         }
     }
 

@@ -35,6 +35,9 @@ final class Workers: Sendable {
         if let woken { queues[woken].async { self.drain(woken) } }
     }
 
+    /// Whether jobs wait and no worker is on its way to them: then accounts take turns.
+    var isCrowded: Bool { state.withLock { $0.idle.isEmpty && !$0.jobs.isEmpty } }
+
     /// Jobs that wait for a worker.
     var waiting: Int { state.withLock { $0.jobs.count } }
 

@@ -258,7 +258,9 @@ final class IndexDatabase: Sendable {
         let text = String(cString: failure)
         rocksdb_free(failure)
         // RocksDB's C API tells the kind of an error by its text alone.
-        return StoreError(text.hasPrefix("Corruption") ? .damaged : .io, "\(what): \(text)")
+        let code: StoreError.Code =
+            text.hasPrefix("Corruption") ? .damaged : text.hasPrefix("Result incomplete") ? .notInMemory : .io
+        return StoreError(code, "\(what): \(text)")
     }
 }
 
@@ -276,6 +278,8 @@ private final class IndexHandle: @unchecked Sendable {
     let database: OpaquePointer
     let readOptions: OpaquePointer
     let iterationOptions: OpaquePointer
+    /// For who must not wait for the disk.
+    let memoryOptions: OpaquePointer
     let writeOptions: OpaquePointer
     /// Whether users shall let go of it.
     let isRetired = Atomic(false)
@@ -289,6 +293,10 @@ private final class IndexHandle: @unchecked Sendable {
         // Walks cross tables by design; a table that all keys share needs no total order hint.
         rocksdb_readoptions_set_verify_checksums(readOptions, 1)
         rocksdb_readoptions_set_verify_checksums(iterationOptions, 1)
+        memoryOptions = rocksdb_readoptions_create()
+        rocksdb_readoptions_set_verify_checksums(memoryOptions, 1)
+        // The C API has no name for it: RocksDB's ReadTier, kBlockCacheTier (memtables and block cache).
+        rocksdb_readoptions_set_read_tier(memoryOptions, 1)
         writeOptions = rocksdb_writeoptions_create()
         rocksdb_writeoptions_disable_WAL(writeOptions, 1)
         users.enter()
@@ -299,6 +307,7 @@ private final class IndexHandle: @unchecked Sendable {
         rocksdb_writeoptions_destroy(writeOptions)
         rocksdb_readoptions_destroy(readOptions)
         rocksdb_readoptions_destroy(iterationOptions)
+        rocksdb_readoptions_destroy(memoryOptions)
         rocksdb_options_destroy(options)
         users.leave()
     }
@@ -324,6 +333,24 @@ protocol IndexReading: AnyObject {
     func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]?
     /// A cursor of its own; it must not outlive the reader.
     func makeCursor() -> IndexCursor
+}
+
+/// The index as it is whenever it is asked, so far as it is in memory: what would have to be read from the disk is refused,
+/// `.notInMemory`. Cheaper than a view, and for one look-up as good.
+final class IndexPeek: IndexReading {
+    private let database: IndexDatabase
+
+    init(_ database: IndexDatabase) { self.database = database }
+
+    func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]? {
+        guard let handle = database.handle else { throw IndexHandle.retired }
+        return try handle.get(key, handle.memoryOptions)
+    }
+    func makeCursor() -> IndexCursor {
+        let handle = database.handle
+        let iterator = handle.map { rocksdb_create_iterator($0.database, $0.memoryOptions)! }
+        return IndexCursor(iterator, handle, owner: nil)
+    }
 }
 
 /// The index as it was at one moment.

@@ -370,6 +370,10 @@ public final class Shard: @unchecked Sendable {
         return ReadView(view, mayHaveDamage: damage.isPossible)
     }
 
+    /// The index for one look-up, on a thread that must not wait for the disk: what would have to be read from it is refused,
+    /// `.notInMemory`. What was answered is in it as well.
+    public func makePeek() -> ManifestReader { ManifestReader(IndexPeek(database), mayHaveDamage: true) }
+
     /// Reads ranges of a volume or snapshot. Any thread; blocks on the disk.
     /// - Parameters:
     ///   - ranges: bytes, within the source's size.

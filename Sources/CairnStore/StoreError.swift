@@ -31,6 +31,8 @@ public struct StoreError: Error, Sendable, Hashable, CustomStringConvertible {
         case aborted
         /// The store was closed.
         case closed
+        /// It would have to be read from the disk, and this reader must not wait for that.
+        case notInMemory
     }
 
     public let code: Code

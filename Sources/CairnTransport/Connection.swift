@@ -81,8 +81,11 @@ public final class Connection {
         self.session = session
         self.owner = owner
         self.atEnd = atEnd
-        timer = LoopTimer(loop: loop) { [weak self] in self?.timeIsUp() }
+        // Not weak: that would make all counting of references to the connection dearer, for good.
+        timer = LoopTimer(loop: loop) { [unowned self] in timeIsUp() }
     }
+
+    deinit { timer.invalidate() }
 
     /// Begins the handshake.
     func start(handshakeLimit: Duration) {
@@ -136,6 +139,13 @@ public final class Connection {
         markDirty()
     }
 
+    /// Sends what was given so far before the turn ends: so that the peer has something to do meanwhile.
+    package func flushEarly() {
+        // The buffers are lent to the connection whose event this is.
+        guard isDirty, state == .open, held.isEmpty, loop.reading.map({ $0 == token }) ?? true else { return }
+        flush()
+    }
+
     private func markDirty() {
         guard !isDirty else { return }
         isDirty = true
@@ -148,7 +158,8 @@ public final class Connection {
         guard state == .open || state == .finishing else { return }
         var budget = EventLoop.eventBytes
         while held.isEmpty, !outbox.isEmpty, budget > 0 {
-            loop.buffers.reset()
+            // Within our own event the input is still in use, and TLS may have something to say that goes first.
+            if loop.reading == nil { loop.buffers.reset() }
             let before = encrypted
             do throws(TLSError) {
                 try outbox.drain { bytes throws(TLSError) in
@@ -270,10 +281,12 @@ public final class Connection {
             budget -= count
             if state != .lingering {
                 loop.buffers.received(count)
+                loop.reading = token
                 advance { () throws(TLSError) in
                     try self.shakeHands()
                     try self.decrypt()
                 }
+                loop.reading = nil
             }
             // Less than there was room for: the socket is empty, and will be reported if it fills again.
             if count < input.count { break }

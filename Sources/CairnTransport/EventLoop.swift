@@ -2,54 +2,57 @@ internal import CairnCrypto
 internal import Dispatch
 internal import Synchronization
 
-/// How a loop learns that its sockets are ready.
-public enum PollerKind: Sendable {
-    /// One Dispatch source on an epoll descriptor that holds all of the loop's sockets.
-    case epoll
-    /// A Dispatch source for each socket.
-    case sources
-}
+#if canImport(Glibc)
+    internal import Glibc
+#endif
 
-/// A serial queue that owns connections: everything about them happens there, in batches.
+/// Owns connections: everything about them happens in its turns, one after the other, on one thread.
 ///
-/// A batch is all events of one wake-up, or all work that other threads have handed over. At a batch's end each connection
-/// that has something to send is flushed once, so that the answers of a batch share their writes (DESIGN §4).
-// Safety: mutable state is only touched on `queue` (checked by `assertCurrent`), except the mailbox, which has a mutex.
+/// A turn takes all sockets that are ready, all timers that are due, and all work that others have handed over. At its end each
+/// connection that has something to send is flushed once, so that the answers of a turn share their writes (DESIGN §4).
+// Safety: mutable state is only touched within turns (checked by `assertCurrent`), except the mailbox, which has a mutex.
 public final class EventLoop: @unchecked Sendable {
-    /// Bytes that a connection may receive, or send, in one event before others have their turn.
+    /// Bytes that a connection may receive, or send, in one turn before others have theirs.
     static let eventBytes = 1 << 20
-    private static let current = DispatchSpecificKey<ObjectIdentifier>()
+    /// How often work that makes new work is seen to before the sockets are looked at again.
+    private static let rounds = 16
 
-    let queue: DispatchQueue
+    private struct Mailbox {
+        var works: [@Sendable () -> Void] = []
+        /// Whether who puts something in must wake the loop.
+        var isAsleep = true
+    }
+
     let buffers = TLSBuffers()
     /// Where small pieces of plaintext are decrypted into.
     let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 32 << 10, alignment: 64)
-    var timers: TimerQueue
+    var timers = TimerQueue()
     /// Memory for the small bytes of whichever connection writes next.
     var spareBytes: [UInt8] = []
-    private var poller: (any Poller)!
+    /// The token of the connection to which ``buffers`` are lent for what it has just received.
+    var reading: UInt64?
+    private let host: any LoopHost
     private var connections: [UInt64: Connection] = [:]
-    private var lastToken: UInt64 = 0
+    private var lastToken = SocketSet.wakeToken
     private var dirty: [Connection] = []
-    private var isInBatch = false
-    private let mailbox = Mutex<[@Sendable () -> Void]>([])
+    private var isInTurn = false
+    private let mailbox = Mutex(Mailbox())
 
-    public init(name: String = "cairn.loop", poller kind: PollerKind = .epoll) {
-        queue = DispatchQueue(label: name)
-        timers = TimerQueue(queue: queue)
-        queue.setSpecific(key: EventLoop.current, value: ObjectIdentifier(self))
-        timers.source.setEventHandler { [weak self] in self?.runTimers() }
-        timers.source.activate()
-        poller =
-            switch kind {
-            case .epoll: EpollPoller(loop: self)
-            case .sources: SourcePoller(loop: self)
-            }
+    public init(name: String = "cairn.loop", on kind: LoopKind = .thread) {
+        switch kind {
+        case .thread:
+            let thread = LoopThread()
+            host = thread
+            thread.start(self, name: name)
+        case .dispatch:
+            let queue = LoopQueue(name: name)
+            host = queue
+            queue.start(self)
+        }
     }
 
     deinit {
-        timers.source.cancel()
-        poller.stop()
+        host.stop()
         scratch.deallocate()
     }
 
@@ -57,56 +60,69 @@ public final class EventLoop: @unchecked Sendable {
     public static var now: UInt64 { DispatchTime.now().uptimeNanoseconds }
 
     /// Whether the caller runs on this loop.
-    public var isCurrent: Bool { DispatchQueue.getSpecific(key: EventLoop.current) == ObjectIdentifier(self) }
-    public func assertCurrent() { dispatchPrecondition(condition: .onQueue(queue)) }
+    public var isCurrent: Bool { host.isCurrent }
+    public func assertCurrent() { precondition(host.isCurrent, "used from outside its loop") }
 
     /// Runs `work` on the loop, after what was handed over before. Many calls from other threads share one wake-up.
     public func execute(_ work: @escaping @Sendable () -> Void) {
-        let wasEmpty = mailbox.withLock { mailbox in
-            mailbox.append(work)
-            return mailbox.count == 1
+        let mustWake = mailbox.withLock { mailbox in
+            mailbox.works.append(work)
+            defer { mailbox.isAsleep = false }
+            return mailbox.isAsleep
         }
-        if wasEmpty { queue.async { self.openMailbox() } }
+        if mustWake { host.wake(self) }
     }
 
-    private func openMailbox() {
-        let works = mailbox.withLock { mailbox in
-            let works = mailbox
-            mailbox = []
-            return works
+    /// What was handed over. Where there was nothing the loop is asleep from here on.
+    private func takeWorks() -> [@Sendable () -> Void] {
+        mailbox.withLock { mailbox in
+            mailbox.isAsleep = mailbox.works.isEmpty
+            defer { mailbox.works = [] }
+            return mailbox.works
         }
-        batch { for work in works { work() } }
     }
 
-    /// Runs `body`, then flushes what it gave connections to send.
-    func batch(_ body: () -> Void) {
+    /// Does all that there is to do.
+    /// - Returns: when the next turn is due if nothing happens: uptime in nanoseconds; 0: at once, `.max`: never.
+    func takeTurn() -> UInt64 {
         assertCurrent()
-        isInBatch = true
-        body()
-        // Flushing tells owners about progress, who may have more to send: until all is quiet.
+        isInTurn = true
+        defer { isInTurn = false }
+        host.sockets.forEachReady(ready)
+        if let next = timers.next {
+            let now = EventLoop.now
+            if next <= now { for action in timers.due(now) { action() } }
+        }
+        for _ in 0..<EventLoop.rounds {
+            flushConnections()
+            let works = takeWorks()
+            if works.isEmpty { return timers.next ?? .max }
+            for work in works { work() }
+        }
+        flushConnections()
+        return 0
+    }
+
+    /// Flushing tells owners about progress, who may have more to send: until all is quiet.
+    private func flushConnections() {
         while !dirty.isEmpty {
             let connections = dirty
             dirty = []
             for connection in connections { connection.flush() }
         }
-        isInBatch = false
     }
 
-    private func runTimers() {
-        batch { for action in timers.due(EventLoop.now) { action() } }
-    }
-
-    /// `connection` is flushed at the end of the batch.
+    /// `connection` is flushed at the end of the turn.
     func markDirty(_ connection: Connection) {
+        precondition(isInTurn, "connections are used from within a turn")
         assertCurrent()
-        precondition(isInBatch, "connections are used from within a batch")
         dirty.append(connection)
     }
 
     func add(_ connection: Connection, descriptor: Int32) -> UInt64? {
         lastToken += 1
         connections[lastToken] = connection
-        guard poller.add(descriptor, token: lastToken) else {
+        guard host.sockets.add(descriptor, token: lastToken) else {
             connections[lastToken] = nil
             return nil
         }
@@ -114,18 +130,17 @@ public final class EventLoop: @unchecked Sendable {
     }
 
     func setWantsWrite(_ wants: Bool, descriptor: Int32, token: UInt64) {
-        poller.setWantsWrite(wants, descriptor: descriptor, token: token)
+        host.sockets.setWantsWrite(wants, descriptor: descriptor, token: token)
     }
 
     /// Lets go of the connection and closes its descriptor.
     func remove(descriptor: Int32, token: UInt64) {
         connections[token] = nil
-        poller.removeAndClose(descriptor, token: token)
+        host.sockets.removeAndClose(descriptor)
     }
 
-    /// One socket's readiness, from the poller, in a batch.
-    func ready(token: UInt64, readable: Bool, writable: Bool) {
-        // A connection that was closed earlier in this batch is no longer there.
+    private func ready(token: UInt64, readable: Bool, writable: Bool) {
+        // A connection that was closed earlier in this turn is no longer there; nor is one for a wake-up.
         guard let connection = connections[token] else { return }
         if writable { connection.writeReady() }
         if readable { connection.readReady() }
@@ -137,13 +152,16 @@ public final class EventLoops: Sendable {
     private let loops: [EventLoop]
     private let turn = Atomic<Int>(0)
 
-    public init(count: Int, poller: PollerKind = .epoll) {
+    public init(count: Int, on kind: LoopKind = .thread) {
         precondition(count > 0)
-        loops = (0..<count).map { EventLoop(name: "cairn.loop.\($0)", poller: poller) }
+        loops = (0..<count).map { EventLoop(name: "cairn.loop.\($0)", on: kind) }
     }
 
+    /// One loop alone.
+    public init(_ loop: EventLoop) { loops = [loop] }
+
     /// The loops of this process: one for each processor, at most 8.
-    public static let shared = EventLoops(count: min(8, processorCount))
+    public static let shared = EventLoops(count: min(8, max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))))
 
     /// The loop for the next connection.
     public func next() -> EventLoop {

@@ -1,5 +1,4 @@
 internal import Collections
-internal import Dispatch
 
 /// Something to do at a time that may move: cheap to set again and again to a later one. Confined to its loop.
 public final class LoopTimer {
@@ -38,7 +37,7 @@ public final class LoopTimer {
     }
 }
 
-/// All timers of a loop, behind one timer source that is only touched when the earliest deadline moves forward.
+/// All timers of a loop, the next one first.
 struct TimerQueue {
     private struct Entry: Comparable {
         let deadline: UInt64
@@ -47,22 +46,16 @@ struct TimerQueue {
         static func == (a: Entry, b: Entry) -> Bool { a.deadline == b.deadline }
     }
     private var heap = Heap<Entry>()
-    private var armed = UInt64.max
-    let source: any DispatchSourceTimer
 
-    init(queue: DispatchQueue) {
-        source = DispatchSource.makeTimerSource(queue: queue)
-        source.schedule(deadline: .distantFuture)
-    }
+    /// When to look again; maybe for a timer that has moved on.
+    var next: UInt64? { heap.min?.deadline }
 
     mutating func insert(_ timer: LoopTimer, at deadline: UInt64) {
         heap.insert(Entry(deadline: deadline, timer: timer))
-        arm()
     }
 
     /// The actions that are due at `now`; entries whose timer moved on are put where they belong.
     mutating func due(_ now: UInt64) -> [() -> Void] {
-        armed = .max
         var actions: [() -> Void] = []
         while let first = heap.min, first.deadline <= now {
             _ = heap.popMin()
@@ -79,13 +72,6 @@ struct TimerQueue {
                 heap.insert(Entry(deadline: deadline, timer: timer))
             }
         }
-        arm()
         return actions
-    }
-
-    private mutating func arm() {
-        guard let first = heap.min, first.deadline < armed else { return }
-        armed = first.deadline
-        source.schedule(deadline: DispatchTime(uptimeNanoseconds: armed), leeway: .milliseconds(2))
     }
 }

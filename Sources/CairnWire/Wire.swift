@@ -21,18 +21,18 @@ public protocol WireMessage: Sendable, Hashable {
 
 extension WireMessage {
     /// Reads a message within ``MessageLimits/decodeBudget``.
-    public static func decode(_ bytes: UnsafeRawBufferPointer) throws(WireError) -> Self {
+    @inlinable public static func decode(_ bytes: UnsafeRawBufferPointer) throws(WireError) -> Self {
         try decode(bytes, budget: MessageLimits.decodeBudget)
     }
 
     /// Reads a message within ``MessageLimits/decodeBudget``.
-    public static func decode(_ bytes: [UInt8]) throws(WireError) -> Self {
+    @inlinable public static func decode(_ bytes: [UInt8]) throws(WireError) -> Self {
         let result = bytes.withUnsafeBytes { raw in Result { () throws(WireError) in try decode(raw) } }
         return try result.get()
     }
 
     /// The message's encoding.
-    public func encode() -> [UInt8] {
+    @inlinable public func encode() -> [UInt8] {
         var output: [UInt8] = []
         encode(into: &output)
         return output

@@ -6,18 +6,18 @@ import CairnWire
 import Foundation
 import Synchronization
 
-/// Measures calls over loopback with one kind of poller: both sides in this process, one loop each.
+/// Measures calls over loopback with one kind of loop: both sides in this process, one loop each.
 ///
-///     cairn-poll-bench epoll|sources [SECONDS]
+///     cairn-poll-bench thread|dispatch [SECONDS]
 ///
 /// Prints one line for each load: its name, calls a second, processor microseconds a call (both sides).
 @main struct PollBench {
     static func main() async throws {
         let arguments = CommandLine.arguments
-        guard arguments.count >= 2, let kind = poller(named: arguments[1]),
+        guard arguments.count >= 2, let kind = kind(named: arguments[1]),
             let seconds = Double(arguments.count > 2 ? arguments[2] : "2")
         else {
-            FileHandle.standardError.write(Data("usage: cairn-poll-bench epoll|sources [SECONDS]\n".utf8))
+            FileHandle.standardError.write(Data("usage: cairn-poll-bench thread|dispatch [SECONDS]\n".utf8))
             exit(64)
         }
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent(
@@ -38,10 +38,10 @@ import Synchronization
         bench.server.stop()
     }
 
-    private static func poller(named name: String) -> PollerKind? {
+    private static func kind(named name: String) -> LoopKind? {
         switch name {
-        case "epoll": .epoll
-        case "sources": .sources
+        case "thread": .thread
+        case "dispatch": .dispatch
         default: nil
         }
     }
@@ -65,7 +65,7 @@ private struct Bench {
     let clientTLS: TLSContext
     let clientLoops: EventLoops
 
-    init(folder: String, kind: PollerKind) throws {
+    init(folder: String, kind: LoopKind) throws {
         let authority = try CertificateAuthority.create(in: folder + "/ca")
         func files(_ credentials: CertificateAuthority.Credentials) -> TLSFiles {
             TLSFiles(
@@ -83,10 +83,10 @@ private struct Bench {
         server = RPCServer(
             tls: try TLSContext(.server, files: serverFiles),
             authenticator: Welcome(),
-            loops: EventLoops(count: 1, poller: kind)
+            loops: EventLoops(count: 1, on: kind)
         )
         endpoint = try server.listen(at: Endpoint(host: "127.0.0.1", port: 0))
-        clientLoops = EventLoops(count: 1, poller: kind)
+        clientLoops = EventLoops(count: 1, on: kind)
     }
 
     func run(_ name: String, connections: Int, inFlight: Int, payload: Int?, seconds: Double) async throws {

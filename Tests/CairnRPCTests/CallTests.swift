@@ -7,8 +7,8 @@ import Testing
 
 /// Calls that go well, and calls that end in the ways that calls end.
 @Suite(.timeLimit(.minutes(5))) struct CallTests {
-    @Test(arguments: [PollerKind.epoll, .sources]) func echoes(poller: PollerKind) async throws {
-        let server = try TestServer(poller: poller)
+    @Test(arguments: [LoopKind.thread, .dispatch]) func echoes(loop: LoopKind) async throws {
+        let server = try TestServer(loop: loop)
         let client = try await server.connect()
         defer { client.close() }
         #expect(try Wire.Hello.decode(client.peerHello).agent == "test server")

@@ -158,7 +158,7 @@ final class TestServer: Sendable {
     init(
         files: TLSFiles = TestInstallation.shared.server,
         options: RPCServer.Options = RPCServer.Options(),
-        poller: PollerKind = .epoll,
+        loop: LoopKind = .thread,
         decide: @escaping @Sendable (Applicant) -> Admission? = { _ in nil }
     ) throws {
         authenticator = TestAuthenticator(handler: handler, decide: decide)
@@ -166,7 +166,7 @@ final class TestServer: Sendable {
             tls: try TLSContext(.server, files: files),
             authenticator: authenticator,
             options: options,
-            loops: EventLoops(count: 1, poller: poller)
+            loops: EventLoops(count: 1, on: loop)
         )
         endpoint = try server.listen(at: Endpoint(host: "127.0.0.1", port: 0))
     }

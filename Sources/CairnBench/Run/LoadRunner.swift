@@ -42,6 +42,12 @@ protocol LoadTarget: Sendable {
     /// Does one operation.
     /// - Parameter lane: which of those at work at once: only one operation of each lane is under way.
     func perform(lane: Int) async -> Outcome
+    /// Where a lane's operations are done; nil: on any thread.
+    func executor(lane: Int) -> (any TaskExecutor)?
+}
+
+extension LoadTarget {
+    func executor(lane: Int) -> (any TaskExecutor)? { nil }
 }
 
 /// One interval of a run.
@@ -105,7 +111,9 @@ final class LoadRunner: Sendable {
     func run(onInterval: @escaping @Sendable (Interval) -> Void = { _ in }) async -> Measurement {
         async let series = measure(onInterval)
         await withTaskGroup(of: Void.self) { group in
-            for lane in 0..<plan.lanes { group.addTask { await self.work(lane) } }
+            for lane in 0..<plan.lanes {
+                group.addTask(executorPreference: target.executor(lane: lane)) { await self.work(lane) }
+            }
         }
         let ended = Time.now()
         let leftOver = pacer.leftOver()

@@ -59,6 +59,14 @@ final class CairnTarget: LoadTarget {
         )
     }
 
+    /// Content beyond this takes its time to make: not on the thread that waits for answers.
+    private static let smallBytes = 16 << 10
+
+    func executor(lane: Int) -> (any TaskExecutor)? {
+        guard !workload.carriesData || options.requestBytes <= Self.smallBytes else { return nil }
+        return connections[lane % connections.count].client.executor
+    }
+
     func perform(lane: Int) async -> Outcome {
         let connection = connections[lane % connections.count]
         let count = slots[lane].lane.withLock { lane in

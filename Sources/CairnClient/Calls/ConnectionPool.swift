@@ -203,9 +203,10 @@ extension ConnectionPool {
             return waiting
         }
         guard let waiting else { return link.close() }
-        link.onClose { [weak self, weak link] _ in
+        let identity = ObjectIdentifier(link)
+        link.onClose { [weak self] _ in
             self?.state.withLock { state in
-                if state.slots[index].link === link { state.slots[index].link = nil }
+                if state.slots[index].link.map(ObjectIdentifier.init) == identity { state.slots[index].link = nil }
             }
         }
         for pending in waiting { place(pending) }

@@ -24,7 +24,7 @@ extension RPCConnection: Link {
         completion: @escaping @Sendable (Result<Answer, RPCError>) -> Void
     ) -> @Sendable () -> Void {
         let token = call(request, completion: completion)
-        return { [weak self] in self?.cancel(token) }
+        return { self.cancel(token) }
     }
     func close() { close(status: 0, detail: []) }
 }
@@ -38,7 +38,8 @@ enum Links {
         to endpoint: Endpoint,
         tls: TLSContext,
         options: ClientOptions,
-        prompts: ProgressPrompts
+        prompts: ProgressPrompts,
+        loops: EventLoops
     ) -> LinkOpener {
         var configuration = RPCConfiguration()
         configuration.pingAfter = options.pingAfter
@@ -53,7 +54,8 @@ enum Links {
                 tls: tls,
                 hello: hello.encode(),
                 configuration: agreed,
-                handler: handler
+                handler: handler,
+                loops: loops
             )
         }
     }

@@ -28,18 +28,24 @@ enum SessionTarget {
 
     static func run(_ bytes: UnsafeRawBufferPointer) {
         let context = context
-        // Safety: the queue is waited for.
+        let done = DispatchSemaphore(value: 0)
+        // Safety: the loop is waited for.
         nonisolated(unsafe) let bytes = bytes
-        loop.queue.sync {
-            weak var connection: RPCConnection?
-            loop.batch {
+        loop.execute {
+            nonisolated(unsafe) weak var connection: RPCConnection?
+            do {
                 let run = SessionRun(bytes, loop, context)
                 connection = run.connection
                 run.play()
                 run.finish()
             }
-            precondition(connection == nil, "a connection outlives its end")
+            // After what was given to send has been seen to.
+            loop.execute {
+                precondition(connection == nil, "a connection outlives its end")
+                done.signal()
+            }
         }
+        done.wait()
     }
 }
 

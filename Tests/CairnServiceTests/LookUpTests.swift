@@ -1,0 +1,93 @@
+import CairnCore
+import CairnWire
+import Dispatch
+import Synchronization
+import Testing
+
+@testable import CairnService
+
+/// Calls that look up one entry are answered on the thread that they came on, where that waits for nothing and is fair.
+@Suite struct LookUpTests {
+    private static let here = CallContext(account: ServiceHarness.alice.account, mayAnswerHere: true)
+
+    /// How a DescribeVolume was answered: nil where it was not, when the call came back.
+    private func describe(
+        _ volume: [UInt8],
+        _ harness: ServiceHarness,
+        _ context: CallContext,
+        later: @escaping @Sendable (Result<Wire.DescribeVolumeResponse, ServiceError>) -> Void = { _ in }
+    ) -> Result<Wire.DescribeVolumeResponse, ServiceError>? {
+        let answer = Mutex<Result<Wire.DescribeVolumeResponse, ServiceError>?>(nil)
+        let hasReturned = Mutex(false)
+        harness.service.describeVolume(Wire.DescribeVolumeRequest(volumeID: volume), context) { result in
+            guard !hasReturned.withLock({ $0 }) else { return later(result) }
+            answer.withLock { $0 = result }
+        }
+        hasReturned.withLock { $0 = true }
+        return answer.withLock { $0 }
+    }
+
+    @Test("C6, C2: what was just answered is seen at once; another's volume, and none, look the same")
+    func answersHere() throws {
+        let harness = try ServiceHarness()
+        for round in 1...20 {
+            let volume = try harness.createVolume().volumeID
+            let size = UInt64(round + 4) << 20
+            _ = try harness.call(harness.service.resizeVolume, Wire.ResizeVolumeRequest(volumeID: volume, size: size))
+            #expect(harness.eventually { harness.service.workers.waiting == 0 })
+            let seen = try #require(describe(volume, harness, Self.here)).get()
+            #expect(seen.volume?.volumeID == volume && seen.volume?.size == size)
+            let bob = CallContext(account: ServiceHarness.bob.account, mayAnswerHere: true)
+            #expect(describe(volume, harness, bob) == .failure(.noSuchVolume))
+            _ = try harness.call(harness.service.deleteVolume, Wire.DeleteVolumeRequest(volumeID: volume))
+            // What goes with a volume is put away by a worker.
+            #expect(harness.eventually { harness.service.workers.waiting == 0 })
+            #expect(describe(volume, harness, Self.here) == .failure(.noSuchVolume))
+        }
+    }
+
+    @Test("R3: while jobs wait for a worker, look-ups wait for their account's turn as well")
+    func waitsWithTheOthers() throws {
+        let harness = try ServiceHarness { $1.workers = 1 }
+        let volume = try harness.createVolume().volumeID
+        let (gate, done) = (DispatchSemaphore(value: 0), DispatchSemaphore(value: 0))
+        harness.service.workers.run { gate.wait() }
+        #expect(harness.eventually { harness.service.workers.waiting == 0 })
+        // Busy workers alone keep nobody waiting.
+        #expect(describe(volume, harness, Self.here) != nil)
+        harness.service.workers.run(for: ServiceHarness.bob.account) {}
+        let late = Mutex<Result<Wire.DescribeVolumeResponse, ServiceError>?>(nil)
+        let early = describe(volume, harness, Self.here) { result in
+            late.withLock { $0 = result }
+            done.signal()
+        }
+        #expect(early == nil)
+        gate.signal()
+        try #require(done.wait(timeout: .now() + 60) == .success)
+        #expect(try late.withLock { $0 }?.get().volume?.volumeID == volume)
+    }
+
+    @Test("What is on the disk alone is read by a worker") func staysOffTheDisk() throws {
+        let first = try ServiceHarness()
+        let volume = try first.createVolume().volumeID
+        // Closing writes the index; without a cache nothing of it stays in memory.
+        let harness = try ServiceHarness(restarting: first) { options, _ in options.indexCacheBytes = 0 }
+        let done = DispatchSemaphore(value: 0)
+        let late = Mutex<Result<Wire.DescribeVolumeResponse, ServiceError>?>(nil)
+        let early = describe(volume, harness, Self.here) { result in
+            late.withLock { $0 = result }
+            done.signal()
+        }
+        #expect(early == nil)
+        try #require(done.wait(timeout: .now() + 60) == .success)
+        #expect(try late.withLock { $0 }?.get().volume?.volumeID == volume)
+    }
+
+    @Test("What nobody waits for is not looked up") func deadlines() throws {
+        let harness = try ServiceHarness()
+        let volume = try harness.createVolume().volumeID
+        let late = CallContext(account: ServiceHarness.alice.account, deadline: 1, mayAnswerHere: true)
+        let outcome = try #require(describe(volume, harness, late))
+        #expect(throws: ServiceError.self) { try outcome.get() }
+    }
+}
