@@ -42,6 +42,14 @@ extension SegmentLog {
         }
     }
 
+    /// What groups that free space can write before they need another segment, and how many segments must become free until they get
+    /// one: none where the next can be opened already.
+    public var reclaimRoom: (bytes: Int, missing: Int) {
+        state.withLock { state in
+            (state.segmentSize - state.end, max(0, SegmentLog.recoveryReserve + 1 - state.free.count))
+        }
+    }
+
     /// Every segment, in rising order.
     public var segments: [SegmentState] {
         let states = state.withLock { state in

@@ -17,7 +17,8 @@ extension Background {
     ///
     /// As long as there is space, only when a third of all that closed segments hold is dead, and then those of which at least half
     /// is: so a byte is written again once at the most for each byte that is freed. When space runs short, any from which an
-    /// eighth can be gained.
+    /// eighth can be gained; but where the log cannot go on to another segment, only as many as it takes for that, if all of them
+    /// have room in the open one. What is left of it is else for deletions, the only way out.
     func compact() throws(StoreError) {
         for _ in 0..<Self.victimsPerRound {
             guard !isStopped, let victim = try nextVictim() else { return }
@@ -31,8 +32,8 @@ extension Background {
         let closed = shard.log.segments.filter { $0.use == .closed }
         guard !closed.isEmpty else { return nil }
         let view = shard.makeView()
-        var (total, count): (UInt64, UInt64) = (0, 0)
-        var least: (segment: SegmentID, live: UInt64)?
+        var total: UInt64 = 0
+        var candidates: [(segment: SegmentID, live: UInt64)] = []
         for segment in closed {
             // Without a record it holds nothing: that one is reclaimed as it is, now or when no copy of the index wants it.
             guard let bytes = try view.index.get(Key.segment(segment.id)) else { continue }
@@ -41,13 +42,18 @@ extension Background {
             if let left = stubborn[segment.id], live >= left { continue }
             stubborn[segment.id] = nil
             total += live
-            count += 1
-            if live < least?.live ?? .max { least = (segment.id, live) }
+            candidates.append((segment.id, live))
         }
-        guard let least else { return nil }
+        guard let least = candidates.min(by: { $0.live < $1.live }) else { return nil }
         let size = UInt64(shard.log.segmentSize)
-        if shard.log.isFull { return least.live <= size / 8 * 7 ? least.segment : nil }
-        let isWorthIt = total <= count * size / 3 * 2
+        if shard.log.isFull {
+            let room = shard.log.reclaimRoom
+            let moved = candidates.map(\.live).sorted().prefix(room.missing).reduce(0, +)
+            // Headers, commit records and the blocks that groups end with take room as well.
+            guard room.missing == 0 || moved + moved / 8 + size / 8 <= room.bytes else { return nil }
+            return least.live <= size / 8 * 7 ? least.segment : nil
+        }
+        let isWorthIt = total <= UInt64(candidates.count) * size / 3 * 2
         return isWorthIt && least.live <= size / 2 ? least.segment : nil
     }
 

@@ -198,12 +198,12 @@ extension ServiceModelRun {
         try check(answer.each.count == chosen.count, "\(answer.each.count) usages")
         for (source, told) in zip(chosen, answer.each) {
             try check(told.logicalBytes == UInt64(source.sectors * 512), "\(told.logicalBytes) logical bytes")
-            if let unique = uniqueBytes([source]) {
+            if let unique = uniqueBytes([source], of: account) {
                 try check(told.uniqueBytes == unique, "\(told.uniqueBytes) unique bytes instead of \(unique)")
             }
         }
         // Of several on one shard a chunk of the same account counts once.
-        if Set(chosen.map { Self.shard(of: $0.volume) }).count == 1, let unique = uniqueBytes(chosen) {
+        if Set(chosen.map { Self.shard(of: $0.volume) }).count == 1, let unique = uniqueBytes(chosen, of: account) {
             try check(
                 answer.total?.uniqueBytes == unique,
                 "\(answer.total?.uniqueBytes ?? 0) unique bytes instead of \(unique)"
@@ -212,19 +212,19 @@ extension ServiceModelRun {
     }
 
     /// Nil where there are parts of chunks, or chunks that are not whole: those are counted as they happen to be kept.
-    private func uniqueBytes(_ sources: [World.Source]) -> UInt64? {
-        struct Held: Hashable { let account: AccountID, stamps: [Stamp] }
-        var held: Set<Held> = []
+    private func uniqueBytes(_ sources: [World.Source], of account: AccountID) -> UInt64? {
+        var held: Set<[Stamp]> = []
         var bytes: UInt64 = 0
         for source in sources {
             let count = source.pile.sectorsPerChunk
             for chunk in writtenChunks(source) {
                 let shown = source.show(chunk)
                 if shown.hasParts || shown.whole == .data && (chunk + 1) * count > source.sectors { return nil }
-                guard shown.whole == .data, let writer = shown.writers.first?.account else { continue }
+                // What another account wrote is its own to know of (SPEC C3).
+                guard shown.whole == .data, shown.writers.first?.account == account else { continue }
                 // It may have been a shorter last one when it was written.
                 if shown.stamps.last == 0 { return nil }
-                if held.insert(Held(account: writer, stamps: shown.stamps)).inserted { bytes += UInt64(count * 512) }
+                if held.insert(shown.stamps).inserted { bytes += UInt64(count * 512) }
             }
         }
         return bytes

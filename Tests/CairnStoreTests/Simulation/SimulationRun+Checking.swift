@@ -137,6 +137,22 @@ extension SimulationRun {
             simulation.waitForTimer()
             _ = simulation.step()
         }
-        throw ModelFailure("the background does not come to rest: \(errors.lines.suffix(3))")
+        throw ModelFailure("the background does not come to rest: \(space ?? "no shard"); \(errors.lines.suffix(3))")
+    }
+
+    /// Where the log's space is, for people.
+    private var space: String? {
+        guard let shard else { return nil }
+        let view = shard.makeView()
+        let segments = shard.log.segments.map { segment in
+            let live = (try? view.index.get(Key.segment(segment.id))).flatMap { try? SegmentRecord.decode($0).liveBytes }
+            return "\(segment.id) \(segment.use) \(live ?? 0) up to \(segment.lastLSN?.rawValue ?? 0)"
+        }
+        let maker = shard.checkpoints
+        return """
+            room \(shard.log.room), full \(shard.log.isFull), segments \(segments), \
+            durable \(String(describing: shard.background.durable)), copies wanted back to \(maker.folder.retention), \
+            running \(maker.isRunning), resting \(maker.isResting), failed \(maker.hasFailed)
+            """
     }
 }
