@@ -63,7 +63,7 @@ let targets: [Target] = [
         dependencies: ["CairnClient", "CairnCore", "CairnTransport", argumentParser]
     ),
     .executableTarget(name: "cairnd", dependencies: ["CairnServer", "CairnStore", argumentParser, logging]),
-    .target(name: "CairnSettings", dependencies: ["CairnClient", "CairnTransport"]),
+    .target(name: "CairnSettings", dependencies: ["CairnClient", "CairnTransport", argumentParser]),
     .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", "CairnSettings", argumentParser]),
     // This machine's primitives, for `cairn-bench ceilings`: shares no code with the server.
     .target(name: "CCairnCeilings", dependencies: ["COpenSSL", "CLZ4", "CRocksDB"]),

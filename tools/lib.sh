@@ -48,6 +48,28 @@ mib() {
     esac
 }
 
+# --- Disk images ---------------------------------------------------------------------------------------------------
+# stage_files DIR MIB: makes a folder with files of this machine's /usr, in path order, until they fill MIB.
+stage_files() {
+    mkdir "$1"
+    find /usr/bin /usr/lib /usr/share -xdev -type f -size -64M -printf '%s %p\n' | LC_ALL=C sort -k2 |
+        awk -v cap=$(($2 << 20)) '{ sum += int(($1 + 4095) / 4096) * 4096; if (sum <= cap) { sub(/^[0-9]+ /, ""); print } }' |
+        cpio -pdm --quiet "$1"
+    stamp_files "$1"
+}
+
+# stamp_files DIR: gives all in a folder the same time, so that an image of it tells when nothing.
+stamp_files() { find "$1" -exec touch -h -d @1700000000 {} +; }
+
+# make_image DIR IMAGE MIB: an ext4 image of a folder. The same folder gives the same layout, so that only changed files' blocks
+# differ.
+make_image() {
+    rm -f "$2"
+    truncate -s "${3}M" "$2"
+    E2FSPROGS_FAKE_TIME=1700000000 mke2fs -q -t ext4 -b 4096 -O ^has_journal -U 6f1b3a52-0c5e-4a0e-9d54-7f0000000001 \
+        -E hash_seed=6f1b3a52-0c5e-4a0e-9d54-7f0000000002,root_owner=0:0,lazy_itable_init=0 -d "$1" "$2"
+}
+
 # --- Programs ------------------------------------------------------------------------------------------------------
 # need COMMAND…: fails, naming tools/setup, where one is missing.
 need() {

@@ -49,6 +49,25 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
 
     public var description: String { text }
 
+    /// What happened, as one word for reports: the server's reason, such as THROTTLED; else ``code`` in the same style.
+    public var reason: String {
+        if let answer { return answer.reason.description }
+        return switch code {
+        case .answered, .refused: "REFUSED"
+        case .unreachable: "UNREACHABLE"
+        case .insecure: "INSECURE"
+        case .connectionLost: "CONNECTION_LOST"
+        case .timedOut: "TIMED_OUT"
+        case .cancelled: "CANCELLED"
+        case .protocolViolation: "PROTOCOL_VIOLATION"
+        case .damaged: "DAMAGED"
+        case .invalidRequest: "INVALID_REQUEST"
+        case .configuration: "CONFIGURATION"
+        case .source: "SOURCE"
+        case .target: "TARGET"
+        }
+    }
+
     /// The same error, its text led by where it happened.
     func within(_ place: String) -> ClientError {
         ClientError(code, "\(place): \(text)", answer: answer, errno: errno)

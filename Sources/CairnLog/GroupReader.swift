@@ -54,11 +54,33 @@ struct GroupReader {
         return nil
     }
 
+    /// A life of a segment, whose groups can be told from those of any other.
+    struct Life {
+        let life: SegmentLife
+        let epoch: Epoch
+        let seed: UInt32
+
+        init(_ segment: SegmentHeader) { (life, epoch, seed) = (segment.life, segment.epoch, segment.seed) }
+
+        /// The one that is to follow in the same epoch.
+        init(after segment: SegmentHeader) {
+            (life, epoch, seed) = (segment.next, segment.epoch, segment.nextSeed)
+        }
+    }
+
     /// Whether this life of a segment holds, at `offset` or later, the header of a group which says that `lsn` was durable.
     /// Where `lsn` is not to be found whole, that tells damage from a torn tail.
-    func wasDurable(_ lsn: LSN, in life: SegmentLife, epoch: Epoch, seed: UInt32, from offset: Int) throws(LogError)
-        -> Bool
-    {
+    func wasDurable(_ lsn: LSN, in life: Life, from offset: Int) throws(LogError) -> Bool {
+        var wasDurable = false
+        try forEachGroup(in: life, from: offset) { _, header in
+            wasDurable = header.durable >= lsn
+            return !wasDurable
+        }
+        return wasDurable
+    }
+
+    /// Whole group headers, wherever they are at a multiple of 4096; until `body` says no.
+    func forEachGroup(in life: Life, from offset: Int, _ body: (Int, GroupHeader) -> Bool) throws(LogError) {
         let buffer = pool.buffer(capacity: 1 << 20)
         defer { withExtendedLifetime(buffer) {} }
         var at = offset
@@ -66,31 +88,21 @@ struct GroupReader {
             let piece = UnsafeMutableRawBufferPointer(
                 rebasing: buffer.memory[..<min(buffer.memory.count, segmentSize - at)]
             )
-            let count = try read(life.segment, at: at, into: piece)
+            let count = try storage.fill(piece, from: life.life.segment, at: at)
             for block in stride(from: 0, to: count, by: Format.block) where count - block >= Format.groupHeader {
-                guard let header = GroupHeader(UnsafeRawBufferPointer(rebasing: piece[block..<count]), seed: seed),
-                    header.epoch == epoch, header.incarnation == life.incarnation
+                guard let header = GroupHeader(UnsafeRawBufferPointer(rebasing: piece[block..<count]), seed: life.seed),
+                    header.epoch == life.epoch, header.incarnation == life.life.incarnation
                 else { continue }
-                if header.durable >= lsn { return true }
+                if !body(at + block, header) { return }
             }
-            guard count == piece.count else { return false }
+            guard count == piece.count else { return }
             at += count
         }
-        return false
     }
 
     private func read(_ segment: SegmentID, at offset: Int, count: Int, into buffer: Buffer) throws(LogError) -> Bool {
-        buffer.count = try read(
-            segment,
-            at: offset,
-            into: UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<count])
-        )
+        let target = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<count])
+        buffer.count = try storage.fill(target, from: segment, at: offset)
         return buffer.count == count
-    }
-
-    private func read(_ segment: SegmentID, at offset: Int, into target: UnsafeMutableRawBufferPointer) throws(LogError)
-        -> Int
-    {
-        do { return try storage.read(segment, at: offset, into: target) } catch { throw .io(error) }
     }
 }

@@ -167,13 +167,8 @@ public final class LogRecovery {
         // A later life in the same epoch: the life that was to come has been and gone, and is not to be had from here.
         if let header, header.epoch == segment.epoch, next.incarnation < header.life.incarnation { throw missing }
         // The tail of a crash, if no later group says that what is missing was durable.
-        let epoch = segment.epoch
-        if try reader.wasDurable(expected, in: segment.life, epoch: epoch, seed: segment.seed, from: end.offset) {
-            throw missing
-        }
-        if try reader.wasDurable(expected, in: next, epoch: epoch, seed: segment.nextSeed, from: Format.block) {
-            throw missing
-        }
+        if try reader.wasDurable(expected, in: .init(segment), from: end.offset) { throw missing }
+        if try reader.wasDurable(expected, in: .init(after: segment), from: Format.block) { throw missing }
         return nil
     }
 

@@ -53,10 +53,8 @@ public struct LogSurvey: Sendable {
         let buffer = BufferPool.shared.buffer(capacity: Format.block)
         defer { withExtendedLifetime(buffer) {} }
         let block = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<Format.block])
-        do {
-            let count = try storage.read(segment, at: 0, into: block)
-            return block[..<count].allSatisfy { $0 == 0 }
-        } catch { throw .io(error) }
+        let count = try storage.fill(block, from: segment, at: 0)
+        return block[..<count].allSatisfy { $0 == 0 }
     }
 
     /// Writes both slots anew from the newest whole one.

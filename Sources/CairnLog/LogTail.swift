@@ -126,17 +126,9 @@ public final class LogTail {
         let next = survey.headers[segment.next.segment]
         // A later life in the same epoch: the life that was to come has been and gone.
         if let next, next.epoch == epoch, segment.next.incarnation < next.life.incarnation { return true }
-        if try reader.wasDurable(expected, in: segment.life, epoch: epoch, seed: segment.seed, from: at.offset) {
-            return true
-        }
+        if try reader.wasDurable(expected, in: .init(segment), from: at.offset) { return true }
         guard survey.segments.contains(segment.next.segment) else { return false }
-        return try reader.wasDurable(
-            expected,
-            in: segment.next,
-            epoch: epoch,
-            seed: segment.nextSeed,
-            from: Format.block
-        )
+        return try reader.wasDurable(expected, in: .init(after: segment), from: Format.block)
     }
 
     /// From the next LSN to the last that anything on the disk names.
@@ -164,9 +156,7 @@ extension GroupReader {
         let buffer = pool.buffer(capacity: length)
         defer { withExtendedLifetime(buffer) {} }
         let target = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<length])
-        do { buffer.count = try storage.read(segment.life.segment, at: offset, into: target) } catch {
-            throw .io(error)
-        }
+        buffer.count = try storage.fill(target, from: segment.life.segment, at: offset)
         for start in stride(from: Format.groupHeader, to: buffer.count - Format.recordHeader, by: 8)
         where buffer.bytes[start + 4] == RecordFormat.Kind.commit.rawValue {
             let rest = UnsafeRawBufferPointer(rebasing: buffer.bytes[start...])
@@ -183,7 +173,7 @@ extension GroupReader {
     /// Where the next whole group header after `offset` is, or the segment's end.
     private func nextGroup(in segment: SegmentHeader, after offset: Int) throws(LogError) -> Int {
         var found: Int?
-        try forEachGroup(in: segment, from: offset + Format.block) { at, _ in
+        try forEachGroup(in: Life(segment), from: offset + Format.block) { at, _ in
             found = at
             return false
         }
@@ -193,40 +183,10 @@ extension GroupReader {
     /// The highest LSN of a group header in this life of the segment.
     func lastLSN(in segment: SegmentHeader) throws(LogError) -> LSN? {
         var last: LSN?
-        try forEachGroup(in: segment, from: Format.block) { _, header in
+        try forEachGroup(in: Life(segment), from: Format.block) { _, header in
             last = max(last ?? header.lsn, header.lsn)
             return true
         }
         return last
-    }
-
-    /// Whole group headers, wherever they are at a multiple of 4096; until `body` says no.
-    private func forEachGroup(
-        in segment: SegmentHeader,
-        from offset: Int,
-        _ body: (Int, GroupHeader) -> Bool
-    ) throws(LogError) {
-        let buffer = pool.buffer(capacity: 1 << 20)
-        defer { withExtendedLifetime(buffer) {} }
-        var at = offset
-        while at < segmentSize {
-            let piece = UnsafeMutableRawBufferPointer(
-                rebasing: buffer.memory[..<min(buffer.memory.count, segmentSize - at)]
-            )
-            let count: Int
-            do { count = try storage.read(segment.life.segment, at: at, into: piece) } catch { throw .io(error) }
-            for block in stride(from: 0, to: count, by: Format.block) where count - block >= Format.groupHeader {
-                guard
-                    let header = GroupHeader(
-                        UnsafeRawBufferPointer(rebasing: piece[block..<count]),
-                        seed: segment.seed
-                    ),
-                    header.epoch == segment.epoch, header.incarnation == segment.life.incarnation
-                else { continue }
-                if !body(at + block, header) { return }
-            }
-            guard count == piece.count else { return }
-            at += count
-        }
     }
 }

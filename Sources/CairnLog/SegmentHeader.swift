@@ -78,9 +78,7 @@ struct SegmentHeader: Hashable, Sendable {
         let buffer = BufferPool.shared.buffer(capacity: Format.block)
         defer { withExtendedLifetime(buffer) {} }
         let block = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<Format.block])
-        let count: Int
-        do { count = try storage.read(segment, at: 0, into: block) } catch { throw .io(error) }
-        guard count == Format.block else { return nil }
+        guard try storage.fill(block, from: segment, at: 0) == Format.block else { return nil }
         return SegmentHeader(UnsafeRawBufferPointer(block), of: segment, identity: identity)
     }
 }

@@ -32,7 +32,7 @@ public struct SegmentScan {
             let start = offset
             offset += length
             let target = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<min(length, log.segmentSize - start)])
-            buffer.count = try read(at: start, into: target)
+            buffer.count = try log.storage.fill(target, from: header.life.segment, at: start)
             return records(of: group, at: start, in: buffer)
         }
         return nil
@@ -42,7 +42,7 @@ public struct SegmentScan {
         let block = log.pool.buffer(capacity: Format.block)
         defer { withExtendedLifetime(block) {} }
         let window = UnsafeMutableRawBufferPointer(rebasing: block.memory[..<Format.block])
-        guard try read(at: offset, into: window) == Format.block,
+        guard try log.storage.fill(window, from: header.life.segment, at: offset) == Format.block,
             let group = GroupHeader(UnsafeRawBufferPointer(window), seed: header.seed),
             group.epoch == header.epoch, group.incarnation == header.life.incarnation,
             offset + group.length <= log.segmentSize
@@ -72,9 +72,5 @@ public struct SegmentScan {
             at += decoded.alignedLength
         }
         return records
-    }
-
-    private func read(at offset: Int, into target: UnsafeMutableRawBufferPointer) throws(LogError) -> Int {
-        do { return try log.storage.read(header.life.segment, at: offset, into: target) } catch { throw .io(error) }
     }
 }

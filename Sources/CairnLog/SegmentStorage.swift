@@ -35,4 +35,11 @@ extension SegmentStorage {
     public func readCached(_ segment: SegmentID, at offset: Int, into target: UnsafeMutableRawBufferPointer)
         throws(StorageError) -> Int
     { throw StorageError(operation: .read, code: EAGAIN, segment: segment) }
+
+    /// ``read(_:at:into:)`` for the log.
+    /// - Throws: `.io`.
+    func fill(_ target: UnsafeMutableRawBufferPointer, from segment: SegmentID, at offset: Int) throws(LogError) -> Int
+    {
+        do { return try read(segment, at: offset, into: target) } catch { throw .io(error) }
+    }
 }

@@ -1,4 +1,5 @@
 internal import CLinuxFile
+internal import CairnCore
 internal import Glibc
 
 /// `O_DIRECT`, which Glibc's module map hides behind _GNU_SOURCE; its value differs between architectures.
@@ -104,10 +105,8 @@ final class OpenFile: Sendable {
     }
 
     private static func repeated<T: SignedInteger>(_ call: () -> T) throws(SystemError) -> T {
-        while true {
-            let result = call()
-            if result >= 0 { return result }
-            guard errno == EINTR else { throw .last }
-        }
+        let result = uninterrupted(call)
+        guard result >= 0 else { throw .last }
+        return result
     }
 }

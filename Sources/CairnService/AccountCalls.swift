@@ -120,29 +120,16 @@ extension AccountLimits {
     }
 }
 
-/// The page token of ListAccounts: the last name that was given, a CRC behind it.
+/// The page token of ListAccounts: the last name that was given.
 enum AccountCursor {
+    private static let version: UInt8 = 3
+
     static func token(_ account: AccountID) -> [UInt8] {
-        var writer = ByteWriter(capacity: 80)
-        writer.put(UInt8(3))
-        writer.put(account.name)
-        writer.put(writer.bytes.withUnsafeBytes { CRC32C.extend(0, $0) })
-        return writer.bytes
+        SealedToken.seal(version: version) { $0.put(account.name) }
     }
 
     /// Nil for an empty token; throws INVALID_ARGUMENT for one that no listing gave.
     static func account(_ token: [UInt8]) throws(ServiceError) -> AccountID? {
-        guard !token.isEmpty else { return nil }
-        let account = token.withUnsafeBytes { bytes -> AccountID? in
-            var reader = ByteReader(bytes)
-            guard bytes.count > 4, reader.take(UInt8.self) == 3, let name = reader.takeText(),
-                reader.take(UInt32.self)
-                    == CRC32C.extend(0, UnsafeRawBufferPointer(rebasing: bytes[..<(bytes.count - 4)])),
-                reader.isAtEnd
-            else { return nil }
-            return AccountID(name)
-        }
-        guard let account else { throw ServiceError(.invalidArgument, "page_token is not one that this listing gave") }
-        return account
+        try SealedToken.openPage(token, version: version) { $0.takeText().flatMap { AccountID($0) } }
     }
 }

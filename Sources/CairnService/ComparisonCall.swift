@@ -31,7 +31,7 @@ extension Service {
             older: .init(older.shard, past, rule: older.rule),
             newer: .init(newer.shard, present, rule: newer.rule)
         )
-        guard start.rawValue < comparison.chunkCount else { throw BlockCursor.refused }
+        guard start.rawValue < comparison.chunkCount else { throw SealedToken.refusedPage }
         do throws(StoreError) {
             let (entries, next) = try comparison.changes(from: start, limit: limit)
             var response = Wire.ListChangedBlocksResponse()

@@ -238,12 +238,14 @@ private enum DamageTarget {
     }
 }
 
-/// Where ListDamage goes on: the content of its page token, with a version byte and a CRC.
-private struct DamageCursor {
+/// Where ListDamage goes on: the content of its page token.
+struct DamageCursor {
     enum Stage: UInt8, CaseIterable {
         case volumes = 0
         case snapshots = 1
     }
+
+    private static let version: UInt8 = 3
 
     var shard = ShardIndex(0)
     var stage = Stage.volumes
@@ -258,35 +260,29 @@ private struct DamageCursor {
     init(shard: ShardIndex, stage: Stage) { (self.shard, self.stage) = (shard, stage) }
 
     var token: [UInt8] {
-        var writer = ByteWriter(capacity: 41)
-        writer.put(UInt8(3))
-        writer.put(shard.rawValue)
-        writer.put(stage.rawValue)
-        writer.put(createdAt)
-        writer.put(bytes: id.bytes)
-        writer.put(chunk)
-        writer.put(UInt8(isWithin ? 1 : 0))
-        writer.put(writer.bytes.withUnsafeBytes { CRC32C.extend(0, $0) })
-        return writer.bytes
+        SealedToken.seal(version: Self.version) {
+            $0.put(shard.rawValue)
+            $0.put(stage.rawValue)
+            $0.put(createdAt)
+            $0.put(bytes: id.bytes)
+            $0.put(chunk)
+            $0.put(UInt8(isWithin ? 1 : 0))
+        }
     }
 
     /// Nil for an empty token; throws INVALID_ARGUMENT for one that no listing gave.
     init?(token: [UInt8]) throws(ServiceError) {
-        guard !token.isEmpty else { return nil }
-        let parsed = token.withUnsafeBytes { bytes -> DamageCursor? in
-            var reader = ByteReader(bytes)
+        let cursor = try SealedToken.openPage(token, version: Self.version) { reader -> DamageCursor? in
             var cursor = DamageCursor()
-            guard bytes.count == 41, reader.take(UInt8.self) == 3, let shard = reader.take(UInt16.self),
-                let stage = reader.take(UInt8.self).flatMap(Stage.init), let created = reader.take(UInt64.self),
-                let id = reader.take(bytes: 16).flatMap({ UUID128(bytes: $0) }), let chunk = reader.take(UInt64.self),
-                let isWithin = reader.take(UInt8.self),
-                reader.take(UInt32.self) == CRC32C.extend(0, UnsafeRawBufferPointer(rebasing: bytes[0..<37]))
+            guard let shard = reader.take(UInt16.self), let stage = reader.take(UInt8.self).flatMap(Stage.init),
+                let created = reader.take(UInt64.self), let id = reader.take(bytes: 16).flatMap({ UUID128(bytes: $0) }),
+                let chunk = reader.take(UInt64.self), let isWithin = reader.take(UInt8.self)
             else { return nil }
             (cursor.shard, cursor.stage, cursor.createdAt) = (ShardIndex(shard), stage, created)
             (cursor.id, cursor.chunk, cursor.isWithin) = (id, chunk, isWithin == 1)
             return cursor
         }
-        guard let parsed else { throw BlockCursor.refused }
-        self = parsed
+        guard let cursor else { return nil }
+        self = cursor
     }
 }

@@ -216,26 +216,18 @@ extension Service {
     }
 }
 
-/// The page token of ListGrants: the rest of the last key, a CRC behind it.
+/// The page token of ListGrants: the rest of the last key.
 enum GrantCursor {
+    private static let version: UInt8 = 3
+
     static func token(_ key: [UInt8]) -> [UInt8] {
-        var writer = ByteWriter(capacity: key.count + 5)
-        writer.put(UInt8(3))
-        writer.put(bytes: key)
-        writer.put(writer.bytes.withUnsafeBytes { CRC32C.extend(0, $0) })
-        return writer.bytes
+        SealedToken.seal(version: version) { $0.put(bytes: key) }
     }
 
     /// Nil for an empty token; throws INVALID_ARGUMENT for one that no listing gave.
     static func key(_ token: [UInt8]) throws(ServiceError) -> [UInt8]? {
-        if token.isEmpty { return nil }
-        let body = token.dropLast(4)
-        let checksum = token.suffix(4).withUnsafeBytes { bytes in
-            bytes.count == 4 ? UInt32(littleEndian: bytes.loadUnaligned(as: UInt32.self)) : nil
+        try SealedToken.openPage(token, version: version) { reader in
+            reader.isAtEnd ? nil : reader.take(bytes: reader.remaining)
         }
-        guard token.count > 5, token[0] == 3, body.withUnsafeBytes({ CRC32C.extend(0, $0) }) == checksum else {
-            throw ServiceError(.invalidArgument, "page_token is not one that this listing gave")
-        }
-        return Array(body.dropFirst())
     }
 }

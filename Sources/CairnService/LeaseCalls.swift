@@ -31,23 +31,20 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.RenewLeaseResponse>
     ) {
-        workers.run(for: context.account) {
-            do throws(ServiceError) {
-                try context.checkWanted()
-                let lease = try LeaseTime(seconds: request.leaseSeconds)
-                let tokens = try Self.fingerprints(request.tokens)
-                // Pinned first: what is found here is still there when its lease is written. An unknown one changes nothing.
-                let places = try self.place(tokens, context)
-                let end = lease.end
-                self.changeLeases(places, context) { result in
-                    answer(result.map { Wire.RenewLeaseResponse(leaseExpiresAtMs: end) })
-                } each: { (transaction, item) throws(ServiceError) in
-                    let isHere = try storeCall { () throws(StoreError) in
-                        try transaction.lease(item.token, account: context.account, until: end)
-                    }
-                    guard isHere else { throw Self.unknown(item.token, item.index) }
+        beginOnWorker(context, answer) { () throws(ServiceError) in
+            let lease = try LeaseTime(seconds: request.leaseSeconds)
+            let tokens = try Self.fingerprints(request.tokens)
+            // Pinned first: what is found here is still there when its lease is written. An unknown one changes nothing.
+            let places = try self.place(tokens, context)
+            let end = lease.end
+            self.changeLeases(places, context) { result in
+                answer(result.map { Wire.RenewLeaseResponse(leaseExpiresAtMs: end) })
+            } each: { (transaction, item) throws(ServiceError) in
+                let isHere = try storeCall { () throws(StoreError) in
+                    try transaction.lease(item.token, account: context.account, until: end)
                 }
-            } catch { answer(.failure(error)) }
+                guard isHere else { throw Self.unknown(item.token, item.index) }
+            }
         }
     }
 
@@ -57,20 +54,17 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.ReleaseLeaseResponse>
     ) {
-        workers.run(for: context.account) {
-            do throws(ServiceError) {
-                try context.checkWanted()
-                let tokens = try Self.fingerprints(request.tokens)
-                let items = tokens.enumerated().map { LeaseItem(token: $1, index: $0) }
-                let places = self.store.shards.map { LeasePlace(shard: $0, items: items) }
-                self.changeLeases(places, reclaims: true, context) { result in
-                    answer(result.map { Wire.ReleaseLeaseResponse() })
-                } each: { (transaction, item) throws(ServiceError) in
-                    try storeCall { () throws(StoreError) in
-                        try transaction.releaseLease(item.token, account: context.account)
-                    }
+        beginOnWorker(context, answer) { () throws(ServiceError) in
+            let tokens = try Self.fingerprints(request.tokens)
+            let items = tokens.enumerated().map { LeaseItem(token: $1, index: $0) }
+            let places = self.store.shards.map { LeasePlace(shard: $0, items: items) }
+            self.changeLeases(places, reclaims: true, context) { result in
+                answer(result.map { Wire.ReleaseLeaseResponse() })
+            } each: { (transaction, item) throws(ServiceError) in
+                try storeCall { () throws(StoreError) in
+                    try transaction.releaseLease(item.token, account: context.account)
                 }
-            } catch { answer(.failure(error)) }
+            }
         }
     }
 

@@ -2,19 +2,16 @@ import CairnCore
 import CairnWire
 
 /// A place in a listing that is ordered by creation time, then ID: the content of a page token.
-///
-/// The token is the two values with a version byte and a CRC, so that a token of something else is refused and not misread.
 struct ListingCursor: Sendable, Equatable {
+    private static let version: UInt8 = 1
     let createdMilliseconds: UInt64
     let id: UUID128
 
     var token: [UInt8] {
-        var writer = ByteWriter(capacity: 29)
-        writer.put(UInt8(1))
-        writer.put(createdMilliseconds)
-        writer.put(bytes: id.bytes)
-        writer.put(writer.bytes.withUnsafeBytes { CRC32C.extend(0, $0) })
-        return writer.bytes
+        SealedToken.seal(version: Self.version) {
+            $0.put(createdMilliseconds)
+            $0.put(bytes: id.bytes)
+        }
     }
 
     init(createdMilliseconds: UInt64, id: UUID128) {
@@ -24,18 +21,13 @@ struct ListingCursor: Sendable, Equatable {
 
     /// Nil for an empty token; throws INVALID_ARGUMENT for one that no listing gave.
     init?(token: [UInt8]) throws(ServiceError) {
-        guard !token.isEmpty else { return nil }
-        let parsed = token.withUnsafeBytes { bytes -> ListingCursor? in
-            var reader = ByteReader(bytes)
-            guard reader.take(UInt8.self) == 1, let created = reader.take(UInt64.self), let id = reader.take(bytes: 16),
-                reader.take(UInt32.self) == CRC32C.extend(0, UnsafeRawBufferPointer(rebasing: bytes[0..<25])),
-                reader.isAtEnd,
-                let uuid = UUID128(bytes: id)
+        let cursor = try SealedToken.openPage(token, version: Self.version) { reader -> ListingCursor? in
+            guard let created = reader.take(UInt64.self), let id = reader.take(bytes: 16), let uuid = UUID128(bytes: id)
             else { return nil }
             return ListingCursor(createdMilliseconds: created, id: uuid)
         }
-        guard let parsed else { throw ServiceError(.invalidArgument, "page_token is not one that this listing gave") }
-        self = parsed
+        guard let cursor else { return nil }
+        self = cursor
     }
 }
 
@@ -58,29 +50,16 @@ extension Wire.PageRequest? {
     var token: [UInt8] { self?.pageToken ?? [] }
 }
 
-/// The page token of ListBlocks and ListChangedBlocks: the chunk to go on with, a CRC behind it.
+/// The page token of ListBlocks and ListChangedBlocks: the chunk to go on with.
 enum BlockCursor {
+    private static let version: UInt8 = 2
+
     static func token(_ chunk: ChunkIndex) -> [UInt8] {
-        var writer = ByteWriter(capacity: 13)
-        writer.put(UInt8(2))
-        writer.put(chunk.rawValue)
-        writer.put(writer.bytes.withUnsafeBytes { CRC32C.extend(0, $0) })
-        return writer.bytes
+        SealedToken.seal(version: version) { $0.put(chunk.rawValue) }
     }
 
     /// Nil for an empty token; throws INVALID_ARGUMENT for one that no listing gave.
     static func chunk(_ token: [UInt8]) throws(ServiceError) -> ChunkIndex? {
-        guard !token.isEmpty else { return nil }
-        let chunk = token.withUnsafeBytes { bytes -> ChunkIndex? in
-            var reader = ByteReader(bytes)
-            guard bytes.count == 13, reader.take(UInt8.self) == 2, let chunk = reader.take(UInt64.self),
-                reader.take(UInt32.self) == CRC32C.extend(0, UnsafeRawBufferPointer(rebasing: bytes[0..<9]))
-            else { return nil }
-            return ChunkIndex(chunk)
-        }
-        guard let chunk else { throw refused }
-        return chunk
+        try SealedToken.openPage(token, version: version) { $0.take(UInt64.self).map { ChunkIndex($0) } }
     }
-
-    static let refused = ServiceError(.invalidArgument, "page_token is not one that this listing gave")
 }

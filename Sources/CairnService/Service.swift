@@ -122,6 +122,20 @@ public final class Service: Sendable {
         }
     }
 
+    /// The same for a call that is answered later: `body` sees to that, unless it throws.
+    func beginOnWorker<Value>(
+        _ context: CallContext,
+        _ answer: @escaping Answer<Value>,
+        _ body: @escaping @Sendable () throws(ServiceError) -> Void
+    ) {
+        workers.run(for: context.account) {
+            do throws(ServiceError) {
+                try context.checkWanted()
+                try body()
+            } catch { answer(.failure(error)) }
+        }
+    }
+
     public func health() -> Wire.GetHealthResponse {
         var response = Wire.GetHealthResponse()
         response.problems = store.shards.compactMap { shard in

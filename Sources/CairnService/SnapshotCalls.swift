@@ -21,18 +21,15 @@ extension Service {
         var parameters = request
         parameters.idempotencyKey = []
         once(.createSnapshot, key: request.idempotencyKey, parameters: parameters, context, answer) { receipt, answer in
-            self.workers.run(for: context.account) {
-                do throws(ServiceError) {
-                    try context.checkWanted()
-                    let volume = try self.view(shard) { (view) throws(ServiceError) in
-                        try self.volume(id, in: view, context)
-                    }
-                    if volume.kind == .local {
-                        try self.creation(of: volume, request, tags, receipt, on: shard, context, answer).run()
-                    } else {
-                        try self.createRemoteSnapshot(of: id, request, tags, receipt, on: shard, context, answer)
-                    }
-                } catch { answer(.failure(error)) }
+            self.beginOnWorker(context, answer) { () throws(ServiceError) in
+                let volume = try self.view(shard) { (view) throws(ServiceError) in
+                    try self.volume(id, in: view, context)
+                }
+                if volume.kind == .local {
+                    try self.creation(of: volume, request, tags, receipt, on: shard, context, answer).run()
+                } else {
+                    try self.createRemoteSnapshot(of: id, request, tags, receipt, on: shard, context, answer)
+                }
             }
         }
     }
@@ -111,7 +108,7 @@ extension Service {
         var response = Wire.CreateSnapshotResponse()
         response.snapshotID = snapshot.id.bytes
         response.dataVersion = snapshot.version.rawValue
-        response.snapshotToken = SnapshotToken(snapshot).bytes
+        response.snapshotToken = SnapshotToken.token(snapshot.id)
         response.state = state(of: snapshot)
         return response
     }
@@ -125,27 +122,21 @@ extension Service {
         guard let id = SnapshotID(bytes: request.snapshotID), let shard = shard(of: id.uuid) else {
             return answer(.failure(.noSuchSnapshot))
         }
-        let removed = RemovedResources()
-        let withdrawing: Answer<Wire.DeleteSnapshotResponse> = { result in
-            if case .success = result { self.withdrawGrants(for: removed.resources, of: context.account) }
-            answer(result)
-        }
         var parameters = request
         parameters.idempotencyKey = []
-        idempotent(
+        delete(
             .deleteSnapshot,
             key: request.idempotencyKey,
             parameters: parameters,
             on: shard,
-            reclaims: true,
             context,
-            withdrawing
+            Wire.DeleteSnapshotResponse(),
+            answer
         ) {
             (transaction) throws(ServiceError) in
             let snapshot = try self.snapshot(id, in: transaction, context)
-            removed.resources = [.snapshot(id), .volume(snapshot.volume)]
             try self.remove(snapshot, in: transaction)
-            return Wire.DeleteSnapshotResponse()
+            return [.snapshot(id), .volume(snapshot.volume)]
         }
     }
 
@@ -296,7 +287,7 @@ extension Service {
         description.tags = TagRules.wire(snapshot.tags)
         description.createdAtMs = snapshot.createdAt
         description.completedAtMs = snapshot.completedAt
-        description.snapshotToken = SnapshotToken(snapshot).bytes
+        description.snapshotToken = SnapshotToken.token(snapshot.id)
         if snapshot.state == .complete {
             description.seal = Wire.Seal(pending: snapshot.seal == nil, value: snapshot.seal?.bytes ?? [])
         }
@@ -309,29 +300,18 @@ extension Service {
 
 /// The address of a snapshot's manifest (SPEC S7): opaque to clients, and no permission.
 ///
-/// A version byte, the snapshot's ID (whose last bytes name the shard, where all else of it is), a CRC. Nothing in it counts what
-/// others do (SPEC C3).
-struct SnapshotToken {
-    private static let count = 21
-    let bytes: [UInt8]
+/// Its content is the snapshot's ID, whose last bytes name the shard, where all else of it is. Nothing in it counts what others do
+/// (SPEC C3).
+enum SnapshotToken {
+    private static let version: UInt8 = 1
 
-    init(_ snapshot: SnapshotRecord) {
-        var writer = ByteWriter(capacity: Self.count)
-        writer.put(UInt8(1))
-        writer.put(bytes: snapshot.id.bytes)
-        writer.put(writer.bytes.withUnsafeBytes { CRC32C.extend(0, $0) })
-        bytes = writer.bytes
+    static func token(_ id: SnapshotID) -> [UInt8] {
+        SealedToken.seal(version: version) { $0.put(bytes: id.bytes) }
     }
 
     /// Throws INVALID_SNAPSHOT_ID for what is no token.
     static func id(_ token: [UInt8]) throws(ServiceError) -> SnapshotID {
-        let id = token.withUnsafeBytes { bytes -> SnapshotID? in
-            var reader = ByteReader(bytes)
-            guard bytes.count == count, reader.take(UInt8.self) == 1, let id = reader.take(bytes: 16),
-                reader.take(UInt32.self) == CRC32C.extend(0, UnsafeRawBufferPointer(rebasing: bytes[0..<17]))
-            else { return nil }
-            return SnapshotID(bytes: id)
-        }
+        let id = SealedToken.open(token, version: version) { $0.take(bytes: 16).flatMap { SnapshotID(bytes: $0) } }
         guard let id else { throw ServiceError.noSuchSnapshot }
         return id
     }

@@ -28,42 +28,39 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.SnapshotProgressResponse>
     ) {
-        workers.run(for: context.account) {
-            do throws(ServiceError) {
-                try context.checkWanted()
-                let report = try ProgressReport(percent: request.percent, rebased: request.rebased)
-                let id = try Self.snapshotID(request.target)
-                guard let shard = self.shard(of: id.uuid) else { throw ServiceError.noSuchSnapshot }
-                let record = try self.view(shard) { (view) throws(ServiceError) in
-                    try self.snapshot(id, in: view, context)
-                }
-                // C5: said again, because the answer was lost.
-                if report.completes, record.state == .complete || record.state == .waiting {
-                    let said = try self.progress(of: record, in: shard.makeView(), context)
-                    return answer(.success(said))
-                }
-                let done: Answer<Wire.SnapshotProgressResponse> = { result in
-                    if case .success = result { self.prompts.reported(id, complete: report.completes) }
-                    answer(result)
-                }
-                self.countExpected(record, report, on: shard, context) { result in
-                    guard case .success(let report) = result else { return answer(result.map { _ in .init() }) }
-                    self.change(on: shard, Footprint(), context, done) { (transaction) throws(ServiceError) in
-                        let present = try self.snapshot(id, in: transaction, context)
-                        if report.completes, present.state == .complete || present.state == .waiting {
-                            return try self.progress(of: present, in: transaction, context)
-                        }
-                        if let earlier = try Self.checkInProgress(present, in: transaction) {
-                            throw ServiceError(
-                                .invalidSnapshotID,
-                                "\(present.id) is not the next to be completed: \(Self.comesFirst(earlier))"
-                            )
-                        }
-                        let reported = try self.apply(report, to: present, in: transaction)
-                        return try self.progress(of: reported, in: transaction, context)
+        beginOnWorker(context, answer) { () throws(ServiceError) in
+            let report = try ProgressReport(percent: request.percent, rebased: request.rebased)
+            let id = try Self.snapshotID(request.target)
+            guard let shard = self.shard(of: id.uuid) else { throw ServiceError.noSuchSnapshot }
+            let record = try self.view(shard) { (view) throws(ServiceError) in
+                try self.snapshot(id, in: view, context)
+            }
+            // C5: said again, because the answer was lost.
+            if report.completes, record.state == .complete || record.state == .waiting {
+                let said = try self.progress(of: record, in: shard.makeView(), context)
+                return answer(.success(said))
+            }
+            let done: Answer<Wire.SnapshotProgressResponse> = { result in
+                if case .success = result { self.prompts.reported(id, complete: report.completes) }
+                answer(result)
+            }
+            self.countExpected(record, report, on: shard, context) { result in
+                guard case .success(let report) = result else { return answer(result.map { _ in .init() }) }
+                self.change(on: shard, Footprint(), context, done) { (transaction) throws(ServiceError) in
+                    let present = try self.snapshot(id, in: transaction, context)
+                    if report.completes, present.state == .complete || present.state == .waiting {
+                        return try self.progress(of: present, in: transaction, context)
                     }
+                    if let earlier = try Self.checkInProgress(present, in: transaction) {
+                        throw ServiceError(
+                            .invalidSnapshotID,
+                            "\(present.id) is not the next to be completed: \(Self.comesFirst(earlier))"
+                        )
+                    }
+                    let reported = try self.apply(report, to: present, in: transaction)
+                    return try self.progress(of: reported, in: transaction, context)
                 }
-            } catch { answer(.failure(error)) }
+            }
         }
     }
 
@@ -220,31 +217,28 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.MissingBlocksResponse>
     ) {
-        workers.run(for: context.account) {
-            do throws(ServiceError) {
-                try context.checkWanted()
-                let id: SnapshotID
-                switch request.target {
-                case .snapshotID(let bytes): id = try Self.snapshotID(bytes)
-                case .snapshotToken(let bytes): id = try SnapshotToken.id(bytes)
-                case nil: throw ServiceError(.invalidArgument, "the call names no snapshot")
+        beginOnWorker(context, answer) { () throws(ServiceError) in
+            let id: SnapshotID
+            switch request.target {
+            case .snapshotID(let bytes): id = try Self.snapshotID(bytes)
+            case .snapshotToken(let bytes): id = try SnapshotToken.id(bytes)
+            case nil: throw ServiceError(.invalidArgument, "the call names no snapshot")
+            }
+            guard let shard = self.shard(of: id.uuid) else { throw ServiceError.noSuchSnapshot }
+            let limit = try request.page.itemCount()
+            let start = try BlockCursor.chunk(request.page.token) ?? ChunkIndex(0)
+            let snapshot = try self.uncancelled(id, in: shard.makeView(), context)
+            guard snapshot.isExpecting else { return answer(.success(.init())) }
+            // Only now it is known what it may cost.
+            self.onWorker(context, bytes: Self.missingCost(of: snapshot), answer) { () throws(ServiceError) in
+                do throws(ServiceError) {
+                    return try self.missing(of: id, from: start, limit, on: shard, context)
+                } catch {
+                    // Where it was deleted meanwhile, its data may be what is not to be found.
+                    _ = try self.uncancelled(id, in: shard.makeView(), context)
+                    throw error
                 }
-                guard let shard = self.shard(of: id.uuid) else { throw ServiceError.noSuchSnapshot }
-                let limit = try request.page.itemCount()
-                let start = try BlockCursor.chunk(request.page.token) ?? ChunkIndex(0)
-                let snapshot = try self.uncancelled(id, in: shard.makeView(), context)
-                guard snapshot.isExpecting else { return answer(.success(.init())) }
-                // Only now it is known what it may cost.
-                self.onWorker(context, bytes: Self.missingCost(of: snapshot), answer) { () throws(ServiceError) in
-                    do throws(ServiceError) {
-                        return try self.missing(of: id, from: start, limit, on: shard, context)
-                    } catch {
-                        // Where it was deleted meanwhile, its data may be what is not to be found.
-                        _ = try self.uncancelled(id, in: shard.makeView(), context)
-                        throw error
-                    }
-                }
-            } catch { answer(.failure(error)) }
+            }
         }
     }
 

@@ -22,19 +22,16 @@ extension Service {
         once(.createSnapshots, key: request.idempotencyKey, parameters: parameters, context, answer) {
             receipt,
             answer in
-            self.workers.run(for: context.account) {
-                do throws(ServiceError) {
-                    try context.checkWanted()
-                    try SnapshotSet(
-                        service: self,
-                        volumes: volumes,
-                        description: request.description,
-                        tags: tags,
-                        receipt: receipt,
-                        context: context,
-                        answer: answer
-                    ).run()
-                } catch { answer(.failure(error)) }
+            self.beginOnWorker(context, answer) { () throws(ServiceError) in
+                try SnapshotSet(
+                    service: self,
+                    volumes: volumes,
+                    description: request.description,
+                    tags: tags,
+                    receipt: receipt,
+                    context: context,
+                    answer: answer
+                ).run()
             }
         }
     }

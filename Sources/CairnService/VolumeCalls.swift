@@ -2,13 +2,6 @@ import CairnCore
 import CairnStore
 import CairnWire
 
-/// What a transaction tells its completion.
-// Safety: the transaction writes it, on its shard's queue, before its completion reads it.
-final class RemovedResources: @unchecked Sendable {
-    /// Of the volume something may be left.
-    var resources: [GrantResource] = []
-}
-
 /// CreateVolume, DeleteVolume, DescribeVolume, ListVolumes, ResizeVolume (SPEC section 2).
 extension Service {
     /// A CreateVolume whose every parameter is settled but the snapshot's.
@@ -148,36 +141,29 @@ extension Service {
         guard let id = VolumeID(bytes: request.volumeID), let shard = shard(of: id.uuid) else {
             return answer(.failure(.noSuchVolume))
         }
-        // Snapshots that go with the volume: the transaction says which.
-        let removed = RemovedResources()
-        let withdrawing: Answer<Wire.DeleteVolumeResponse> = { result in
-            if case .success = result { self.withdrawGrants(for: removed.resources, of: context.account) }
-            answer(result)
-        }
         var parameters = request
         parameters.idempotencyKey = []
-        idempotent(
+        delete(
             .deleteVolume,
             key: request.idempotencyKey,
             parameters: parameters,
             on: shard,
-            reclaims: true,
             context,
-            withdrawing
+            Wire.DeleteVolumeResponse(),
+            answer
         ) {
             (transaction) throws(ServiceError) in
             let volume = try self.volume(id, in: transaction, context)
             if !request.cancelSnapshots { try Self.checkNoneInProgress(of: volume, in: transaction) }
-            removed.resources = try storeCall { () throws(StoreError) in
+            return try storeCall { () throws(StoreError) in
                 let inProgress = try transaction.outstanding(of: volume.id) + transaction.waiting(of: volume)
                 let leaving = Set(inProgress.map(\.id) + [volume.initialSnapshot])
                 try transaction.deleteVolume(volume)
-                // The initial one stays where something was cloned from it.
+                // Snapshots go with the volume; the initial one stays where something was cloned from it.
                 var gone: [GrantResource] = [.volume(volume.id)]
                 for id in leaving where try transaction.snapshot(id) == nil { gone.append(.snapshot(id)) }
                 return gone
             }
-            return Wire.DeleteVolumeResponse()
         }
     }
 

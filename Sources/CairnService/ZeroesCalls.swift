@@ -33,14 +33,11 @@ extension Service {
         _ context: CallContext,
         _ answer: @escaping Answer<Wire.UploadBlockResponse>
     ) {
-        workers.run(for: context.account) {
-            do throws(ServiceError) {
-                try context.checkWanted()
-                let call = try WriteCall(target, attachment: attachment, durability: durability)
-                try self.write(call, nil, context, answer) { (target) throws(ServiceError) in
-                    try UploadPlan(marking: ranges, content, volumeSize: target.size, chunkSize: target.chunkSize)
-                }
-            } catch { answer(.failure(error)) }
+        beginOnWorker(context, answer) { () throws(ServiceError) in
+            let call = try WriteCall(target, attachment: attachment, durability: durability)
+            try self.write(call, nil, context, answer) { (target) throws(ServiceError) in
+                try UploadPlan(marking: ranges, content, volumeSize: target.size, chunkSize: target.chunkSize)
+            }
         }
     }
 }

@@ -121,13 +121,14 @@ extension Settings.Merged {
         return endpoint
     }
 
-    /// Nil: nothing is said about it.
-    /// - Throws: `configuration` where ``timeout`` is no time.
-    public func callLimit() throws(ClientError) -> Duration? {
-        guard let timeout else { return nil }
+    /// Has calls, and connecting, take no longer than ``timeout``, where that is said.
+    /// - Throws: `configuration` where it is no time.
+    public func limitCalls(_ options: inout ClientOptions) throws(ClientError) {
+        guard let timeout else { return }
         guard let limit = Parsing.duration(timeout) else {
             throw ClientError(.configuration, "timeout: '\(timeout)' is no time like 30s or 2m")
         }
-        return limit
+        options.callLimit = limit
+        options.connectLimit = min(options.connectLimit, limit)
     }
 }

@@ -144,13 +144,6 @@ final class Background: @unchecked Sendable {
         if needsFlush {
             do throws(StoreError) { try flushIndex() } catch { guard error.code == .full else { throw error } }
         }
-        let done = execution.makeSignal()
-        let outcome = Mutex<Result<Value, StoreError>?>(nil)
-        shard.submit(records: records, bytes: bytes, entries: entries, reclaims: reclaims, body) { result in
-            outcome.withLock { $0 = result }
-            done.give()
-        }
-        try done.wait()
-        return try outcome.withLock { $0! }.get()
+        return try shard.perform(records: records, bytes: bytes, entries: entries, reclaims: reclaims, body)
     }
 }

@@ -33,7 +33,7 @@ struct CheckpointContents: Hashable, Sendable {
     let logBytes: UInt64
     let madeAt: UInt64
     let database: String
-    let files: [File]
+    var files: [File]
 
     var bytes: UInt64 { files.reduce(0) { $0 + $1.bytes } }
 

@@ -117,7 +117,7 @@ final class CheckpointFolder: Sendable {
             if let begun = state.withLock({ $0.begun }) {
                 precondition(begun.lsn <= position.lsn, "the copy is older than what is kept of the log for it")
             }
-            let draft = CheckpointContents(
+            var contents = CheckpointContents(
                 identity: identity,
                 position: position,
                 logBytes: logBytes,
@@ -126,7 +126,7 @@ final class CheckpointFolder: Sendable {
                 files: []
             )
             try Files.makeFolder(fresh)
-            let contents = try copy(links, to: fresh, draft, between)
+            contents.files = try copy(links, to: fresh, of: contents.database, between)
             try Files.write(fresh + "/contents", contents.encoded)
             try Files.sync(fresh)
             let number = (state.withLock { ($0.checkpoints.map(\.number) + $0.damaged).max() } ?? 0) + 1
@@ -162,14 +162,15 @@ final class CheckpointFolder: Sendable {
         return String(decoding: bytes, as: UTF8.self).filter { !$0.isWhitespace }
     }
 
+    /// - Parameter database: RocksDB's name for the index; files of a copy of the same are linked.
     private func copy(
         _ links: String,
         to fresh: String,
-        _ draft: CheckpointContents,
+        of database: String,
         _ between: (Int) throws(StoreError) -> Void
-    ) throws(StoreError) -> CheckpointContents {
+    ) throws(StoreError) -> [CheckpointContents.File] {
         let previous = checkpoints.last.flatMap { last in
-            last.contents.database == draft.database && !draft.database.isEmpty ? last : nil
+            last.contents.database == database && !database.isEmpty ? last : nil
         }
         let known = Dictionary(uniqueKeysWithValues: (previous?.contents.files ?? []).map { ($0.name, $0) })
         var files: [CheckpointContents.File] = []
@@ -189,14 +190,7 @@ final class CheckpointFolder: Sendable {
             let (checksum, bytes) = try Files.copy("\(links)/\(name)", to: "\(fresh)/\(name)", between: between)
             files.append(CheckpointContents.File(name: name, bytes: bytes, checksum: checksum))
         }
-        return CheckpointContents(
-            identity: draft.identity,
-            position: draft.position,
-            logBytes: draft.logBytes,
-            madeAt: draft.madeAt,
-            database: draft.database,
-            files: files.sorted { $0.name < $1.name }
-        )
+        return files.sorted { $0.name < $1.name }
     }
 
     /// A copy must not take the room that the index itself needs next: its failing would stop the shard.
@@ -204,8 +198,8 @@ final class CheckpointFolder: Sendable {
         var bytes: UInt64 = 0
         // One may just have been removed by RocksDB.
         for name in names { bytes += (try? Files.size("\(folder)/\(name)")) ?? 0 }
-        let (free, total) = try Files.room(path)
-        guard bytes + min(total / 16, 256 << 20) <= free else {
+        guard let space = LocalSegmentStorage.space(path) else { throw Files.error("look at", path) }
+        guard bytes + min(space.total / 16, 256 << 20) <= space.available else {
             throw StoreError(.full, "there is no room for a copy of the index: \(ByteCount.text(bytes))")
         }
     }

@@ -90,8 +90,7 @@ enum Files {
         let buffer = BufferPool.shared.buffer(capacity: piece)
         defer { withExtendedLifetime(buffer) {} }
         while true {
-            let count = Glibc.read(file.number, buffer.memory.baseAddress, piece)
-            if count < 0, errno == EINTR { continue }
+            let count = uninterrupted { Glibc.read(file.number, buffer.memory.baseAddress, piece) }
             guard count >= 0 else { throw error("read", path) }
             if count == 0 { return }
             try body(UnsafeRawBufferPointer(rebasing: buffer.memory[..<count]))
@@ -133,14 +132,6 @@ enum Files {
         posix_fadvise(file.number, 0, 0, Int32(POSIX_FADV_DONTNEED))
         return (checksum, bytes)
     }
-
-    /// What may still be written to the file system of a folder, and its size.
-    static func room(_ path: String) throws(StoreError) -> (free: UInt64, total: UInt64) {
-        var status = statvfs()
-        guard statvfs(path, &status) == 0 else { throw error("look at", path) }
-        let unit = UInt64(status.f_frsize)
-        return (UInt64(status.f_bavail) * unit, UInt64(status.f_blocks) * unit)
-    }
 }
 
 /// An open file; closed with its last user.
@@ -150,7 +141,7 @@ private final class Descriptor {
 
     init(_ path: String, _ flags: Int32) throws(StoreError) {
         self.path = path
-        number = open(path, flags | O_CLOEXEC, 0o600)
+        number = uninterrupted { open(path, flags | O_CLOEXEC, 0o600) }
         guard number >= 0 else { throw Files.error("open", path) }
     }
 
@@ -159,8 +150,7 @@ private final class Descriptor {
     func write(_ bytes: UnsafeRawBufferPointer) throws(StoreError) {
         var rest = bytes
         while !rest.isEmpty {
-            let count = Glibc.write(number, rest.baseAddress, rest.count)
-            if count < 0, errno == EINTR { continue }
+            let count = uninterrupted { Glibc.write(number, rest.baseAddress, rest.count) }
             guard count > 0 else { throw Files.error("write", path) }
             rest = UnsafeRawBufferPointer(rebasing: rest[count...])
         }

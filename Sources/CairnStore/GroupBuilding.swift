@@ -7,7 +7,7 @@ final class GroupBuilding: @unchecked Sendable {
     private let overlay: IndexOverlay
     private let group: LogGroup
     private let transaction: Transaction
-    private let purpose: GroupPurpose
+    let purpose: GroupPurpose
     private var endings: [PendingCall.Ending] = []
     private(set) var isDurable = false
     private(set) var bytes = 0

@@ -55,20 +55,24 @@ extension Store {
     /// Removes what a crash interrupted, on whichever shard it is. Before the store takes calls.
     static func undoIntents(_ shards: [Shard]) throws(StoreError) {
         for home in shards {
-            for (id, record) in try home.makeView().intents() {
-                for snapshot in record.snapshots {
-                    guard let shard = shards.first(where: { $0.index == snapshot.uuid.shard }) else {
-                        throw StoreError(.damaged, "\(snapshot) is of a shard that is not there")
-                    }
-                    guard try shard.makeView().snapshot(snapshot) != nil else { continue }
-                    try shard.background.change(entries: 8) { (transaction) throws(StoreError) in
-                        guard let made = try transaction.snapshot(snapshot) else { return }
-                        try transaction.deleteSnapshot(made)
-                    }
-                }
-                // Last: killed before, it is all done again.
-                try home.background.change(entries: 1) { (transaction) throws(StoreError) in transaction.endIntent(id) }
+            for (id, record) in try home.makeView().intents() { try undo(id, record, of: home, among: shards) }
+        }
+    }
+
+    /// Removes what one change made of which the intent is still there.
+    /// - Parameter home: holds the intent.
+    static func undo(_ id: UUID128, _ record: IntentRecord, of home: Shard, among shards: [Shard]) throws(StoreError) {
+        for snapshot in record.snapshots {
+            guard let shard = shards.first(where: { $0.index == snapshot.uuid.shard }) else {
+                throw StoreError(.damaged, "\(snapshot) is of a shard that is not there")
+            }
+            guard try shard.makeView().snapshot(snapshot) != nil else { continue }
+            try shard.perform(entries: 8, reclaims: true) { (transaction) throws(StoreError) in
+                guard let made = try transaction.snapshot(snapshot) else { return }
+                try transaction.deleteSnapshot(made)
             }
         }
+        // Last: killed before, it is all done again.
+        try home.perform(entries: 1, reclaims: true) { (transaction) throws(StoreError) in transaction.endIntent(id) }
     }
 }

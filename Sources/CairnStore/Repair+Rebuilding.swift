@@ -36,12 +36,7 @@ extension ShardRepairing {
         _ what: String,
         _ restore: () throws(StoreError) -> Void
     ) throws(StoreError) -> Bool {
-        let tail: TailOutcome
-        do throws(StoreError) { tail = try scan(survey, from: position) } catch {
-            guard error.code == .damaged else { throw error }
-            find("\(what): \(error.text)")
-            return false
-        }
+        guard let tail = try tail(survey, from: position, what) else { return false }
         guard mayGoOn(tail) else { return true }
         if tail.loss != nil, position == nil, tail.end == nil { return false }
         let actions = report.actions.count

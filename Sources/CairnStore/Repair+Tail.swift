@@ -37,6 +37,15 @@ extension ShardRepairing {
         }
     }
 
+    /// What the log holds behind a position; nil where it does not go on from there, which is said behind `what`.
+    func tail(_ survey: LogSurvey, from position: LogPosition?, _ what: String) throws(StoreError) -> TailOutcome? {
+        do throws(StoreError) { return try scan(survey, from: position) } catch {
+            guard error.code == .damaged else { throw error }
+            find("\(what): \(error.text)")
+            return nil
+        }
+    }
+
     /// Says what the log lacks, and whether that is allowed.
     func mayGoOn(_ tail: TailOutcome) -> Bool {
         report.replayedCommits = tail.groups

@@ -148,10 +148,7 @@ final class ShardRepairing {
             try walk(database)
             try check(database, survey)
         }
-        let tail: TailOutcome
-        do throws(StoreError) { tail = try scan(survey, from: standing) } catch {
-            guard error.code == .damaged else { throw error }
-            find("the index stands where the log does not go on: \(error.text)")
+        guard let tail = try tail(survey, from: standing, "the index stands where the log does not go on") else {
             return false
         }
         guard mayGoOn(tail) else { return true }

@@ -153,11 +153,11 @@ public final class Scrubber: @unchecked Sendable {
         if shard.damage.isPossible { recount() }
         let now = execution.milliseconds
         if !pass.isRunning {
-            guard pass.startedAt + UInt64(period.milliseconds) <= now else { return }
+            guard pass.startedAt + UInt64(period / .milliseconds(1)) <= now else { return }
             beginPass(onDemand: false, rate: 0)
         }
         // A little faster than it must be, for what is written meanwhile.
-        let needed = Double(pass.total) / max(1, period.milliseconds / 1000) * 1.25
+        let needed = Double(pass.total) / max(1, period / .seconds(1)) * 1.25
         let rate = min(max(needed, Self.leastRate), Double(shard.options.scrubBytesPerSecond))
         read(atMost: rate, for: .seconds(1))
     }
@@ -180,7 +180,7 @@ public final class Scrubber: @unchecked Sendable {
     }
 
     private func read(atMost rate: Double, for turn: Duration) {
-        let nanoseconds = UInt64(turn.milliseconds * 1e6)
+        let nanoseconds = UInt64(turn / .nanoseconds(1))
         let now = execution.uptime
         let elapsed = Double(min(now - lastTick, 2_000_000_000)) / 1e9
         lastTick = now
@@ -268,19 +268,6 @@ public final class Scrubber: @unchecked Sendable {
         _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value
     ) throws(StoreError) -> Value {
         if isStopped { throw StoreError(.closed, "the shard is closing") }
-        let done = execution.makeSignal()
-        let outcome = Mutex<Result<Value, StoreError>?>(nil)
-        shard.submit(entries: entries, body) { result in
-            outcome.withLock { $0 = result }
-            done.give()
-        }
-        try done.wait()
-        return try outcome.withLock { $0! }.get()
-    }
-}
-
-extension Duration {
-    fileprivate var milliseconds: Double {
-        Double(components.seconds) * 1000 + Double(components.attoseconds) / 1e15
+        return try shard.perform(entries: entries, body)
     }
 }

@@ -156,6 +156,25 @@ public final class Shard: @unchecked Sendable {
         }
     }
 
+    /// ``submit(for:durability:records:bytes:entries:reclaims:_:completion:)`` of the server's own work, durable and waited for. Not
+    /// on a queue of the shard that writes groups.
+    func perform<Value: Sendable>(
+        records: Int = 0,
+        bytes: Int = 0,
+        entries: Int,
+        reclaims: Bool = false,
+        _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value
+    ) throws(StoreError) -> Value {
+        let done = options.execution.makeSignal()
+        let outcome = Mutex<Result<Value, StoreError>?>(nil)
+        submit(records: records, bytes: bytes, entries: entries, reclaims: reclaims, body) { result in
+            outcome.withLock { $0 = result }
+            done.give()
+        }
+        try done.wait()
+        return try outcome.withLock { $0! }.get()
+    }
+
     /// Makes everything durable that was answered before.
     public func flush(_ completion: @escaping @Sendable (Result<Void, StoreError>) -> Void) {
         io.async {
@@ -276,7 +295,12 @@ public final class Shard: @unchecked Sendable {
         }
         building.complete(failure)
         if failure == nil { background.merge(soon: building.mergeable) }
-        background.wake(newWork: building.hasNewWork, isFull: failure?.code == .full)
+        // Where what frees space has no room itself, the background looks again at its next round, a second later: woken at once it
+        // would try the same without end.
+        background.wake(
+            newWork: failure == nil && building.hasNewWork,
+            isFull: failure?.code == .full && building.purpose == .normal
+        )
         goOn()
     }
 

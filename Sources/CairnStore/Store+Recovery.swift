@@ -47,32 +47,7 @@ extension Store {
         let seen = try home.makeView().intents().map(\.id).filter { !intents.contains($0) }
         // Looked at again: one that is there now, and was no call's before, will never be ended by its call.
         for (id, record) in try home.makeView().intents() where seen.contains(id) {
-            for snapshot in record.snapshots {
-                let shard = shard(snapshot.uuid.shard)
-                guard try shard.makeView().snapshot(snapshot) != nil else { continue }
-                try shard.perform(entries: 8) { (transaction) throws(StoreError) in
-                    guard let made = try transaction.snapshot(snapshot) else { return }
-                    try transaction.deleteSnapshot(made)
-                }
-            }
-            try home.perform(entries: 1) { (transaction) throws(StoreError) in transaction.endIntent(id) }
+            try Self.undo(id, record, of: home, among: shards)
         }
-    }
-}
-
-extension Shard {
-    /// A durable transaction that frees space, waited for. Not on a queue of the shard.
-    fileprivate func perform(
-        entries: Int,
-        _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Void
-    ) throws(StoreError) {
-        let done = DispatchSemaphore(value: 0)
-        let outcome = Mutex<Result<Void, StoreError>?>(nil)
-        submit(entries: entries, reclaims: true, body) { result in
-            outcome.withLock { $0 = result }
-            done.signal()
-        }
-        done.wait()
-        try outcome.withLock { $0! }.get()
     }
 }

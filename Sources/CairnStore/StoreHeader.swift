@@ -99,11 +99,3 @@ struct StoreHeader: Equatable {
         return fsync(descriptor) == 0
     }
 }
-
-/// Repeats a system call that a signal interrupted. Never for a sync: after a failed one the state of the pages is not known.
-func uninterrupted<T: SignedInteger>(_ call: () -> T) -> T {
-    while true {
-        let result = call()
-        if result >= 0 || errno != EINTR { return result }
-    }
-}

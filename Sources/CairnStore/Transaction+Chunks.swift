@@ -170,6 +170,14 @@ extension Transaction {
     /// A reference to a chunk, which is stored unless the dictionary has it.
     func addReference(storing data: ChunkData, _ chunk: ChunkKey, _ chunkSize: ChunkSize) throws(StoreError) {
         if let record = try self.chunk(chunk) { return addReference(try heal(chunk, record, with: data), chunk) }
+        let record = try store(data, as: chunk, chunkSize, references: 1)
+        countUsage(of: chunk.account) { $0.count(record, 1) }
+    }
+
+    /// Appends a chunk's bytes to the log, and has the dictionary say that the chunk is there.
+    func store(_ data: ChunkData, as chunk: ChunkKey, _ chunkSize: ChunkSize, references: UInt64)
+        throws(StoreError) -> ChunkRecord
+    {
         let header = ChunkHeader(
             account: chunk.account.rawValue,
             owner: chunk.owner.rawValue,
@@ -186,11 +194,11 @@ extension Transaction {
             rawChecksum: data.rawChecksum,
             codec: data.codec,
             chunkSize: chunkSize,
-            references: 1
+            references: references
         )
         overlay.put(Key.chunk(chunk), record.encoded)
         try forgetDamage(of: chunk)
-        countUsage(of: chunk.account) { $0.count(record, 1) }
+        return record
     }
 
     private func addReference(_ token: Fingerprint, _ lineage: LineageRecord) throws(StoreError) {

@@ -53,27 +53,8 @@ extension Transaction {
     /// - Returns: what the dictionary says of the chunk now.
     func heal(_ chunk: ChunkKey, _ record: ChunkRecord, with data: ChunkData) throws(StoreError) -> ChunkRecord {
         guard try damage(of: chunk, record) != nil else { return record }
-        let header = ChunkHeader(
-            account: chunk.account.rawValue,
-            owner: chunk.owner.rawValue,
-            fingerprint: data.fingerprint,
-            codec: data.codec,
-            rawLength: data.rawLength,
-            rawChecksum: data.rawChecksum
-        )
-        let location = group.appendChunk(header, data.bytes)
+        let healed = try store(data, as: chunk, record.chunkSize, references: record.references)
         dropLive(record.location)
-        addLive(location)
-        let healed = ChunkRecord(
-            location: location,
-            rawLength: data.rawLength,
-            rawChecksum: data.rawChecksum,
-            codec: data.codec,
-            chunkSize: record.chunkSize,
-            references: record.references
-        )
-        overlay.put(Key.chunk(chunk), healed.encoded)
-        try forgetDamage(of: chunk)
         if record.references > 0 {
             countUsage(of: chunk.account) {
                 $0.count(record, -1)

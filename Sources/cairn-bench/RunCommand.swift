@@ -32,7 +32,7 @@ struct RunCommand: AsyncParsableCommand {
     @Argument(help: "What to run; several in turn, or `all`.")
     var workloads: [String]
 
-    @OptionGroup var service: ServerOptions
+    @OptionGroup var accounts: AccountOptions
     @OptionGroup(title: "Load") var load: LoadOptions
     @OptionGroup(title: "Data") var data: DataOptions
 
@@ -70,14 +70,14 @@ struct RunCommand: AsyncParsableCommand {
                 try load.plan.validate()
             } catch { throw ValidationError(error.text) }
         }
-        guard (1...10_000).contains(load.inFlight), load.inFlight * service.connections <= 65536 else {
+        guard (1...10_000).contains(load.inFlight), load.inFlight * accounts.connections <= 65536 else {
             throw ValidationError("--in-flight is 1 or more, and at most 65,536 on all connections together.")
         }
     }
 
     func run() async throws {
         signal(SIGPIPE, SIG_IGN)
-        let (clients, connections) = try Failures.exit { () throws(ClientError) in try service.open() }
+        let (clients, connections) = try Failures.exit { () throws(ClientError) in try accounts.open() }
         defer { for client in clients { client.close() } }
         try load.checkServer()
         let session = BenchSession(connections, quiet: quiet)

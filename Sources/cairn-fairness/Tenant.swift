@@ -45,17 +45,11 @@ struct Tenant: Sendable {
             let block = BlockUpload(offset: offset, length: UInt32(bytes), content: .plain(slice))
             var start = clock.now
             _ = try await client.upload([block], to: .volume(volume))
-            report += "write \((clock.now - start).seconds)\n"
+            report += "write \((clock.now - start) / .seconds(1))\n"
             start = clock.now
             _ = try await client.download([BlockRange(offset: offset, length: UInt64(bytes))], from: .volume(volume))
-            report += "read \((clock.now - start).seconds)\n"
+            report += "read \((clock.now - start) / .seconds(1))\n"
         } while clock.now < end
         return report
-    }
-}
-
-extension Duration {
-    fileprivate var seconds: Double {
-        Double(components.seconds) + Double(components.attoseconds) / 1e18
     }
 }

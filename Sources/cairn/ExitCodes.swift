@@ -56,22 +56,8 @@ enum ExitCodes {
         }
     }
 
-    /// What happened, for programs: the server's reason, or the library's code in the same style.
+    /// What happened, for programs. Who cancels at a terminal interrupts.
     static func reason(of error: ClientError) -> String {
-        if let answer = error.answer { return answer.reason.description }
-        return switch error.code {
-        case .answered, .refused: "REFUSED"
-        case .unreachable: "UNREACHABLE"
-        case .insecure: "INSECURE"
-        case .connectionLost: "CONNECTION_LOST"
-        case .timedOut: "TIMED_OUT"
-        case .cancelled: "INTERRUPTED"
-        case .protocolViolation: "PROTOCOL_VIOLATION"
-        case .damaged: "DAMAGED"
-        case .invalidRequest: "INVALID_REQUEST"
-        case .configuration: "CONFIGURATION"
-        case .source: "SOURCE"
-        case .target: "TARGET"
-        }
+        error.code == .cancelled && error.answer == nil ? "INTERRUPTED" : error.reason
     }
 }

@@ -37,18 +37,7 @@ func limited<Value: Sendable>(
     _ limit: Duration = .seconds(120),
     _ body: @escaping @Sendable () async throws -> Value
 ) async throws -> Value {
-    try await withThrowingTaskGroup(of: Value?.self) { group in
-        group.addTask { try await body() }
-        group.addTask {
-            try await Task.sleep(for: limit)
-            return nil
-        }
-        defer { group.cancelAll() }
-        guard let value = try await group.next()! else { throw TimeLimitExceeded() }
-        return value
-    }
+    try await within(limit, "what the test does", body)
 }
-
-struct TimeLimitExceeded: Error {}
 
 func fingerprint(_ bytes: UnsafeRawBufferPointer) -> Fingerprint { SHA256.hash(bytes) }

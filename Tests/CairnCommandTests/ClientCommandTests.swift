@@ -71,5 +71,8 @@ struct ClientCommandTests {
         #expect(ExitCodes.code(of: ClientError(.damaged, "")).rawValue == 65)
         #expect(ExitCodes.code(of: ClientError(.cancelled, "")).rawValue == 130)
         #expect(ExitCodes.reason(of: ClientError(.answered, "", answer: CallError(.storeFull))) == "STORE_FULL")
+        #expect(ExitCodes.reason(of: ClientError(.timedOut, "")) == "TIMED_OUT")
+        #expect(ExitCodes.reason(of: ClientError(.cancelled, "")) == "INTERRUPTED")
+        #expect(ClientError(.cancelled, "").reason == "CANCELLED")
     }
 }

@@ -11,19 +11,6 @@ extension ModelRun {
         case snapshot(SnapshotID)
     }
 
-    /// One change of one chunk, or of a part of it, prepared as a service would.
-    private enum Piece: Sendable {
-        case whole(ChunkIndex, Transaction.ChunkContent)
-        case part(UInt64, BufferSlice)
-        var bytes: Int {
-            switch self {
-            case .whole(_, .data(let data)): data.bytes.count
-            case .whole: 0
-            case .part(_, let bytes): bytes.count
-            }
-        }
-    }
-
     /// Some calls at once, each of some pieces; now and then one that fails in the end, and must leave no trace.
     mutating func write() throws {
         last = "write"
@@ -31,7 +18,7 @@ extension ModelRun {
         for _ in 0..<1 + random.below(5) {
             let id = volumeOrder[random.below(volumeOrder.count)]
             let before = volumes[id]!.content
-            var pieces: [Piece] = []
+            var pieces: [ModelPiece] = []
             var content = before
             for _ in 0..<1 + random.below(4) { pieces += change(&content) }
             volumes[id]!.content = content
@@ -47,13 +34,7 @@ extension ModelRun {
                 fails: isRefused ? (isUnknownToken ? .invalid : .aborted) : nil
             ) { (transaction) throws(StoreError) in
                 let volume = try transaction.volume(id)!
-                for piece in all {
-                    switch piece {
-                    case .whole(let chunk, let content): try transaction.writeChunk(chunk, of: volume, content)
-                    case .part(let offset, let bytes):
-                        try transaction.writePart(at: offset, bytes, of: WriteTarget(volume))
-                    }
-                }
+                for piece in all { try piece.write(to: WriteTarget(volume), in: transaction) }
                 if isUnknownToken {
                     try transaction.writeChunk(
                         ChunkIndex(0),
@@ -69,7 +50,7 @@ extension ModelRun {
     }
 
     /// Changes the content, and tells by which pieces the store does the same.
-    private mutating func change(_ content: inout ModelContent) -> [Piece] {
+    private mutating func change(_ content: inout ModelContent) -> [ModelPiece] {
         let chunk = random.below(content.chunkCount)
         let sectors = content.sectors(of: chunk)
         let index = ChunkIndex(UInt64(chunk))

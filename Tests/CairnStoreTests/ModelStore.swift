@@ -130,18 +130,6 @@ final class ModelStore {
         try open()
     }
 
-    /// RocksDB compacts on its own: a copy counts only if no file came or went meanwhile.
-    private func copy(to image: String) throws {
-        for _ in 0..<50 {
-            let before = try FileManager.default.subpathsOfDirectory(atPath: folder)
-            let isCopied = (try? Torture.copySparse(folder, to: image)) != nil
-            if isCopied, try before == FileManager.default.subpathsOfDirectory(atPath: folder) { return }
-            try? FileManager.default.removeItem(atPath: image)
-            usleep(20_000)
-        }
-        throw StoreError(.io, "the folder does not hold still")
-    }
-
     /// Goes on with a copy of the folder as it is: what a process that was killed leaves.
     /// - Parameter losing: whether the index is lost with it, and made anew; every third time the newest copy of it is lost as well.
     func crash(losing: Bool = false) throws {
@@ -149,7 +137,7 @@ final class ModelStore {
         shard.background.stop()
         images += 1
         let image = "\(root)/\(images)"
-        try copy(to: image)
+        try Torture.copyAtRest(folder, to: image, pause: 20_000)
         store?.close()
         store = nil
         try FileManager.default.removeItem(atPath: folder)

@@ -6,23 +6,6 @@ import Foundation
 
 /// Writing and reading.
 extension ProgressModelRun {
-    /// One change of one chunk, or of a part of it, prepared as a service would.
-    enum Piece: Sendable {
-        case whole(ChunkIndex, Transaction.ChunkContent)
-        case part(UInt64, BufferSlice)
-
-        var bytes: Int {
-            switch self {
-            case .whole(_, .data(let data)): data.bytes.count
-            case .whole: 0
-            case .part(_, let bytes): bytes.count
-            }
-        }
-        var placement: (ChunkIndex, Transaction.ChunkContent)? {
-            if case .whole(let chunk, let content) = self { (chunk, content) } else { nil }
-        }
-    }
-
     mutating func stamp() -> UInt32 {
         nextStamp += 1
         return nextStamp
@@ -38,9 +21,9 @@ extension ProgressModelRun {
     }
 
     /// Whole chunks and zeros, some by their tokens, into a snapshot that is just made (SPEC S5).
-    mutating func placements(in layer: ModelLayer) -> [Piece] {
+    mutating func placements(in layer: ModelLayer) -> [ModelPiece] {
         var content = layer.content
-        var pieces: [Piece] = []
+        var pieces: [ModelPiece] = []
         for _ in 0..<1 + random.below(6) {
             let chunk = random.below(content.chunkCount)
             let index = ChunkIndex(UInt64(chunk))
@@ -66,7 +49,7 @@ extension ProgressModelRun {
     }
 
     /// Changes the layer, and tells by which pieces the store does the same.
-    private mutating func change(_ layer: ModelLayer) -> [Piece] {
+    private mutating func change(_ layer: ModelLayer) -> [ModelPiece] {
         var content = layer.content
         // Neighbours of the first few chunks more often: there the layers meet.
         let chunk = random.below(random.chance(70) ? min(6, content.chunkCount) : content.chunkCount)
@@ -108,8 +91,8 @@ extension ProgressModelRun {
         }
     }
 
-    private mutating func changes(_ layer: ModelLayer) -> [Piece] {
-        var pieces: [Piece] = []
+    private mutating func changes(_ layer: ModelLayer) -> [ModelPiece] {
+        var pieces: [ModelPiece] = []
         for _ in 0..<1 + random.below(4) { pieces += change(layer) }
         return pieces
     }
@@ -129,7 +112,7 @@ extension ProgressModelRun {
     }
 
     private mutating func write(
-        _ pieces: [Piece],
+        _ pieces: [ModelPiece],
         _ target: @escaping @Sendable (Transaction) throws(StoreError) -> WriteTarget
     ) throws {
         let bytes = pieces.reduce(0) { $0 + $1.bytes }
@@ -137,12 +120,7 @@ extension ProgressModelRun {
         let isRepeated = random.chance(20)
         let write: @Sendable (Transaction) throws(StoreError) -> Void = { (transaction) throws(StoreError) in
             let target = try target(transaction)
-            for piece in pieces {
-                switch piece {
-                case .whole(let chunk, let content): try transaction.writeChunk(chunk, of: target, content)
-                case .part(let offset, let bytes): try transaction.writePart(at: offset, bytes, of: target)
-                }
-            }
+            for piece in pieces { try piece.write(to: target, in: transaction) }
         }
         // Now and then one that fails in the end, and must leave no trace.
         if random.chance(10) {

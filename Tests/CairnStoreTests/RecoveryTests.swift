@@ -28,6 +28,21 @@ import Testing
         }
     }
 
+    /// A store on a disk that works until it is armed, with a volume that has its first chunk.
+    private func onFaultyDisk(
+        seed: UInt64,
+        _ change: @escaping (inout StoreOptions) -> Void
+    ) throws -> (FaultyDisk, ScratchStore, VolumeRecord) {
+        let disk = FaultyDisk(seed: seed)
+        let scratch = try ScratchStore {
+            $0.storage = { _, files in FaultyStorage(files: files, disk: disk) }
+            change(&$0)
+        }
+        let volume = try scratch.volume()
+        try write(scratch, volume, 0, .durable)
+        return (disk, scratch, volume)
+    }
+
     /// Which of the first chunks hold what was written to them.
     private func held(_ shard: Shard, _ volume: VolumeRecord, _ count: Int) throws -> [Bool] {
         try shard.read(ReadSource(volume), [0..<UInt64(count) << 16], acceptsLZ4: false).enumerated().map {
@@ -41,13 +56,7 @@ import Testing
         "U8: after a failed sync the shard is recovered in process: flushed data is there, the verifier is another, and the old one reads nothing any more"
     )
     func failedSync() throws {
-        let disk = FaultyDisk(seed: 1)
-        let scratch = try ScratchStore {
-            $0.storage = { _, files in FaultyStorage(files: files, disk: disk) }
-            $0.leaseTime = .seconds(3600)
-        }
-        let volume = try scratch.volume()
-        try write(scratch, volume, 0, .durable)
+        let (disk, scratch, volume) = try onFaultyDisk(seed: 1) { $0.leaseTime = .seconds(3600) }
         try write(scratch, volume, 1, .onFlush)
         let old = scratch.shard
         // Whoever reads the old index notices, and lets go of it.
@@ -169,13 +178,7 @@ import Testing
 
     @Test("where the recovery fails too it is tried again, and closing the store does not wait for it to succeed")
     func again() throws {
-        let disk = FaultyDisk(seed: 2)
-        let scratch = try ScratchStore {
-            $0.storage = { _, files in FaultyStorage(files: files, disk: disk) }
-            $0.recoveryWait = .milliseconds(1)
-        }
-        let volume = try scratch.volume()
-        try write(scratch, volume, 0, .durable)
+        let (disk, scratch, volume) = try onFaultyDisk(seed: 2) { $0.recoveryWait = .milliseconds(1) }
         var old = scratch.shard
         disk.arm(FaultyDisk.Fault(call: 1, length: 4, kind: .error))
         #expect(throws: StoreError.self) { try write(scratch, volume, 1, .durable) }

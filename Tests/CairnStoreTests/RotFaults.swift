@@ -4,6 +4,38 @@ import Foundation
 
 @testable import CairnStore
 
+/// A file's bytes, and what befalls them; each says what it did, for people.
+private struct SpoiltFile {
+    let name: String
+    var bytes: Data
+
+    mutating func flip(at offset: Int, _ random: inout SeededRandom) -> String {
+        bytes[offset] ^= 1 << random.below(8)
+        return "flip in \(name) at \(offset)"
+    }
+
+    mutating func zero(_ range: Range<Int>) -> String {
+        bytes.replaceSubrange(range, with: Data(count: range.count))
+        return "zeros in \(name) from \(range.lowerBound) to \(range.upperBound)"
+    }
+
+    mutating func cut(at offset: Int) -> String {
+        bytes = bytes.prefix(offset)
+        return "\(name) cut off at \(offset)"
+    }
+
+    mutating func swap(with other: String, _ theirs: Data) -> String {
+        bytes = theirs
+        return "\(name) and \(other) swapped"
+    }
+
+    /// - Parameter old: nil: there is none, and the bytes are zeroed.
+    mutating func goBack(to old: Data?) -> String {
+        bytes = old ?? Data(count: bytes.count)
+        return old == nil ? "all of \(name) zeroed" : "an older copy of \(name)"
+    }
+}
+
 /// One fault in the segments of an open store.
 struct SegmentFault {
     private let store: RotStore
@@ -15,47 +47,37 @@ struct SegmentFault {
         self.store = store
         let paths = store.healthy.keys.sorted()
         let path = paths[random.below(paths.count)]
-        var bytes = store.healthy[path]!
         let name = (path as NSString).lastPathComponent
+        var file = SpoiltFile(name: name, bytes: store.healthy[path]!)
         // Most faults hit where something lies.
-        let block = random.below(bytes.count / 4096) * 4096
+        let block = random.below(file.bytes.count / 4096) * 4096
         let offset = block + random.below(4096)
         switch random.below(8) {
-        case 0, 1:
-            bytes[offset] ^= 1 << random.below(8)
-            text = "flip in \(name) at \(offset)"
-        case 2, 3:
-            let end = min(bytes.count, offset + 512 << random.below(9))
-            bytes.replaceSubrange(offset..<end, with: Data(count: end - offset))
-            text = "zeros in \(name) from \(offset) to \(end)"
-        case 4:
-            bytes = bytes.prefix(offset)
-            text = "\(name) cut off at \(offset)"
+        case 0, 1: text = file.flip(at: offset, &random)
+        case 2, 3: text = file.zero(offset..<min(file.bytes.count, offset + 512 << random.below(9)))
+        case 4: text = file.cut(at: offset)
         case 5:
-            let other = random.below(bytes.count / 4096) * 4096
-            let (first, second) = (bytes[block..<block + 4096], bytes[other..<other + 4096])
-            bytes.replaceSubrange(block..<block + 4096, with: second)
-            bytes.replaceSubrange(other..<other + 4096, with: first)
+            let other = random.below(file.bytes.count / 4096) * 4096
+            let (first, second) = (file.bytes[block..<block + 4096], file.bytes[other..<other + 4096])
+            file.bytes.replaceSubrange(block..<block + 4096, with: second)
+            file.bytes.replaceSubrange(other..<other + 4096, with: first)
             text = "blocks at \(block) and \(other) of \(name) swapped"
         case 6:
             let other = paths[random.below(paths.count)]
-            changes.append((other, bytes))
-            bytes = store.healthy[other]!
-            text = "\(name) and \((other as NSString).lastPathComponent) swapped"
+            changes.append((other, file.bytes))
+            text = file.swap(with: (other as NSString).lastPathComponent, store.healthy[other]!)
         default:
-            if random.chance(50), let old = store.stale[path], old.count == bytes.count {
-                bytes = old
-                text = "an older copy of \(name)"
+            if random.chance(50), let old = store.stale[path], old.count == file.bytes.count {
+                text = file.goBack(to: old)
             } else if let old = try store.olderHeader(of: path) {
                 // As an earlier life of the segment would have left it.
-                bytes = Data(old) + Data(random.bytes(bytes.count - old.count))
+                file.bytes = Data(old) + Data(random.bytes(file.bytes.count - old.count))
                 text = "an earlier life of \(name)"
             } else {
-                bytes = Data(count: bytes.count)
-                text = "all of \(name) zeroed"
+                text = file.goBack(to: nil)
             }
         }
-        changes.append((path, bytes))
+        changes.append((path, file.bytes))
     }
 
     func apply() throws { for (path, bytes) in changes { try Self.put(bytes, path) } }
@@ -103,36 +125,21 @@ final class MetadataImage {
         try FileManager.default.copyItem(atPath: original, toPath: copy)
         let name = targets[random.below(targets.count)]
         let path = copy + "/" + name
-        var bytes = try Data(contentsOf: URL(fileURLWithPath: path))
-        let offset = random.below(max(1, bytes.count))
+        var file = SpoiltFile(name: name, bytes: try Data(contentsOf: URL(fileURLWithPath: path)))
+        let offset = random.below(max(1, file.bytes.count))
         let text: String
         switch random.below(5) {
-        case 0:
-            bytes[offset] ^= 1 << random.below(8)
-            text = "flip in \(name) at \(offset)"
-        case 1:
-            let end = min(bytes.count, offset + 1 + random.below(4096))
-            bytes.replaceSubrange(offset..<end, with: Data(count: end - offset))
-            text = "zeros in \(name) from \(offset) to \(end)"
-        case 2:
-            bytes = bytes.prefix(offset)
-            text = "\(name) cut off at \(offset)"
+        case 0: text = file.flip(at: offset, &random)
+        case 1: text = file.zero(offset..<min(file.bytes.count, offset + 1 + random.below(4096)))
+        case 2: text = file.cut(at: offset)
         case 3:
             let other = targets[random.below(targets.count)]
             let theirs = try Data(contentsOf: URL(fileURLWithPath: copy + "/" + other))
-            try bytes.write(to: URL(fileURLWithPath: copy + "/" + other))
-            bytes = theirs
-            text = "\(name) and \(other) swapped"
-        default:
-            guard let old = stale[name] else {
-                bytes = Data(count: bytes.count)
-                text = "all of \(name) zeroed"
-                break
-            }
-            bytes = old
-            text = "an older copy of \(name)"
+            try file.bytes.write(to: URL(fileURLWithPath: copy + "/" + other))
+            text = file.swap(with: other, theirs)
+        default: text = file.goBack(to: stale[name])
         }
-        try bytes.write(to: URL(fileURLWithPath: path))
+        try file.bytes.write(to: URL(fileURLWithPath: path))
         return text
     }
 }

@@ -18,7 +18,7 @@ import Testing
         try scratch.change(reclaims: true) { (transaction) throws(StoreError) in
             try transaction.deleteVolume(try transaction.volume(gone.id)!)
         }
-        #expect(try scratch.eventually { (try? scratch.shard.makeView().lineage(lineage)) == nil })
+        #expect(scratch.eventually { (try? scratch.shard.makeView().lineage(lineage)) == nil })
         let walk = try UsageWalk(scratch.shard, of: ScratchStore.account) {}
         let present = try [kept, gone].compactMap { volume in try walk.present(.volume(volume)) }
         #expect(present.count == 1)

@@ -24,6 +24,22 @@ extension Torture {
         }
     }
 
+    public struct NeverAtRest: Error {}
+
+    /// ``copySparse(_:to:)`` of a store that nobody changes. RocksDB compacts on its own: a copy counts only if no file came or went
+    /// meanwhile.
+    /// - Parameter pause: before each further attempt, in microseconds; 50 in all.
+    public static func copyAtRest(_ folder: String, to copy: String, pause: UInt32) throws {
+        for _ in 0..<50 {
+            let before = try FileManager.default.subpathsOfDirectory(atPath: folder)
+            let isCopied = (try? copySparse(folder, to: copy)) != nil
+            if isCopied, try before == FileManager.default.subpathsOfDirectory(atPath: folder) { return }
+            try? FileManager.default.removeItem(atPath: copy)
+            usleep(pause)
+        }
+        throw NeverAtRest()
+    }
+
     /// Of lseek(2), which Glibc's module does not show.
     private static let (seekData, seekHole): (Int32, Int32) = (3, 4)
 

@@ -27,13 +27,27 @@ struct FullDiskTests {
         return bytes
     }
 
+    private func start(on disk: SmallDisk, checkpointBytes: String) async throws -> (ServerProcess, account: String) {
+        let server = try await ServerProcess(
+            shards: 1,
+            settings: ["lease-seconds=1", "checkpoint-bytes=\(checkpointBytes)"],
+            store: disk.store
+        )
+        try await server.start()
+        return (server, freshAccount())
+    }
+
+    /// The next piece.
+    private func upload(_ caller: Caller, _ held: inout Held, _ seed: UInt64) async throws {
+        try await caller.upload(held.volume, .plain(UInt64(held.seeds.count * Self.piece), Self.bytes(seed)))
+        held.seeds.append(seed)
+    }
+
     /// Writes pieces until STORE_FULL.
     private func fill(_ caller: Caller, _ held: inout Held, seed: UInt64) async throws {
         for number in 0..<1000 {
             do {
-                let offset = UInt64(held.seeds.count * Self.piece)
-                try await caller.upload(held.volume, .plain(offset, Self.bytes(seed + UInt64(number))))
-                held.seeds.append(seed + UInt64(number))
+                try await upload(caller, &held, seed + UInt64(number))
             } catch let error as CallError {
                 #expect(error.reason == .storeFull && error.status == .resourceExhausted && error.isRetryable)
                 return
@@ -76,13 +90,7 @@ struct FullDiskTests {
     )
     func filledByItself(kind: SmallDisk.Kind) async throws {
         let disk = try await SmallDisk(kind, mebibytes: 448)
-        let server = try await ServerProcess(
-            shards: 1,
-            settings: ["lease-seconds=1", "checkpoint-bytes=8MiB"],
-            store: disk.store
-        )
-        try await server.start()
-        let account = freshAccount()
+        let (server, account) = try await start(on: disk, checkpointBytes: "8MiB")
         var caller = try await server.connect(account)
         var rooms: [Int] = []
         for round in 0..<3 {
@@ -115,13 +123,7 @@ struct FullDiskTests {
     )
     func filledByOthers(kind: SmallDisk.Kind) async throws {
         let disk = try await SmallDisk(kind, mebibytes: 448)
-        let server = try await ServerProcess(
-            shards: 1,
-            settings: ["lease-seconds=1", "checkpoint-bytes=4MiB"],
-            store: disk.store
-        )
-        try await server.start()
-        let account = freshAccount()
+        let (server, account) = try await start(on: disk, checkpointBytes: "4MiB")
         var caller = try await server.connect(account)
         var held = Held(volume: try await volume(caller))
         for round in 0..<3 {
@@ -131,11 +133,7 @@ struct FullDiskTests {
             for number in 0..<200 where refused == nil {
                 let seed = UInt64(round) << 32 | UInt64(number)
                 do {
-                    try await caller.upload(
-                        held.volume,
-                        .plain(UInt64(held.seeds.count * Self.piece), Self.bytes(seed))
-                    )
-                    held.seeds.append(seed)
+                    try await upload(caller, &held, seed)
                 } catch let error as CallError { refused = error }
             }
             let error = try #require(refused)
@@ -149,9 +147,7 @@ struct FullDiskTests {
             try await eventually("there is room in round \(round)", within: .seconds(90)) {
                 let seed = UInt64(round) << 32 | 1 << 20
                 do {
-                    let offset = UInt64(held.seeds.count * Self.piece)
-                    try await caller.upload(held.volume, .plain(offset, Self.bytes(seed)))
-                    held.seeds.append(seed)
+                    try await upload(caller, &held, seed)
                     return true
                 } catch let error as CallError where error.isRetryable { return false }
             }

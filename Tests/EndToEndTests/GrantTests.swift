@@ -29,6 +29,14 @@ struct GrantTests {
         return Owner(account: account, caller: caller, volume: volume, snapshot: snapshot, bytes: bytes)
     }
 
+    /// An account that may use what another's snapshot holds.
+    private func user(of owner: Owner) async throws -> (account: String, caller: Caller) {
+        let account = freshAccount("user")
+        let caller = try await server.connect(account)
+        try await grant(owner.caller, .use, owner.target, to: account)
+        return (account, caller)
+    }
+
     private func grant(
         _ caller: Caller,
         _ permission: Wire.Permission,
@@ -285,9 +293,7 @@ struct GrantTests {
     @Test("D5, C3, S5: what is expected of a snapshot tells nothing of data that may only be used, whole or in part")
     func guesses() async throws {
         let owner = try await owner(90)
-        let account = freshAccount("guesser")
-        let user = try await server.connect(account)
-        try await grant(owner.caller, .use, owner.target, to: account)
+        let (account, user) = try await user(of: owner)
         let local = try await user.createLocal(size: 0, chunkSize: 0, from: owner.snapshot.snapshotID).volumeID
         // A right guess at a chunk, a wrong one, and a right one at the only sector of a chunk that is the owner's still.
         let (right, mine) = (Array(owner.bytes[0..<chunk]), Content.noise(91, chunk - 512))
@@ -409,9 +415,7 @@ struct GrantTests {
     @Test("D5, V8: with data of several owners, each of them has to allow; the account is told who is missing")
     func severalOwners() async throws {
         let first = try await owner(50)
-        let account = freshAccount("second")
-        let second = try await server.connect(account)
-        try await grant(first.caller, .use, first.target, to: account)
+        let (account, second) = try await user(of: first)
         let clone = try await second.createVolume(size: 0, chunkSize: 0, from: first.snapshot.snapshotID).volumeID
         let part = Content.noise(51, 8 * chunk)
         try await second.upload(clone, .plain(0, part))

@@ -95,7 +95,7 @@ final class CairnTarget: LoadTarget {
             case .clones: return try await clone(lane, connection, volume)
             }
         } catch {
-            return .failed(reason: FailureReason.name(error))
+            return .failed(reason: error.reason)
         }
     }
 }
@@ -184,21 +184,14 @@ extension CairnTarget {
         _ connection: BenchConnection,
         _ volume: Stage.Volume
     ) async throws(ClientError) -> Outcome {
-        let oldest = slots[lane].lane.withLock { lane in
-            lane.snapshots.count > options.keep ? lane.snapshots.removeFirst() : nil
-        }
-        if let oldest {
-            do {
-                try await connection.client.deleteSnapshot(oldest)
-            } catch {
-                slots[lane].lane.withLock { $0.snapshots.append(oldest) }
-                throw error
-            }
-            return .done(.deleteSnapshot, bytes: 0)
-        }
-        let made = try await connection.client.createSnapshot(of: volume.id).id
-        slots[lane].lane.withLock { $0.snapshots.append(made) }
-        return .done(.createSnapshot, bytes: 0)
+        let client = connection.client
+        let isMade = try await replace(
+            in: \.snapshots,
+            of: lane,
+            delete: { (oldest) async throws(ClientError) in try await client.deleteSnapshot(oldest) },
+            make: { () async throws(ClientError) in try await client.createSnapshot(of: volume.id).id }
+        )
+        return .done(isMade ? .createSnapshot : .deleteSnapshot, bytes: 0)
     }
 
     private func clone(
@@ -206,23 +199,42 @@ extension CairnTarget {
         _ connection: BenchConnection,
         _ volume: Stage.Volume
     ) async throws(ClientError) -> Outcome {
-        let oldest = slots[lane].lane.withLock { lane in
-            lane.clones.count > options.keep ? lane.clones.removeFirst() : nil
-        }
-        if let oldest {
-            do {
-                try await connection.client.deleteVolume(oldest)
-            } catch {
-                slots[lane].lane.withLock { $0.clones.append(oldest) }
-                throw error
+        let client = connection.client
+        let isMade = try await replace(
+            in: \.clones,
+            of: lane,
+            delete: { (oldest) async throws(ClientError) in try await client.deleteVolume(oldest) },
+            make: { () async throws(ClientError) in
+                var new = NewVolume()
+                new.snapshot = volume.snapshot
+                return try await client.createVolume(new).id
             }
-            return .done(.deleteVolume, bytes: 0)
+        )
+        return .done(isMade ? .createVolume : .deleteVolume, bytes: 0)
+    }
+
+    /// One operation: makes another, or deletes the lane's oldest where it keeps enough. True where one was made.
+    private func replace<ID: Sendable>(
+        in kept: WritableKeyPath<Lane, [ID]> & Sendable,
+        of lane: Int,
+        delete: (ID) async throws(ClientError) -> Void,
+        make: () async throws(ClientError) -> ID
+    ) async throws(ClientError) -> Bool {
+        let oldest = slots[lane].lane.withLock { lane in
+            lane[keyPath: kept].count > options.keep ? lane[keyPath: kept].removeFirst() : nil
         }
-        var new = NewVolume()
-        new.snapshot = volume.snapshot
-        let made = try await connection.client.createVolume(new).id
-        slots[lane].lane.withLock { $0.clones.append(made) }
-        return .done(.createVolume, bytes: 0)
+        guard let oldest else {
+            let made = try await make()
+            slots[lane].lane.withLock { $0[keyPath: kept].append(made) }
+            return true
+        }
+        do {
+            try await delete(oldest)
+        } catch {
+            slots[lane].lane.withLock { $0[keyPath: kept].append(oldest) }
+            throw error
+        }
+        return false
     }
 }
 

@@ -1,4 +1,5 @@
 internal import CLinuxFile
+internal import CairnCore
 
 #if canImport(Glibc)
     internal import Glibc
@@ -51,11 +52,9 @@ final class OpenFile: Sendable {
     #endif
 
     static func open(_ path: String, _ flags: Int32) throws(SystemError) -> OpenFile {
-        while true {
-            let descriptor = Glibc.open(path, flags | O_CLOEXEC, 0o666)
-            if descriptor >= 0 { return OpenFile(descriptor: descriptor) }
-            guard errno == EINTR else { throw SystemError(errno: errno, operation: "open") }
-        }
+        let descriptor = uninterrupted { Glibc.open(path, flags | O_CLOEXEC, 0o666) }
+        guard descriptor >= 0 else { throw SystemError(errno: errno, operation: "open") }
+        return OpenFile(descriptor: descriptor)
     }
 
     /// The path without symbolic links; as it is where there is no such file.
@@ -98,12 +97,11 @@ final class OpenFile: Sendable {
     func read(at offset: UInt64, into target: UnsafeMutableRawBufferPointer) throws(SystemError) -> Int {
         var done = 0
         while done < target.count {
-            let count = pread(descriptor, target.baseAddress! + done, target.count - done, off_t(offset) + off_t(done))
-            if count == 0 { break }
-            if count < 0 {
-                guard errno == EINTR else { throw SystemError(errno: errno, operation: "read") }
-                continue
+            let count = uninterrupted {
+                pread(descriptor, target.baseAddress! + done, target.count - done, off_t(offset) + off_t(done))
             }
+            guard count >= 0 else { throw SystemError(errno: errno, operation: "read") }
+            if count == 0 { break }
             done += count
         }
         return done
@@ -112,11 +110,10 @@ final class OpenFile: Sendable {
     func write(at offset: UInt64, _ bytes: UnsafeRawBufferPointer) throws(SystemError) {
         var done = 0
         while done < bytes.count {
-            let count = pwrite(descriptor, bytes.baseAddress! + done, bytes.count - done, off_t(offset) + off_t(done))
-            if count < 0 {
-                guard errno == EINTR else { throw SystemError(errno: errno, operation: "write") }
-                continue
+            let count = uninterrupted {
+                pwrite(descriptor, bytes.baseAddress! + done, bytes.count - done, off_t(offset) + off_t(done))
             }
+            guard count >= 0 else { throw SystemError(errno: errno, operation: "write") }
             done += count
         }
     }
@@ -181,17 +178,17 @@ extension OpenFile {
     /// Makes a range read as zeros and gives its space back. False where the file system or device cannot.
     func punch(_ range: Range<UInt64>) throws(SystemError) -> Bool {
         // FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE.
-        while cairn_fallocate(
-            descriptor,
-            0x01 | 0x02,
-            off_t(range.lowerBound),
-            off_t(range.upperBound - range.lowerBound)
-        ) != 0 {
-            if errno == EINTR { continue }
-            if errno == ENOTSUP || errno == EINVAL || errno == ENODEV { return false }
-            throw SystemError(errno: errno, operation: "fallocate")
+        let result = uninterrupted {
+            cairn_fallocate(
+                descriptor,
+                0x01 | 0x02,
+                off_t(range.lowerBound),
+                off_t(range.upperBound - range.lowerBound)
+            )
         }
-        return true
+        if result == 0 { return true }
+        if errno == ENOTSUP || errno == EINVAL || errno == ENODEV { return false }
+        throw SystemError(errno: errno, operation: "fallocate")
     }
 
     func synchronize() throws(SystemError) {

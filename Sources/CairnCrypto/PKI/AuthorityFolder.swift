@@ -1,3 +1,5 @@
+internal import CairnCore
+
 #if canImport(Glibc)
     internal import Glibc
 #endif
@@ -39,8 +41,7 @@ struct AuthorityFolder: Sendable {
         var content: [UInt8] = []
         var part = [UInt8](repeating: 0, count: 64 << 10)
         while true {
-            let count = Glibc.read(descriptor, &part, part.count)
-            if count < 0 && errno == EINTR { continue }
+            let count = uninterrupted { Glibc.read(descriptor, &part, part.count) }
             guard count >= 0 else { throw .system(errno, "read", path) }
             if count == 0 { return content }
             content.append(contentsOf: part[..<count])
@@ -115,10 +116,10 @@ struct AuthorityFolder: Sendable {
         var failure: Int32 = 0
         var rest = content
         while failure == 0 && !rest.isEmpty {
-            let count = Glibc.write(descriptor, rest.baseAddress, rest.count)
+            let count = uninterrupted { Glibc.write(descriptor, rest.baseAddress, rest.count) }
             if count > 0 {
                 rest = UnsafeRawBufferPointer(rebasing: rest[count...])
-            } else if errno != EINTR {
+            } else {
                 failure = count < 0 ? errno : EIO
             }
         }

@@ -45,7 +45,7 @@ enum Output {
 
     /// `0.42 s`, `1 min 5 s`, `3 h 2 min`.
     static func duration(_ duration: Duration) -> String {
-        let seconds = Double(duration.components.seconds) + Double(duration.components.attoseconds) / 1e18
+        let seconds = duration / .seconds(1)
         if seconds < 60 { return String(format: seconds < 10 ? "%.2f s" : "%.1f s", seconds) }
         let whole = Int(seconds.rounded())
         if whole < 3600 { return "\(whole / 60) min \(whole % 60) s" }

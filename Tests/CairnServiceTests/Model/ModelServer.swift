@@ -83,7 +83,7 @@ final class ModelServer {
         }
         images += 1
         let image = "\(root)/\(images)"
-        try copy(to: image)
+        try Torture.copyAtRest(folder, to: image, pause: 5_000)
         store.close()
         let old = folder
         folder = image
@@ -92,18 +92,6 @@ final class ModelServer {
         for _ in 0..<100 where FileManager.default.fileExists(atPath: old) {
             try? FileManager.default.removeItem(atPath: old)
         }
-    }
-
-    /// RocksDB compacts on its own: a copy counts only if no file came or went meanwhile.
-    private func copy(to image: String) throws {
-        for _ in 0..<50 {
-            let before = try FileManager.default.subpathsOfDirectory(atPath: folder)
-            let isCopied = (try? Torture.copySparse(folder, to: image)) != nil
-            if isCopied, try before == FileManager.default.subpathsOfDirectory(atPath: folder) { return }
-            try? FileManager.default.removeItem(atPath: image)
-            usleep(5_000)
-        }
-        throw ModelFailure("the folder does not hold still")
     }
 
     func audit() throws {

@@ -166,28 +166,37 @@ extension ServiceModelRun {
         return nil
     }
 
-    private func attempts(onVolume id: [UInt8], _ context: CallContext) -> [ServiceError?] {
-        let (server, target) = (server, Wire.Target(target: .volumeID(id)))
-        let service = server.service
-        let bytes = [UInt8](repeating: 7, count: 512)
+    /// What any resource can be named in.
+    private func attempts(on target: Wire.Target, _ context: CallContext) -> [ServiceError?] {
+        let (server, service) = (server, server.service)
         var upload = Wire.UploadBlockRequest(target: target)
+        let bytes = [UInt8](repeating: 7, count: 512)
         upload.blocks = [ServiceHarness.block(bytes, at: 0)]
         var grant = Wire.Grant(resource: target)
         (grant.grantee, grant.permission) = ("dan", .export)
         let range = Wire.ByteRange(offset: 0, length: 512)
         return [
             error(server.upload(upload, bytes, context)),
-            error(server.call(service.flush, .init(volumeID: id), context)),
             error(server.call(service.discard, .init(target: target, ranges: [range]), context)),
+            error(server.call(service.updateTags, .init(target: target), context)),
+            error(server.call(service.createGrant, Wire.CreateGrantRequest(grant: grant), context)),
+            error(server.call(service.getUsage, Wire.GetUsageRequest(targets: [target]), context)),
+        ]
+    }
+
+    private func attempts(onVolume id: [UInt8], _ context: CallContext) -> [ServiceError?] {
+        let (server, target) = (server, Wire.Target(target: .volumeID(id)))
+        let service = server.service
+        let range = Wire.ByteRange(offset: 0, length: 512)
+        return attempts(on: target, context) + [
+            error(server.call(service.flush, .init(volumeID: id), context)),
             error(server.call(service.writeZeroes, .init(target: target, ranges: [range]), context)),
             error(server.call(service.attachVolume, .init(volumeID: id), context)),
             error(server.call(service.resizeVolume, .init(volumeID: id, size: 32 << 20), context)),
-            error(server.call(service.updateTags, .init(target: target), context)),
             error(server.call(service.createSnapshot, Wire.CreateSnapshotRequest(volumeID: id), context)),
             error(server.call(service.createSnapshots, Wire.CreateSnapshotsRequest(volumeIDs: [id]), context)),
             error(server.call(service.deleteVolume, Wire.DeleteVolumeRequest(volumeID: id), context)),
             error(server.call(service.describeVolume, .init(volumeID: id), context)),
-            error(server.call(service.createGrant, Wire.CreateGrantRequest(grant: grant), context)),
             error(
                 server.call(service.getUsage, Wire.GetUsageRequest(targets: [target], freedByDeletion: true), context)
             ),
@@ -198,21 +207,10 @@ extension ServiceModelRun {
     private func attempts(onSnapshot id: [UInt8], _ context: CallContext) -> [ServiceError?] {
         let (server, target) = (server, Wire.Target(target: .snapshotID(id)))
         let service = server.service
-        let bytes = [UInt8](repeating: 7, count: 512)
-        var upload = Wire.UploadBlockRequest(target: target)
-        upload.blocks = [ServiceHarness.block(bytes, at: 0)]
-        var grant = Wire.Grant(resource: target)
-        (grant.grantee, grant.permission) = ("dan", .export)
-        let range = Wire.ByteRange(offset: 0, length: 512)
-        return [
-            error(server.upload(upload, bytes, context)),
-            error(server.call(service.discard, .init(target: target, ranges: [range]), context)),
+        return attempts(on: target, context) + [
             error(server.call(service.snapshotProgress, .init(target: .snapshotID(id), percent: 100), context)),
             error(server.call(service.missingBlocks, .init(target: .snapshotID(id)), context)),
-            error(server.call(service.updateTags, .init(target: target), context)),
             error(server.call(service.deleteSnapshot, Wire.DeleteSnapshotRequest(snapshotID: id), context)),
-            error(server.call(service.createGrant, Wire.CreateGrantRequest(grant: grant), context)),
-            error(server.call(service.getUsage, Wire.GetUsageRequest(targets: [target]), context)),
         ]
     }
 }

@@ -1,4 +1,5 @@
 import CairnStore
+import CairnTesting
 import Foundation
 import Logging
 

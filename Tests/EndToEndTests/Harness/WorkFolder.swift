@@ -43,21 +43,3 @@ func eventually(
         try await Task.sleep(for: .milliseconds(10))
     }
 }
-
-/// Runs `body`, and cancels it and throws after `limit`.
-func within<Value: Sendable>(
-    _ limit: Duration,
-    _ what: String,
-    _ body: @escaping @Sendable () async throws -> Value
-) async throws -> Value {
-    try await withThrowingTaskGroup(of: Value?.self) { group in
-        group.addTask { try await body() }
-        group.addTask {
-            try await Task.sleep(for: limit)
-            return nil
-        }
-        defer { group.cancelAll() }
-        guard let value = try await group.next()! else { throw HarnessError("not within \(limit): \(what)") }
-        return value
-    }
-}
