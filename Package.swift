@@ -29,7 +29,7 @@ let targets: [Target] = [
         name: "CairnRPC",
         dependencies: ["CairnCore", "CairnCrypto", "CairnWire", "CairnTransport", logging, collections]
     ),
-    .target(name: "CairnLog", dependencies: ["CairnCore"], exclude: ["FORMAT.md"]),
+    .target(name: "CairnLog", dependencies: ["CLinuxFile", "CairnCore"], exclude: ["FORMAT.md"]),
     .target(
         name: "CairnStore",
         dependencies: ["CairnCore", "CairnCrypto", "CairnLog", "CRocksDB", "CRocksDBLog", logging, collections],

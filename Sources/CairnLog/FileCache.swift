@@ -33,6 +33,9 @@ final class FileCache: Sendable {
         return file
     }
 
+    /// The segment's file, where it is open.
+    func openFile(_ segment: SegmentID) -> OpenFile? { entries.withLock { $0.files[segment]?.file } }
+
     func remove(_ segment: SegmentID) {
         entries.withLock { $0.files[segment] = nil }
     }

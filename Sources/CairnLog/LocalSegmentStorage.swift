@@ -109,6 +109,17 @@ public final class LocalSegmentStorage: SegmentStorage {
         } catch { throw StorageError(operation: .read, code: error.code, segment: segment) }
     }
 
+    public func readCached(
+        _ segment: SegmentID,
+        at offset: Int,
+        into target: UnsafeMutableRawBufferPointer
+    ) throws(StorageError) -> Int {
+        do throws(SystemError) {
+            guard let file = readers.openFile(segment) else { throw SystemError(code: EAGAIN) }
+            return try file.readCached(into: target, at: offset)
+        } catch { throw StorageError(operation: .read, code: error.code, segment: segment) }
+    }
+
     public var availableBytes: UInt64? { Self.space(folder)?.available }
 
     /// The file system that a folder is on: all its bytes, and those that are free. Nil where it does not tell.

@@ -16,14 +16,15 @@ extension SegmentLog {
 
     /// Reads many, in the order given; those that follow each other in a segment are read together, so sorted locations are
     /// cheaper, and their records share a buffer. Any thread.
+    /// - Parameter inMemory: never waits: what is not in memory, or not as it should be, is `.io` with EAGAIN.
     /// - Throws: `.damaged(.record)` or `.recycled` for the first that fails, `.io`.
-    public func read(_ locations: [RecordLocation]) throws(LogError) -> [Record] {
+    public func read(_ locations: [RecordLocation], inMemory: Bool = false) throws(LogError) -> [Record] {
         var records: [Record] = []
         records.reserveCapacity(locations.count)
         var rest = locations[...]
         while !rest.isEmpty {
             let run = rest.prefix(SegmentLog.runLength(rest))
-            records += try readRun(run)
+            records += try readRun(run, inMemory: inMemory)
             rest = rest.dropFirst(run.count)
         }
         return records
@@ -46,7 +47,7 @@ extension SegmentLog {
         return count
     }
 
-    private func readRun(_ run: ArraySlice<RecordLocation>) throws(LogError) -> [Record] {
+    private func readRun(_ run: ArraySlice<RecordLocation>, inMemory: Bool = false) throws(LogError) -> [Record] {
         guard let first = run.first, let last = run.last else { return [] }
         let start = Int(first.offset)
         // Before anything is allocated: a location of a damaged index must not ask for gigabytes.
@@ -55,7 +56,10 @@ extension SegmentLog {
         defer { withExtendedLifetime(buffer) {} }
         do {
             let target = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<(last.end - start)])
-            buffer.count = try storage.read(first.segment, at: start, into: target)
+            buffer.count =
+                inMemory
+                ? try storage.readCached(first.segment, at: start, into: target)
+                : try storage.read(first.segment, at: start, into: target)
         } catch {
             guard error.code == ENOENT else { throw .io(error) }
             throw state.withLock({ $0.segments[first.segment] == nil }) ? .recycled(first) : .damaged(.record(first))
@@ -67,7 +71,11 @@ extension SegmentLog {
             let bytes = UnsafeRawBufferPointer(rebasing: buffer.bytes[offset...])
             guard let decoded = RecordFormat.decode(bytes), let header = decoded.header,
                 decoded.storedLength == Int(location.length), RecordFormat.isWhole(decoded, bytes, seed: location.seed)
-            else { throw try isRecycled(location) ? .recycled(location) : .damaged(.record(location)) }
+            else {
+                // To tell why takes the disk.
+                if inMemory { throw .io(StorageError(operation: .read, code: EAGAIN, segment: location.segment)) }
+                throw try isRecycled(location) ? .recycled(location) : .damaged(.record(location))
+            }
             let range = offset + decoded.headerLength..<offset + decoded.headerLength + decoded.storedLength
             records.append(Record(location: location, header: header, bytes: BufferSlice(buffer: buffer, range: range)))
         }

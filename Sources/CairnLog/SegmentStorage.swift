@@ -1,3 +1,5 @@
+internal import Glibc
+
 /// Where segments are kept: local files, later objects of a Ceph pool. All calls block; any thread may call.
 ///
 /// A segment has a fixed size from its creation. Writes are whole multiples of 4096 bytes at multiples of 4096, from memory
@@ -13,6 +15,9 @@ public protocol SegmentStorage: Sendable {
     /// Reads into `target`, and returns how many bytes there were: fewer only at the segment's end.
     func read(_ segment: SegmentID, at offset: Int, into target: UnsafeMutableRawBufferPointer) throws(StorageError)
         -> Int
+    /// As ``read(_:at:into:)``, of what is in memory: never waits for a disk or another machine, but fails with EAGAIN.
+    func readCached(_ segment: SegmentID, at offset: Int, into target: UnsafeMutableRawBufferPointer)
+        throws(StorageError) -> Int
     /// What is free for more segments and whatever else lies beside them, in bytes; nil where that is not known, or has no end.
     var availableBytes: UInt64? { get }
     /// Every segment there is, in no order.
@@ -26,6 +31,10 @@ public protocol SegmentStorage: Sendable {
 
 extension SegmentStorage {
     public var availableBytes: UInt64? { nil }
+    /// An engine that cannot tell has nothing in memory.
+    public func readCached(_ segment: SegmentID, at offset: Int, into target: UnsafeMutableRawBufferPointer)
+        throws(StorageError) -> Int
+    { throw StorageError(operation: .read, code: EAGAIN, segment: segment) }
 
     /// ``read(_:at:into:)`` for the log.
     /// - Throws: `.io`.

@@ -1,3 +1,4 @@
+internal import CLinuxFile
 internal import CairnCore
 internal import Glibc
 
@@ -59,6 +60,23 @@ final class OpenFile: Sendable {
             let count = try OpenFile.repeated {
                 pread(descriptor, target.baseAddress! + done, target.count - done, off_t(offset + done))
             }
+            guard count > 0 else { break }
+            done += count
+        }
+        return done
+    }
+
+    /// As ``read(into:at:)``, of what is in the page cache.
+    /// - Throws: EAGAIN where the disk would have to be waited for, or it cannot be told.
+    func readCached(into target: UnsafeMutableRawBufferPointer, at offset: Int) throws(SystemError) -> Int {
+        var done = 0
+        while done < target.count {
+            let count: Int
+            do throws(SystemError) {
+                count = try OpenFile.repeated {
+                    cairn_read_cached(descriptor, target.baseAddress! + done, target.count - done, off_t(offset + done))
+                }
+            } catch { throw SystemError(code: error.code == EOPNOTSUPP ? EAGAIN : error.code) }
             guard count > 0 else { break }
             done += count
         }

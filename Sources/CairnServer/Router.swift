@@ -21,6 +21,8 @@ final class Router: CallHandler {
     private static let callsInFlight = 1 << 18
     /// Calls of one connection that may be answered on its loop at one go, before those of others: half a millisecond of work.
     private static let callsAtOnce = 256
+    /// So many of them may read data. More are handed over together, so that processors share them.
+    private static let readsAtOnce = 2
 
     let parts: RouterParts
     private let identity: PeerIdentity
@@ -54,12 +56,14 @@ final class Router: CallHandler {
     }
 
     func context(of account: AccountID, _ call: IncomingCall) -> CallContext {
-        CallContext(
+        let place = call.connection.callsAtOnce
+        return CallContext(
             account: account,
             isHost: identity == .host(account),
             deadline: call.deadline,
             promptLine: promptLine,
-            mayAnswerHere: call.connection.callsAtOnce <= Self.callsAtOnce,
+            mayAnswerHere: place <= Self.callsAtOnce,
+            mayReadHere: place <= Self.readsAtOnce,
             isCancelled: { call.isCancelled }
         )
     }

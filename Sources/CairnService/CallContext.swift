@@ -15,6 +15,8 @@ public struct CallContext: Sendable {
     public let promptLine: (any PromptLine)?
     /// Whether a call that takes microseconds, and never waits, may be carried out on the thread that it came on.
     public let mayAnswerHere: Bool
+    /// Whether so may a call that takes some tens of microseconds.
+    public let mayReadHere: Bool
 
     public init(
         account: AccountID,
@@ -22,6 +24,7 @@ public struct CallContext: Sendable {
         deadline: UInt64? = nil,
         promptLine: (any PromptLine)? = nil,
         mayAnswerHere: Bool = false,
+        mayReadHere: Bool = false,
         isCancelled: @escaping @Sendable () -> Bool = { false }
     ) {
         self.account = account
@@ -30,6 +33,7 @@ public struct CallContext: Sendable {
         self.isCancelled = isCancelled
         self.promptLine = promptLine
         self.mayAnswerHere = mayAnswerHere
+        self.mayReadHere = mayReadHere
     }
 
     /// Throws where nobody waits for the answer any more: asked before work that costs (hashing, the disk).

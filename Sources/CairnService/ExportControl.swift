@@ -40,9 +40,11 @@ extension Service {
         by grantor: AccountID,
         snapshot: SnapshotID?,
         volume: VolumeID,
+        in view: ManifestReader,
         _ context: CallContext
     ) throws(ServiceError) -> Bool {
-        let home = homeShard(of: grantor).makeView()
+        // Where the call must not wait, neither must this.
+        let home = homeShard(of: grantor).makeView(inMemory: view.isInMemory)
         var resources: [GrantResource] = [.account, .volume(volume)]
         if let snapshot { resources.append(.snapshot(snapshot)) }
         var isPermitted = false
@@ -68,6 +70,7 @@ extension Service {
             by: record?.account ?? context.account,
             snapshot: id,
             volume: record?.volume ?? VolumeID(id.uuid),
+            in: view,
             context
         )
         guard let record, isPermitted, record.state != .creating else {
@@ -90,6 +93,7 @@ extension Service {
             by: record?.account ?? context.account,
             snapshot: nil,
             volume: id,
+            in: view,
             context
         )
         guard let record, isPermitted, record.state == .active else { throw ServiceError.noSuchVolume }
@@ -114,7 +118,14 @@ extension Service {
                 isGranted.append(true)
             } else {
                 isGranted.append(
-                    try isPermitted(purpose, by: level.account, snapshot: level.snapshot, volume: level.volume, context)
+                    try isPermitted(
+                        purpose,
+                        by: level.account,
+                        snapshot: level.snapshot,
+                        volume: level.volume,
+                        in: view,
+                        context
+                    )
                 )
             }
         }
@@ -127,25 +138,27 @@ extension Service {
         _ named: Named,
         version: UInt64,
         for purpose: Purpose = .export,
+        inMemory: Bool = false,
         _ context: CallContext,
         _ body: (Readable) throws(ServiceError) -> Value
     ) throws(ServiceError) -> Value {
         for _ in 0..<Self.readings {
-            let target = try readable(named, version: version, for: purpose, context)
+            let target = try readable(named, version: version, for: purpose, inMemory: inMemory, context)
             let result = Result { () throws(ServiceError) in try body(target) }
             // Otherwise the next round tells why it cannot be read any more, or reads what it is now.
-            if try source(of: named, on: target.shard) == target.source { return try result.get() }
+            if try source(of: named, on: target.shard, inMemory: inMemory) == target.source { return try result.get() }
         }
         throw Self.unsteady
     }
 
     /// What is read of a volume or snapshot, by one look-up; nil where there is nothing to be read.
-    private func source(of named: Named, on shard: Shard) throws(ServiceError) -> ReadSource? {
+    private func source(of named: Named, on shard: Shard, inMemory: Bool) throws(ServiceError) -> ReadSource? {
         try storeCall { () throws(StoreError) in
+            let view = inMemory ? shard.makePeek() : shard.makeView()
             switch named {
-            case .volume(let id): return try shard.makeView().volume(id).map { ReadSource($0) }
+            case .volume(let id): return try view.volume(id).map { ReadSource($0) }
             case .snapshot(let id):
-                guard let snapshot = try shard.makeView().snapshot(id), snapshot.state != .error else { return nil }
+                guard let snapshot = try view.snapshot(id), snapshot.state != .error else { return nil }
                 return ReadSource(snapshot)
             }
         }
@@ -165,15 +178,17 @@ extension Service {
     /// - Parameters:
     ///   - version: 0, or the version that it must have.
     ///   - purpose: what the caller must be permitted where it is not its own: `.use` for a compute host that only reads.
+    ///   - inMemory: never waits for the disk.
     /// - Throws: C2's errors, WRONG_VOLUME_KIND, INVALID_DATA_VERSION, FAILED_PRECONDITION.
     func readable(
         _ named: Named,
         version: UInt64,
         for purpose: Purpose = .export,
+        inMemory: Bool = false,
         _ context: CallContext
     ) throws(ServiceError) -> Readable {
         let shard = try shard(of: named)
-        let view = shard.makeView()
+        let view = shard.makeView(inMemory: inMemory)
         let (source, name, account, present): (ReadSource, String, AccountID, DataVersion)
         let (snapshotID, volumeID): (SnapshotID?, VolumeID)
         let absence: ServiceError

@@ -46,6 +46,10 @@ struct ChunkReading {
     var rule: ExportRule?
     /// Records that were not to be had before this view was made: if it names them still, they are not anywhere else.
     var gone: Set<RecordLocation> = []
+    /// Never waits for the disk.
+    var inMemory = false
+    /// The most that is read and checked while others wait: some tens of microseconds.
+    private static let bytesInMemory = 96 << 10
 
     private struct Wanted {
         let offset: UInt64
@@ -136,10 +140,13 @@ struct ChunkReading {
             if let record = want.record { locations.insert(record.location) }
             locations.formUnion(want.chunk.patches.compactMap(\.location))
         }
+        if inMemory, locations.reduce(0, { $0 + Int($1.length) }) > Self.bytesInMemory {
+            throw .failed(StoreError(.notInMemory, "it takes long"))
+        }
         let sorted = locations.sorted { ($0.segment, $0.offset) < ($1.segment, $1.offset) }
         do throws(LogError) {
             var records: [RecordLocation: Record] = [:]
-            for record in try shard.log.read(sorted) { records[record.location] = record }
+            for record in try shard.log.read(sorted, inMemory: inMemory) { records[record.location] = record }
             return records
         } catch {
             switch error {

@@ -165,7 +165,8 @@ final class IndexDatabase: Sendable {
     }
 
     /// What is applied at this moment, unchanging.
-    func makeView() -> IndexView { IndexView(handle) }
+    /// - Parameter inMemory: what would have to be read from the disk is refused, `.notInMemory`.
+    func makeView(inMemory: Bool = false) -> IndexView { IndexView(handle, inMemory: inMemory) }
 
     func apply(_ overlay: IndexOverlay) throws(StoreError) {
         try step(.apply)
@@ -273,6 +274,8 @@ private final class IndexLog: Sendable {
 /// An open RocksDB, closed when its last user has gone.
 // Safety: RocksDB's handles may be used from any thread.
 private final class IndexHandle: @unchecked Sendable {
+    /// RocksDB's ReadTier kBlockCacheTier (memtables and block cache): the C API has no name for it.
+    static let memoryTier: Int32 = 1
     static let retired = StoreError(.fenced, "the shard was closed, to recover or for good")
 
     let database: OpaquePointer
@@ -295,8 +298,7 @@ private final class IndexHandle: @unchecked Sendable {
         rocksdb_readoptions_set_verify_checksums(iterationOptions, 1)
         memoryOptions = rocksdb_readoptions_create()
         rocksdb_readoptions_set_verify_checksums(memoryOptions, 1)
-        // The C API has no name for it: RocksDB's ReadTier, kBlockCacheTier (memtables and block cache).
-        rocksdb_readoptions_set_read_tier(memoryOptions, 1)
+        rocksdb_readoptions_set_read_tier(memoryOptions, Self.memoryTier)
         writeOptions = rocksdb_writeoptions_create()
         rocksdb_writeoptions_disable_WAL(writeOptions, 1)
         users.enter()
@@ -360,12 +362,13 @@ final class IndexView: IndexReading, @unchecked Sendable {
     private let snapshot: OpaquePointer?
     private let options: OpaquePointer
 
-    fileprivate init(_ handle: IndexHandle?) {
+    fileprivate init(_ handle: IndexHandle?, inMemory: Bool) {
         self.handle = handle
         snapshot = handle.map { rocksdb_create_snapshot($0.database) }
         options = rocksdb_readoptions_create()
         rocksdb_readoptions_set_verify_checksums(options, 1)
         rocksdb_readoptions_set_snapshot(options, snapshot)
+        if inMemory { rocksdb_readoptions_set_read_tier(options, IndexHandle.memoryTier) }
     }
 
     deinit {

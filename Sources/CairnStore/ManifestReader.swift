@@ -17,8 +17,12 @@ public class ManifestReader {
     /// Whether the shard has, or may get, marks of damage: where not, nothing is looked up for them.
     let mayHaveDamage: Bool
 
-    init(_ source: any IndexReading, mayHaveDamage: Bool) {
+    /// Whether what would have to be read from the disk is refused, `.notInMemory`.
+    public let isInMemory: Bool
+
+    init(_ source: any IndexReading, mayHaveDamage: Bool, isInMemory: Bool = false) {
         self.source = source
+        self.isInMemory = isInMemory
         self.mayHaveDamage = mayHaveDamage
     }
 
@@ -237,9 +241,9 @@ public class ManifestReader {
 public final class ReadView: ManifestReader {
     private let view: IndexView
 
-    init(_ view: IndexView, mayHaveDamage: Bool) {
+    init(_ view: IndexView, mayHaveDamage: Bool, isInMemory: Bool = false) {
         self.view = view
-        super.init(view, mayHaveDamage: mayHaveDamage)
+        super.init(view, mayHaveDamage: mayHaveDamage, isInMemory: isInMemory)
     }
 
     /// For a walk through all there is.

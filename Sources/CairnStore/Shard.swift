@@ -364,15 +364,18 @@ public final class Shard: @unchecked Sendable {
     // MARK: Reading
 
     /// The index as it is now: what was answered is in it (SPEC C6).
-    public func makeView() -> ReadView {
-        let view = database.makeView()
+    /// - Parameter inMemory: for who must not wait for the disk: what would have to be read from it is refused, `.notInMemory`.
+    public func makeView(inMemory: Bool = false) -> ReadView {
+        let view = database.makeView(inMemory: inMemory)
         // Asked after the view was made: a mark that it shows is then not passed over.
-        return ReadView(view, mayHaveDamage: damage.isPossible)
+        return ReadView(view, mayHaveDamage: damage.isPossible, isInMemory: inMemory)
     }
 
     /// The index for one look-up, on a thread that must not wait for the disk: what would have to be read from it is refused,
     /// `.notInMemory`. What was answered is in it as well.
-    public func makePeek() -> ManifestReader { ManifestReader(IndexPeek(database), mayHaveDamage: true) }
+    public func makePeek() -> ManifestReader {
+        ManifestReader(IndexPeek(database), mayHaveDamage: true, isInMemory: true)
+    }
 
     /// Reads ranges of a volume or snapshot. Any thread; blocks on the disk.
     /// - Parameters:
@@ -380,17 +383,27 @@ public final class Shard: @unchecked Sendable {
     ///   - acceptsLZ4: whether whole chunks may be given as they are stored.
     ///   - known: whole chunks with these fingerprints are only named.
     ///   - rule: which data the reader may have; nil: all.
+    ///   - inMemory: never waits for the disk: what is not in memory, or much, is refused with `.notInMemory`.
     /// - Throws: `.damaged` naming offset and fingerprint (SPEC D4), `.forbidden` (D5), `.io`.
     public func read(
         _ source: ReadSource,
         _ ranges: [Range<UInt64>],
         acceptsLZ4: Bool,
         known: Set<Fingerprint> = [],
-        rule: ExportRule? = nil
+        rule: ExportRule? = nil,
+        inMemory: Bool = false
     ) throws(StoreError) -> [ReadPiece] {
         var gone: Set<RecordLocation> = []
         for _ in 0..<8 {
-            let reading = ChunkReading(shard: self, view: makeView(), source: source, rule: rule, gone: gone)
+            let view = makeView(inMemory: inMemory)
+            let reading = ChunkReading(
+                shard: self,
+                view: view,
+                source: source,
+                rule: rule,
+                gone: gone,
+                inMemory: inMemory
+            )
             do throws(ChunkReading.Failure) {
                 return try reading.read(ranges, acceptsLZ4: acceptsLZ4, known: known)
             } catch {

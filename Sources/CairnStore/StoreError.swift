@@ -1,5 +1,6 @@
 import CairnCore
 import CairnLog
+import Glibc
 
 /// Why a store, shard or transaction did not do what was asked.
 public struct StoreError: Error, Sendable, Hashable, CustomStringConvertible {
@@ -54,7 +55,7 @@ public struct StoreError: Error, Sendable, Hashable, CustomStringConvertible {
         case .foreign(let identity):
             self.init(.damaged, "the log belongs to store \(identity.store.text), shard \(identity.shard)")
         case .groupTooLarge: self.init(.invalid, "the change is too large for one commit: send fewer blocks at once")
-        case .io(let error): self.init(.io, "\(error)")
+        case .io(let error): self.init(error.code == EAGAIN ? .notInMemory : .io, "\(error)")
         }
     }
 

@@ -54,6 +54,43 @@ import Testing
         #expect(try !exercise(folder.path).writesDirectly)
     }
 
+    /// What is in memory is read without waiting, whole or not at all; what is not, or cannot be told, is refused.
+    @Test func readsWhatIsInMemory() throws {
+        let folder = try TemporaryFolder()
+        let storage = try LocalSegmentStorage(path: folder.path)
+        let log = try newLog(storage)
+        var locations: [RecordLocation] = []
+        for number in 0..<8 {
+            locations.append(try write(log, bytes: 100_000 + number, commit: [UInt8(number)]).location)
+        }
+        let refusal = LogError.io(StorageError(operation: .read, code: EAGAIN, segment: locations[0].segment))
+        // Nobody has opened the file for reading yet.
+        #expect(throws: refusal) { try log.read([locations[0]], inMemory: true) }
+        for (number, location) in locations.enumerated() {
+            #expect(try log.read(location).bytes.count == 100_000 + number)
+        }
+        var found = 0
+        for (number, location) in locations.enumerated() {
+            do {
+                let record = try log.read([location], inMemory: true)[0]
+                #expect(copy(record.bytes) == copy(pattern(100_000 + number, 1)))
+                found += 1
+            } catch {
+                guard case .io(let failure) = error, failure.code == EAGAIN else { throw error }
+            }
+        }
+        if found == 0 { print("SKIPPED readsWhatIsInMemory: \(folder.path) cannot tell, or nothing stays in memory") }
+        // A location that leads astray: why, is told by who may wait.
+        let astray = RecordLocation(
+            segment: locations[0].segment,
+            offset: locations[0].offset + 8,
+            length: locations[0].length,
+            seed: locations[0].seed
+        )
+        #expect(throws: refusal) { try log.read([astray], inMemory: true) }
+        #expect(throws: LogError.damaged(.record(astray))) { try log.read(astray) }
+    }
+
     @Test func verbs() throws {
         let folder = try TemporaryFolder()
         let storage = try LocalSegmentStorage(path: folder.path + "/shard-000")

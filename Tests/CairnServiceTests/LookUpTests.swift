@@ -1,6 +1,7 @@
 import CairnCore
 import CairnWire
 import Dispatch
+import Foundation
 import Synchronization
 import Testing
 
@@ -10,7 +11,7 @@ import Testing
 @Suite struct LookUpTests {
     private static let here = CallContext(account: ServiceHarness.alice.account, mayAnswerHere: true)
 
-    /// How a DescribeVolume was answered: nil where it was not, when the call came back.
+    /// How a DescribeVolume was answered on this thread; nil where another one did, or will.
     private func describe(
         _ volume: [UInt8],
         _ harness: ServiceHarness,
@@ -18,12 +19,11 @@ import Testing
         later: @escaping @Sendable (Result<Wire.DescribeVolumeResponse, ServiceError>) -> Void = { _ in }
     ) -> Result<Wire.DescribeVolumeResponse, ServiceError>? {
         let answer = Mutex<Result<Wire.DescribeVolumeResponse, ServiceError>?>(nil)
-        let hasReturned = Mutex(false)
+        let caller = UInt(pthread_self())
         harness.service.describeVolume(Wire.DescribeVolumeRequest(volumeID: volume), context) { result in
-            guard !hasReturned.withLock({ $0 }) else { return later(result) }
+            guard UInt(pthread_self()) == caller else { return later(result) }
             answer.withLock { $0 = result }
         }
-        hasReturned.withLock { $0 = true }
         return answer.withLock { $0 }
     }
 

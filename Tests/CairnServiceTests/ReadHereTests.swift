@@ -1,0 +1,113 @@
+import CairnCore
+import CairnTesting
+import CairnWire
+import Foundation
+import Synchronization
+import Testing
+
+@testable import CairnService
+
+/// Small downloads are answered on the thread that they came on, where all that they read is in memory.
+@Suite struct ReadHereTests {
+    private static let here = CallContext(account: ServiceHarness.alice.account, mayReadHere: true)
+
+    private func request(_ volume: [UInt8], _ offset: UInt64, _ length: UInt64, lz4: Bool) -> Wire.DownloadBlockRequest
+    {
+        var request = Wire.DownloadBlockRequest()
+        request.target = Wire.Target(target: .volumeID(volume))
+        request.ranges = [Wire.ByteRange(offset: offset, length: length)]
+        request.acceptedCodecs = lz4 ? [.lz4] : []
+        return request
+    }
+
+    /// An answer, and whether it was given on this thread.
+    private func download(_ request: Wire.DownloadBlockRequest, _ harness: ServiceHarness, _ context: CallContext)
+        throws
+        -> (download: Download, atOnce: Bool)
+    {
+        let waiter = Waiter<Download>()
+        let caller = UInt(pthread_self())
+        let answerer = Atomic<UInt>(0)
+        harness.service.downloadBlock(request, context) { result in
+            answerer.store(UInt(pthread_self()), ordering: .relaxed)
+            waiter.set(result)
+        }
+        return (try waiter.get(), answerer.load(ordering: .relaxed) == caller)
+    }
+
+    /// A volume of noise, packed chunks, zeros, holes and parts, and what it holds.
+    private func fill(_ harness: ServiceHarness, _ random: inout SeededRandom) throws -> (id: [UInt8], bytes: [UInt8]) {
+        let chunk = 65536
+        let volume = try harness.createVolume().volumeID
+        var bytes = [UInt8](repeating: 0, count: 4 << 20)
+        for index in 0..<(bytes.count / chunk) where index % 4 != 3 {
+            let data =
+                index % 2 == 0 ? noise(chunk, seed: UInt64(index)) : [UInt8](repeating: UInt8(index), count: chunk)
+            try harness.write(data, at: UInt64(index * chunk), to: volume)
+            bytes.replaceSubrange(index * chunk..<(index + 1) * chunk, with: data)
+        }
+        for seed in 0..<20 {
+            let offset = Int.random(in: 0..<bytes.count / 512 - 8, using: &random) * 512
+            let data = noise(4096, seed: UInt64(1000 + seed))
+            try harness.write(data, at: UInt64(offset), to: volume)
+            bytes.replaceSubrange(offset..<offset + 4096, with: data)
+        }
+        return (volume, bytes)
+    }
+
+    @Test("C6, D1: what is read at once is what a worker reads") func sameAnswers() throws {
+        let harness = try ServiceHarness()
+        var random = SeededRandom(seed: 1)
+        let volume = try fill(harness, &random)
+        var atOnce = 0
+        for round in 0..<300 {
+            let length = [512, 4096, 16384].randomElement(using: &random)!
+            let offset = Int.random(in: 0...(volume.bytes.count - length) / 512, using: &random) * 512
+            let request = request(volume.id, UInt64(offset), UInt64(length), lz4: round % 2 == 0)
+            let slow = try download(request, harness, ServiceHarness.alice)
+            let fast = try download(request, harness, Self.here)
+            #expect(!slow.atOnce)
+            if fast.atOnce { atOnce += 1 }
+            #expect(fast.download.message == slow.download.message)
+            #expect(try ServiceHarness.bytes(of: fast.download) == Array(volume.bytes[offset..<offset + length]))
+        }
+        // The worker has just read the same: what is not there at once has many parts, or was pushed out meanwhile.
+        #expect(atOnce > 100, "\(atOnce)")
+        let large = try download(request(volume.id, 0, 1 << 20, lz4: false), harness, Self.here)
+        #expect(!large.atOnce)
+        // Seen as soon as it is answered.
+        for round in 0..<50 {
+            let data = noise(4096, seed: UInt64(5000 + round))
+            try harness.write(data, at: UInt64(round * 4096), to: volume.id)
+            let seen = try download(request(volume.id, UInt64(round * 4096), 4096, lz4: false), harness, Self.here)
+            #expect(try ServiceHarness.bytes(of: seen.download) == data)
+        }
+    }
+
+    @Test("What is not in memory is read by a worker", arguments: [0, 32 << 20]) func staysOffTheDisk(cache: Int) throws
+    {
+        let first = try ServiceHarness()
+        var random = SeededRandom(seed: 2)
+        let volume = try fill(first, &random)
+        // Its segments are not open yet; and without a cache its index is never in memory.
+        let harness = try ServiceHarness(restarting: first) { options, _ in options.indexCacheBytes = cache }
+        let request = request(volume.id, 0, 4096, lz4: false)
+        let cold = try download(request, harness, Self.here)
+        #expect(!cold.atOnce)
+        #expect(try ServiceHarness.bytes(of: cold.download) == Array(volume.bytes[..<4096]))
+        let warm = try download(request, harness, Self.here)
+        #expect(cache > 0 || !warm.atOnce)
+        #expect(warm.download.message == cold.download.message)
+    }
+
+    @Test("C2, D5: another's volume is refused as a worker refuses it") func refusals() throws {
+        let harness = try ServiceHarness()
+        var random = SeededRandom(seed: 3)
+        let volume = try fill(harness, &random)
+        let bob = CallContext(account: ServiceHarness.bob.account, mayReadHere: true)
+        let request = request(volume.id, 0, 4096, lz4: false)
+        #expect(throws: ServiceError.noSuchVolume) { try download(request, harness, bob) }
+        _ = try harness.call(harness.service.deleteVolume, Wire.DeleteVolumeRequest(volumeID: volume.id))
+        #expect(throws: ServiceError.noSuchVolume) { try download(request, harness, Self.here) }
+    }
+}
