@@ -50,7 +50,9 @@ extension Background {
             let room = shard.log.reclaimRoom
             let moved = candidates.map(\.live).sorted().prefix(room.missing).reduce(0, +)
             // Headers, commit records and the blocks that groups end with take room as well.
-            guard room.missing == 0 || moved + moved / 8 + size / 8 <= room.bytes else { return nil }
+            guard
+                room.missing == 0 || candidates.count >= room.missing && moved + moved / 8 + size / 8 <= room.bytes
+            else { return nil }
             return least.live <= size / 8 * 7 ? least.segment : nil
         }
         let isWorthIt = total <= UInt64(candidates.count) * size / 3 * 2

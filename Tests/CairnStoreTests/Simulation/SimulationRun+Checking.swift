@@ -145,7 +145,8 @@ extension SimulationRun {
         guard let shard else { return nil }
         let view = shard.makeView()
         let segments = shard.log.segments.map { segment in
-            let live = (try? view.index.get(Key.segment(segment.id))).flatMap { try? SegmentRecord.decode($0).liveBytes }
+            let record = try? view.index.get(Key.segment(segment.id))
+            let live = record.flatMap { try? SegmentRecord.decode($0).liveBytes }
             return "\(segment.id) \(segment.use) \(live ?? 0) up to \(segment.lastLSN?.rawValue ?? 0)"
         }
         let maker = shard.checkpoints
