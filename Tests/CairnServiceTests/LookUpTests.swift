@@ -6,6 +6,7 @@ import Synchronization
 import Testing
 
 @testable import CairnService
+@testable import CairnStore
 
 /// Calls that look up one entry are answered on the thread that they came on, where that waits for nothing and is fair.
 @Suite struct LookUpTests {
@@ -68,10 +69,10 @@ import Testing
     }
 
     @Test("What is on the disk alone is read by a worker") func staysOffTheDisk() throws {
-        let first = try ServiceHarness()
-        let volume = try first.createVolume().volumeID
-        // Closing writes the index; without a cache nothing of it stays in memory.
-        let harness = try ServiceHarness(restarting: first) { options, _ in options.indexCacheBytes = 0 }
+        // Without a cache nothing of the index is in memory that was flushed.
+        let harness = try ServiceHarness { options, _ in options.indexCacheBytes = 0 }
+        let volume = try harness.createVolume().volumeID
+        for shard in harness.store.shards { try shard.database.flush() }
         let done = DispatchSemaphore(value: 0)
         let late = Mutex<Result<Wire.DescribeVolumeResponse, ServiceError>?>(nil)
         let early = describe(volume, harness, Self.here) { result in
