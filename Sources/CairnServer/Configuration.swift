@@ -15,7 +15,7 @@ public struct Configuration: Sendable, Equatable {
     public var crl = ""
     /// `trace`, `debug`, `info`, `notice`, `warning`, `error`.
     public var logLevel = "info"
-    /// Network loops; 0: one for each core.
+    /// Network loops; 0: one for every two cores, at most 8.
     public var loops = 0
     /// Worker threads that hash, compress and read; 0: one more than the cores.
     public var workers = 0

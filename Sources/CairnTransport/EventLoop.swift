@@ -160,8 +160,9 @@ public final class EventLoops: Sendable {
     /// One loop alone.
     public init(_ loop: EventLoop) { loops = [loop] }
 
-    /// The loops of this process: one for each processor, at most 8.
-    public static let shared = EventLoops(count: min(8, max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))))
+    /// The loops of this process: one for every two processors, at most 8. The others hash and compress, or are the peer's; and of
+    /// small calls fewer loops carry more, for each finds more of them when it looks.
+    public static let shared = EventLoops(count: min(8, max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)) / 2)))
 
     /// The loop for the next connection.
     public func next() -> EventLoop {
