@@ -2,12 +2,14 @@ import CairnStore
 import CairnTesting
 import Foundation
 import Logging
+import Synchronization
 
 /// A real server over a small store, the writers that load it, and its lives: it is started, loaded, dies, and is checked.
 final class Victim: Sendable {
     let server: ServerProcess
     let plan: FaultPlan
     let writers: [CrashWriter]
+    private let callers = Mutex<[Caller]>([])
 
     /// A server's death that a test did not cause.
     private static let trapped: Set<Int32> = [132, 133, 134, 135, 136, 139]
@@ -41,8 +43,16 @@ final class Victim: Sendable {
     }
 
     func connect() async throws {
-        for writer in writers { await writer.use(try await server.connect(writer.account)) }
+        callers.withLock { $0 = [] }
+        for writer in writers {
+            let caller = try await server.connect(writer.account)
+            callers.withLock { $0.append(caller) }
+            await writer.use(caller)
+        }
     }
+
+    /// No answer of this life counts any more.
+    func voidAnswers() { callers.withLock { for caller in $0 { caller.voidAnswers() } } }
 
     /// All writers at once, until each has ended; `body` is what happens to the server meanwhile.
     /// - Returns: why writers ended, of those that were not told to.

@@ -4,10 +4,18 @@ import CairnCrypto
 import CairnRPC
 import CairnTransport
 import CairnWire
+import Synchronization
 
 /// One connection, and the contract's calls as they are: nothing is retried, nothing hidden.
 final class Caller: Sendable {
     let connection: RPCConnection
+    private let isVoid = Atomic(false)
+
+    /// An answer that came after ``voidAnswers()``.
+    struct VoidAnswer: Error {}
+
+    /// From here on what comes in is no answer: those who ask do not know whether it was done.
+    func voidAnswers() { isVoid.store(true, ordering: .sequentiallyConsistent) }
 
     init(_ connection: RPCConnection) { self.connection = connection }
 
@@ -56,8 +64,9 @@ final class Caller: Sendable {
             let answer = try await connection.call(
                 CairnRPC.Request(method: method, message: message, payload: slices, timeout: timeout)
             )
+            if isVoid.load(ordering: .sequentiallyConsistent) { throw VoidAnswer() }
             return RawAnswer(status: 0, message: answer.message, payload: answer.payload.map { Array($0.bytes) } ?? [])
-        } catch {
+        } catch let error as RPCError {
             guard error.code == .answered else { throw error }
             return RawAnswer(status: error.status, message: error.detail, payload: [])
         }
