@@ -38,10 +38,17 @@ def images(mib, parent=FOLDER):
 
 def run(*command, env=None, limit=LIMIT, **how):
     """A step outside the measurement: what it prints. What it says is shown when it fails."""
-    done = subprocess.run([str(part) for part in command], env=env, capture_output=True, text=True, errors="replace", timeout=limit, **how)
-    if done.returncode:
-        sys.exit(f"{' '.join(map(str, command))} failed ({done.returncode}):\n{(done.stdout + done.stderr)[-3000:]}")
-    return done.stdout
+    # A group of its own, so that what it started ends with it when the measurement is asked to.
+    with subprocess.Popen([str(part) for part in command], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, errors="replace", start_new_session=True, **how) as process:
+        try:
+            out, said = process.communicate(timeout=limit)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode:
+        sys.exit(f"{' '.join(map(str, command))} failed ({process.returncode}):\n{(out + said)[-3000:]}")
+    return out
 
 
 def processor_seconds(pid, children=False):
