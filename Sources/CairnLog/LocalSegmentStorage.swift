@@ -3,31 +3,41 @@ internal import Synchronization
 
 /// Segments as files of one folder: `superblock`, and `segments/00000001.seg` and so on.
 ///
-/// Writes go past the page cache (openDirect) where the file system can; reads go through it, on descriptors of their own.
+/// Writes go past the page cache (openDirect) where the file system can, and so do long reads: to give them new pages of the cache
+/// costs several times as much as the read itself, and takes the cache from the short reads, which go through it. Each kind has
+/// descriptors of its own.
 public final class LocalSegmentStorage: SegmentStorage {
     public struct Options: Sendable {
-        /// Write past the page cache where the file system can.
+        /// Write, and read much, past the page cache where the file system can.
         public var direct = true
-        /// Descriptors kept open for reading.
+        /// Descriptors kept open for reading, and as many again for reading past the page cache.
         public var readDescriptors = 128
         public init() {}
     }
+
+    /// Reads from this many bytes on go past the page cache: they are parts of transfers, which seldom come back soon.
+    static let directReadBytes = 256 << 10
 
     /// Open segments and the next: no more are written to.
     private static let writeDescriptors = 4
 
     private let folder: String
     private let readers: FileCache
+    private let directReaders: FileCache
     private let writers: FileCache
     /// Whether writing is still tried with O_DIRECT.
     private let isDirect: Atomic<Bool>
+    /// The same of reading.
+    private let readsDirectly: Atomic<Bool>
 
     /// - Parameter path: the shard's folder; it and `segments/` in it are made where missing.
     public init(path: String, options: Options = Options()) throws(StorageError) {
         folder = path
         readers = FileCache(limit: max(1, options.readDescriptors))
+        directReaders = FileCache(limit: max(1, options.readDescriptors))
         writers = FileCache(limit: LocalSegmentStorage.writeDescriptors)
         isDirect = Atomic(options.direct)
+        readsDirectly = Atomic(options.direct)
         for folder in [path, path + "/segments"] where mkdir(folder, 0o700) != 0 && errno != EEXIST {
             throw StorageError(operation: .create, code: errno)
         }
@@ -104,9 +114,36 @@ public final class LocalSegmentStorage: SegmentStorage {
     ) throws(StorageError) -> Int {
         do throws(SystemError) {
             let path = path(segment)
+            let done = try readPastCache(segment, at: offset, into: target)
+            guard done < target.count else { return done }
             let file = try readers.file(segment) { () throws(SystemError) in try OpenFile(path, O_RDONLY) }
-            return try file.read(into: target, at: offset)
+            return try done
+                + file.read(into: UnsafeMutableRawBufferPointer(rebasing: target[done...]), at: offset + done)
         } catch { throw StorageError(operation: .read, code: error.code, segment: segment) }
+    }
+
+    /// - Returns: how many of the bytes it read; the rest is to be read through the cache.
+    private func readPastCache(
+        _ segment: SegmentID,
+        at offset: Int,
+        into target: UnsafeMutableRawBufferPointer
+    ) throws(SystemError) -> Int {
+        guard target.count >= Self.directReadBytes, readsDirectly.load(ordering: .relaxed),
+            offset.isMultiple(of: Format.block), target.count.isMultiple(of: Format.block),
+            Int(bitPattern: target.baseAddress).isMultiple(of: Format.block)
+        else { return 0 }
+        let path = path(segment)
+        do throws(SystemError) {
+            let file = try directReaders.file(segment) { () throws(SystemError) in
+                try OpenFile(path, O_RDONLY | openDirect)
+            }
+            return try file.readDirectly(into: target, at: offset)
+        } catch {
+            // Some file systems take the flag and refuse the read.
+            guard error.code == EINVAL else { throw error }
+            readsDirectly.store(false, ordering: .relaxed)
+            return 0
+        }
     }
 
     public func readCached(
@@ -138,6 +175,7 @@ public final class LocalSegmentStorage: SegmentStorage {
 
     public func delete(_ segment: SegmentID) throws(StorageError) {
         readers.remove(segment)
+        directReaders.remove(segment)
         writers.remove(segment)
         guard unlink(path(segment)) == 0 else { throw StorageError(operation: .delete, code: errno, segment: segment) }
         try syncFolder(segmentFolder, .delete, segment)

@@ -49,13 +49,15 @@ extension SegmentLog {
 
     private func readRun(_ run: ArraySlice<RecordLocation>, inMemory: Bool = false) throws(LogError) -> [Record] {
         guard let first = run.first, let last = run.last else { return [] }
-        let start = Int(first.offset)
+        // Whole blocks, so that a storage may read past the page cache.
+        let start = Int(first.offset) / Format.block * Format.block
         // Before anything is allocated: a location of a damaged index must not ask for gigabytes.
         guard Int(last.length) <= segmentSize, start < segmentSize else { throw .damaged(.record(first)) }
-        let buffer = pool.buffer(capacity: last.end - start)
+        let length = (last.end - start + Format.block - 1) / Format.block * Format.block
+        let buffer = pool.buffer(capacity: length)
         defer { withExtendedLifetime(buffer) {} }
         do {
-            let target = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<(last.end - start)])
+            let target = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[..<length])
             buffer.count =
                 inMemory
                 ? try storage.readCached(first.segment, at: start, into: target)

@@ -12,7 +12,8 @@ public protocol SegmentStorage: Sendable {
     func write(_ segment: SegmentID, at offset: Int, _ bytes: UnsafeRawBufferPointer) throws(StorageError)
     /// Makes all writes to the segment durable. Must not be called again for the same writes once it has failed.
     func sync(_ segment: SegmentID) throws(StorageError)
-    /// Reads into `target`, and returns how many bytes there were: fewer only at the segment's end.
+    /// Reads into `target`, and returns how many bytes there were: fewer only at the segment's end. Whole blocks of 4096 bytes, into
+    /// memory so aligned, may cost less.
     func read(_ segment: SegmentID, at offset: Int, into target: UnsafeMutableRawBufferPointer) throws(StorageError)
         -> Int
     /// As ``read(_:at:into:)``, of what is in memory: never waits for a disk or another machine, but fails with EAGAIN.

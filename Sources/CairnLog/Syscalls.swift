@@ -66,6 +66,20 @@ final class OpenFile: Sendable {
         return done
     }
 
+    /// Reads whole blocks into aligned memory, of a file opened with `openDirect`; how many bytes there were before the file's end,
+    /// or before a read that ended within a block and cannot be gone on with.
+    func readDirectly(into target: UnsafeMutableRawBufferPointer, at offset: Int) throws(SystemError) -> Int {
+        var done = 0
+        while done < target.count {
+            let count = try OpenFile.repeated {
+                pread(descriptor, target.baseAddress! + done, target.count - done, off_t(offset + done))
+            }
+            done += count
+            guard count > 0, count.isMultiple(of: Format.block) else { break }
+        }
+        return done
+    }
+
     /// As ``read(into:at:)``, of what is in the page cache.
     /// - Throws: EAGAIN where the disk would have to be waited for, or it cannot be told.
     func readCached(into target: UnsafeMutableRawBufferPointer, at offset: Int) throws(SystemError) -> Int {

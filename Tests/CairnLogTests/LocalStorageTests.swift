@@ -54,6 +54,48 @@ import Testing
         #expect(try !exercise(folder.path).writesDirectly)
     }
 
+    /// Long reads of whole blocks leave nothing in the page cache; the same bytes come by whichever way, also at the segment's end.
+    @Test func longReadsGoPastThePageCache() throws {
+        let folder = try TemporaryFolder()
+        let storage = try LocalSegmentStorage(path: folder.path)
+        let (segment, size, long) = (SegmentID(1), 2 << 20, LocalSegmentStorage.directReadBytes)
+        let pool = BufferPool(keepBytes: 0)
+        let (source, target) = (pool.buffer(capacity: size), pool.buffer(capacity: size))
+        let content = copy(pattern(size, 3))
+        source.memory.copyBytes(from: content)
+        try storage.create(segment, size: size)
+        try storage.write(segment, at: 0, UnsafeRawBufferPointer(rebasing: source.memory[..<size]))
+        func read(_ range: Range<Int>, into place: Int = 0) throws -> [UInt8] {
+            let memory = UnsafeMutableRawBufferPointer(rebasing: target.memory[place..<place + range.count])
+            return Array(memory[..<(try storage.read(segment, at: range.lowerBound, into: memory))])
+        }
+        guard storage.writesDirectly else {
+            print("SKIPPED longReadsGoPastThePageCache: \(folder.path) has no O_DIRECT")
+            return
+        }
+        for start in [0, 4096, size - long, size - long + 4096, size - 4096] {
+            #expect(try read(start..<start + long) == Array(content[start..<min(start + long, size)]))
+        }
+        // Of the last of them, which begins in the last block, the rest was asked of the page cache too.
+        #expect(try Self.cachedPages(folder.path + "/segments/00000001.seg", size) <= 1)
+        // Neither whole blocks, nor memory so aligned, nor long.
+        #expect(try read(512..<512 + long) == Array(content[512..<512 + long]))
+        #expect(try read(0..<long, into: 512) == Array(content[..<long]))
+        #expect(try read(8192..<12288) == Array(content[8192..<12288]))
+        #expect(try Self.cachedPages(folder.path + "/segments/00000001.seg", size) >= long / 4096)
+    }
+
+    /// The pages of a file that the page cache has.
+    private static func cachedPages(_ path: String, _ size: Int) throws -> Int {
+        let descriptor = open(path, O_RDONLY)
+        defer { close(descriptor) }
+        let memory = mmap(nil, size, PROT_READ, MAP_SHARED, descriptor, 0)!
+        defer { munmap(memory, size) }
+        var pages = [UInt8](repeating: 0, count: size / 4096)
+        try #require(mincore(memory, size, &pages) == 0)
+        return pages.count { $0 & 1 == 1 }
+    }
+
     /// What is in memory is read without waiting, whole or not at all; what is not, or cannot be told, is refused.
     @Test func readsWhatIsInMemory() throws {
         let folder = try TemporaryFolder()
