@@ -1,14 +1,16 @@
 public import DequeModule
 
-/// What waits, in an order that is fair to keys: deficit round robin (Shreedhar and Varghese, SIGCOMM 1995).
+/// What waits, in an order that is fair to keys: deficit round robin (Shreedhar and Varghese, SIGCOMM 1995), those first who ask for
+/// little (RFC 8290).
 ///
 /// Keys take turns. At its turn a key gets ``quantum`` of credit, and its items go, oldest first, as long as their costs are
 /// paid by it; what is left is kept for its next turn, and lost when nothing of the key waits any more. So while several keys
-/// wait each gets the same share of the cost, however many items it has, and a key that comes anew waits for one turn of each
-/// other at the most. One key's items keep their order.
+/// wait each gets the same share of the cost, however many items it has. A key that comes anew goes before those that have had a
+/// turn, for one quantum; coming back at once does not make it new: it is so again when each other has had its turn. One key's items
+/// keep their order.
 ///
-/// Each operation takes constant time, amortized: an item costs ``maximumTurns`` turns at the most. Memory is that of the items: a
-/// key of which nothing waits is forgotten. How many may wait is the callers' to bound (see `Router` in CairnServer).
+/// Each operation takes constant time, amortized: an item costs ``maximumTurns`` turns at the most. Memory is that of the items, and
+/// of the keys that came and went within a turn. How many may wait is the callers' to bound (see `Router` in CairnServer).
 public struct FairQueue<Key: Hashable, Item> {
     @usableFromInline struct Lane {
         @usableFromInline let key: Key
@@ -26,11 +28,14 @@ public struct FairQueue<Key: Hashable, Item> {
     @usableFromInline var lanes: [Lane?] = []
     @usableFromInline var freePlaces: [Int] = []
     @usableFromInline var places: [Key: Int] = [:]
-    /// The lanes that have items, in the order of their turns.
+    /// The lanes that came anew, with what is left of their first credit.
+    @usableFromInline var fresh = Deque<Int>()
+    /// The others in the order of their turns; also those that came and went, until their turn comes.
     @usableFromInline var turns = Deque<Int>()
     /// Whether the lane whose turn it is got its credit.
     @usableFromInline var isCredited = false
     @usableFromInline var total = 0
+    @usableFromInline var waitingKeys = 0
     @inlinable public var count: Int { total }
 
     @inlinable public init(quantum: Int) {
@@ -40,7 +45,7 @@ public struct FairQueue<Key: Hashable, Item> {
 
     @inlinable public var isEmpty: Bool { count == 0 }
     /// Keys of which something waits.
-    @inlinable public var keyCount: Int { turns.count }
+    @inlinable public var keyCount: Int { waitingKeys }
 
     /// - Parameter cost: at least 1.
     @inlinable public mutating func append(_ item: Item, of key: Key, cost: Int) {
@@ -52,23 +57,34 @@ public struct FairQueue<Key: Hashable, Item> {
             place = freePlaces.popLast() ?? lanes.count
             if place == lanes.count { lanes.append(nil) }
             lanes[place] = Lane(key: key)
+            lanes[place]!.credit = quantum
             places[key] = place
-            turns.append(place)
+            fresh.append(place)
         }
+        if lanes[place]!.items.isEmpty { waitingKeys += 1 }
         lanes[place]!.items.append((item, min(cost, quantum * Self.maximumTurns)))
         total += 1
     }
 
-    /// The item whose turn it is; the same until it is removed.
+    /// The item whose turn it is; the same until something is added or removed.
     @inlinable public mutating func first() -> Item? {
         guard !isEmpty else { return nil }
+        while let place = fresh.first {
+            let next = lanes[place]!.items[0]
+            if next.cost <= lanes[place]!.credit { return next.item }
+            turns.append(fresh.removeFirst())
+        }
         while true {
             let place = turns[0]
+            guard let next = lanes[place]!.items.first else {
+                forget(turns.removeFirst())
+                isCredited = false
+                continue
+            }
             if !isCredited {
                 lanes[place]!.credit += quantum
                 isCredited = true
             }
-            let next = lanes[place]!.items[0]
             if next.cost <= lanes[place]!.credit { return next.item }
             turns.append(turns.removeFirst())
             isCredited = false
@@ -78,23 +94,40 @@ public struct FairQueue<Key: Hashable, Item> {
     /// Takes out what ``first()`` gives.
     @inlinable public mutating func popFirst() -> Item? {
         guard let item = first() else { return nil }
-        let place = turns[0]
+        let place = fresh.first ?? turns[0]
         let cost = lanes[place]!.items.removeFirst().cost
         lanes[place]!.credit -= cost
         total -= 1
         if lanes[place]!.items.isEmpty {
-            places[lanes[place]!.key] = nil
-            lanes[place] = nil
-            freePlaces.append(place)
-            turns.removeFirst()
-            isCredited = false
+            waitingKeys -= 1
+            if fresh.isEmpty {
+                forget(turns.removeFirst())
+                isCredited = false
+            } else {
+                lanes[place]!.credit = 0
+                turns.append(fresh.removeFirst())
+            }
         }
+        if isEmpty { forgetAll() }
         return item
+    }
+
+    @usableFromInline mutating func forget(_ place: Int) {
+        places[lanes[place]!.key] = nil
+        lanes[place] = nil
+        freePlaces.append(place)
+    }
+
+    /// Nobody waits: there are no turns.
+    @usableFromInline mutating func forgetAll() {
+        for place in turns { forget(place) }
+        turns.removeAll(keepingCapacity: true)
+        isCredited = false
     }
 
     /// Takes out everything, each key's in its order.
     @inlinable public mutating func removeAll() -> [Item] {
-        let items = turns.flatMap { lanes[$0]!.items.map(\.item) }
+        let items = (fresh + turns).flatMap { lanes[$0]!.items.map(\.item) }
         self = FairQueue(quantum: quantum)
         return items
     }
