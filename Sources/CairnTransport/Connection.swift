@@ -58,7 +58,7 @@ public final class Connection {
     /// Ciphertext that the system did not take yet.
     private var held: ArraySlice<UInt8> = []
     private var wantsWrite = false
-    private var isDirty = false
+    private(set) var isDirty = false
     private var given: UInt64 = 0
     private var encrypted: UInt64 = 0
     private var reported: UInt64 = 0
@@ -115,6 +115,8 @@ public final class Connection {
 
     /// All bytes that were ever given to `send`.
     public var givenBytes: UInt64 { given }
+    /// Those of them that are not encrypted yet.
+    var waitingBytes: UInt64 { given - encrypted }
 
     /// Appends bytes to what is sent at the end of the batch.
     public func send(_ fill: (inout [UInt8]) -> Void) {
@@ -172,6 +174,7 @@ public final class Connection {
                 return
             }
             budget -= Int(encrypted - before)
+            loop.movedBytes += Int(encrypted - before)
             guard sendOutput() else { return }
         }
         if outbox.isEmpty { outbox.giveBack(&loop.spareBytes) }
@@ -279,6 +282,7 @@ public final class Connection {
                 break
             }
             budget -= count
+            loop.movedBytes += count
             if state != .lingering {
                 loop.buffers.received(count)
                 loop.reading = token

@@ -9,11 +9,15 @@ internal import Synchronization
 /// Owns connections: everything about them happens in its turns, one after the other, on one thread.
 ///
 /// A turn takes all sockets that are ready, all timers that are due, and all work that others have handed over. At its end each
-/// connection that has something to send is flushed once, so that the answers of a turn share their writes (DESIGN §4).
+/// connection that has something to send is flushed once, so that the answers of a turn share their writes (DESIGN §4). Where much
+/// comes or goes, work is taken in between as well, and small answers are sent first: nobody waits until all who move a lot have had
+/// their turn (SPEC R3).
 // Safety: mutable state is only touched within turns (checked by `assertCurrent`), except the mailbox, which has a mutex.
 public final class EventLoop: @unchecked Sendable {
     /// Bytes that a connection may receive, or send, in one turn before others have theirs.
     static let eventBytes = 1 << 20
+    /// Bytes that may be received or sent before the work of others is seen to, whosever they are.
+    private static let interludeBytes = 256 << 10
     /// How often work that makes new work is seen to before the sockets are looked at again.
     private static let rounds = 16
 
@@ -36,6 +40,8 @@ public final class EventLoop: @unchecked Sendable {
     private var lastToken = SocketSet.wakeToken
     private var dirty: [Connection] = []
     private var isInTurn = false
+    /// What was received and sent since the work of others was seen to.
+    var movedBytes = 0
     private let mailbox = Mutex(Mailbox())
 
     public init(name: String = "cairn.loop", on kind: LoopKind = .thread) {
@@ -73,10 +79,10 @@ public final class EventLoop: @unchecked Sendable {
         if mustWake { host.wake(self) }
     }
 
-    /// What was handed over. Where there was nothing the loop is asleep from here on.
-    private func takeWorks() -> [@Sendable () -> Void] {
+    /// What was handed over. Where there was nothing at a turn's end, the loop is asleep from here on.
+    private func takeWorks(atEnd: Bool) -> [@Sendable () -> Void] {
         mailbox.withLock { mailbox in
-            mailbox.isAsleep = mailbox.works.isEmpty
+            if atEnd { mailbox.isAsleep = mailbox.works.isEmpty }
             defer { mailbox.works = [] }
             return mailbox.works
         }
@@ -88,6 +94,7 @@ public final class EventLoop: @unchecked Sendable {
         assertCurrent()
         isInTurn = true
         defer { isInTurn = false }
+        movedBytes = 0
         host.sockets.forEachReady(ready)
         if let next = timers.next {
             let now = EventLoop.now
@@ -95,7 +102,7 @@ public final class EventLoop: @unchecked Sendable {
         }
         for _ in 0..<EventLoop.rounds {
             flushConnections()
-            let works = takeWorks()
+            let works = takeWorks(atEnd: true)
             if works.isEmpty { return timers.next ?? .max }
             for work in works { work() }
         }
@@ -103,12 +110,15 @@ public final class EventLoop: @unchecked Sendable {
         return 0
     }
 
-    /// Flushing tells owners about progress, who may have more to send: until all is quiet.
+    /// Flushing tells owners about progress, who may have more to send: until all is quiet. Who is sent much comes last.
     private func flushConnections() {
         while !dirty.isEmpty {
             let connections = dirty
             dirty = []
-            for connection in connections { connection.flush() }
+            for connection in connections where connection.waitingBytes < UInt64(EventLoop.interludeBytes) {
+                connection.flush()
+            }
+            for connection in connections where connection.isDirty { connection.flush() }
         }
     }
 
@@ -144,6 +154,11 @@ public final class EventLoop: @unchecked Sendable {
         guard let connection = connections[token] else { return }
         if writable { connection.writeReady() }
         if readable { connection.readReady() }
+        if movedBytes >= EventLoop.interludeBytes {
+            movedBytes = 0
+            for work in takeWorks(atEnd: false) { work() }
+            flushConnections()
+        }
     }
 }
 
