@@ -40,7 +40,7 @@ public final class IncomingCall: Sendable {
     public var isCancelled: Bool { state.isCancelled }
 
     /// Calls `body` on the loop when the caller gives up; at once, on this thread, if it already did. Not called after the
-    /// answer.
+    /// answer. `body` is held until then: one that holds this call keeps it from being answered by being dropped.
     public func onCancel(_ body: @escaping @Sendable () -> Void) { state.onCancel(body) }
 
     /// Charges the largest answer that this call can have to the connection's budget, and calls `body` on the loop when there

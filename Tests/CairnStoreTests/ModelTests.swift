@@ -94,6 +94,8 @@ struct ModelRun {
     var nextStamp: UInt32 = 1
     var last = ""
     static let account = AccountID("model")!
+    /// Past this volumes grow no further: clones of clones would otherwise make each check of everything slower than the last.
+    static let mostSectors = 2048
 
     init(store: ModelStore, random: SeededRandom, chunkSize: ChunkSize) {
         self.store = store
@@ -133,7 +135,9 @@ struct ModelRun {
             source?.content
             ?? ModelContent(sectors: Array(repeating: 0, count: 8 * (8 + random.below(120))), chunkSize: chunkSize)
         // Sometimes no multiple of the chunk size, sometimes larger than the source.
-        if source == nil || random.chance(30) { content.sectors += Array(repeating: 0, count: random.below(60)) }
+        if source == nil || random.chance(30), content.sectors.count < Self.mostSectors {
+            content.sectors += Array(repeating: 0, count: random.below(60))
+        }
         let (size, chunkSize) = (content.size, chunkSize)
         let record = try store.change { (transaction) throws(StoreError) in
             try transaction.createVolume(
@@ -204,6 +208,7 @@ struct ModelRun {
     private mutating func resize() throws {
         last = "resize"
         let id = volumeOrder[random.below(volumeOrder.count)]
+        guard volumes[id]!.content.sectors.count < Self.mostSectors else { return }
         volumes[id]!.content.sectors += Array(repeating: 0, count: 1 + random.below(40))
         let size = volumes[id]!.content.size
         try store.change { (transaction) throws(StoreError) in

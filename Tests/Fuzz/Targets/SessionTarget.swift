@@ -250,7 +250,8 @@ private final class FuzzPeer: CallHandler, Authenticator, @unchecked Sendable {
             // From here on it is answered when its turn comes, or for us.
             let charged = take(call)
             charged.chargeAnswer(bytes) { charged.reply(message: [], payload: [Self.payload.slice.part(0..<bytes)]) }
-        default: call.onCancel { _ = call.isCancelled }
+        // One that is dropped must go, and so may not hold on to itself.
+        default: call.onCancel { [weak call] in _ = call?.isCancelled }
         }
     }
 
