@@ -15,11 +15,16 @@ struct ServerLifeTests {
         let account = freshAccount()
         let caller = try await server.connect(account)
         let volume = try await caller.createVolume(size: 32 << 20).volumeID
-        let contents = (0..<8).map { Content.noise(UInt64(130 + $0), 2 << 20) }
+        let contents = (0..<16).map { Content.noise(UInt64(130 + $0), 2 << 20) }
+        let (answers, answer) = AsyncStream<Void>.makeStream()
         let calls = contents.enumerated().map { index, bytes in
-            Task { try await caller.upload(volume, .plain(UInt64(index) * 2 << 20, bytes)) }
+            Task {
+                defer { answer.yield() }
+                _ = try await caller.upload(volume, .plain(UInt64(index) * 2 << 20, bytes))
+            }
         }
-        try await Task.sleep(for: .milliseconds(15))
+        // With the first answer the others are somewhere on their way.
+        for await _ in answers { break }
         server.child.send(SIGTERM)
         var answered: Set<Int> = []
         for (index, call) in calls.enumerated() {
