@@ -184,6 +184,18 @@ public final class Shard: @unchecked Sendable {
         }
     }
 
+    /// ``flush(_:)``, waited for. Not on a queue of the shard.
+    private func flush() throws(StoreError) {
+        let done = options.execution.makeSignal()
+        let outcome = Mutex<Result<Void, StoreError>?>(nil)
+        flush { result in
+            outcome.withLock { $0 = result }
+            done.give()
+        }
+        try done.wait()
+        try outcome.withLock { $0! }.get()
+    }
+
     /// Builds and writes the next group, if calls wait and none is being written.
     private func pump() {
         queue.checkIsCurrent()
@@ -384,7 +396,7 @@ public final class Shard: @unchecked Sendable {
     ///   - known: whole chunks with these fingerprints are only named.
     ///   - rule: which data the reader may have; nil: all.
     ///   - inMemory: never waits for the disk: what is not in memory, or much, is refused with `.notInMemory`.
-    /// - Throws: `.damaged` naming offset and fingerprint (SPEC D4), `.forbidden` (D5), `.io`.
+    /// - Throws: `.damaged` naming offset and fingerprint (SPEC D4), `.forbidden` (D5), `.fenced`, `.io`.
     public func read(
         _ source: ReadSource,
         _ ranges: [Range<UInt64>],
@@ -394,6 +406,7 @@ public final class Shard: @unchecked Sendable {
         inMemory: Bool = false
     ) throws(StoreError) -> [ReadPiece] {
         var gone: Set<RecordLocation> = []
+        var isSynced = false
         for _ in 0..<8 {
             let view = makeView(inMemory: inMemory)
             let reading = ChunkReading(
@@ -410,7 +423,11 @@ public final class Shard: @unchecked Sendable {
                 try checkOpen()
                 switch error {
                 case .recycled(let location): gone.insert(location)
-                case .failed(let failure): throw failure
+                case .failed(let failure):
+                    // What is not synced yet may just have been lost by a sync that fails: that is no damage, but a reason to fence.
+                    guard failure.code == .damaged, !isSynced, !inMemory else { throw failure }
+                    try flush()
+                    isSynced = true
                 }
             }
         }
