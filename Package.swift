@@ -60,7 +60,7 @@ let targets: [Target] = [
     // Not a product: tools/fairness builds and runs it.
     .executableTarget(
         name: "cairn-fairness",
-        dependencies: ["CairnClient", "CairnCore", "CairnTransport", argumentParser]
+        dependencies: ["CairnBench", "CairnClient", "CairnCore", "CairnTransport", argumentParser]
     ),
     .executableTarget(name: "cairnd", dependencies: ["CairnServer", "CairnStore", argumentParser, logging]),
     .target(name: "CairnSettings", dependencies: ["CairnClient", "CairnTransport", argumentParser]),

@@ -15,8 +15,8 @@ public struct FairQueue<Key: Hashable, Item> {
     @usableFromInline struct Lane {
         @usableFromInline let key: Key
         @usableFromInline var items = Deque<(item: Item, cost: Int)>()
-        @usableFromInline var credit = 0
-        @inlinable init(key: Key) { self.key = key }
+        @usableFromInline var credit: Int
+        @inlinable init(key: Key, credit: Int) { (self.key, self.credit) = (key, credit) }
     }
 
     /// What a key may spend at its turn.
@@ -35,7 +35,6 @@ public struct FairQueue<Key: Hashable, Item> {
     /// Whether the lane whose turn it is got its credit.
     @usableFromInline var isCredited = false
     @usableFromInline var total = 0
-    @usableFromInline var waitingKeys = 0
     @inlinable public var count: Int { total }
 
     @inlinable public init(quantum: Int) {
@@ -44,8 +43,8 @@ public struct FairQueue<Key: Hashable, Item> {
     }
 
     @inlinable public var isEmpty: Bool { count == 0 }
-    /// Keys of which something waits.
-    @inlinable public var keyCount: Int { waitingKeys }
+    /// Keys of which something waits. Looks at each.
+    public var keyCount: Int { lanes.count { $0?.items.isEmpty == false } }
 
     /// - Parameter cost: at least 1.
     @inlinable public mutating func append(_ item: Item, of key: Key, cost: Int) {
@@ -56,12 +55,10 @@ public struct FairQueue<Key: Hashable, Item> {
         } else {
             place = freePlaces.popLast() ?? lanes.count
             if place == lanes.count { lanes.append(nil) }
-            lanes[place] = Lane(key: key)
-            lanes[place]!.credit = quantum
+            lanes[place] = Lane(key: key, credit: quantum)
             places[key] = place
             fresh.append(place)
         }
-        if lanes[place]!.items.isEmpty { waitingKeys += 1 }
         lanes[place]!.items.append((item, min(cost, quantum * Self.maximumTurns)))
         total += 1
     }
@@ -99,7 +96,6 @@ public struct FairQueue<Key: Hashable, Item> {
         lanes[place]!.credit -= cost
         total -= 1
         if lanes[place]!.items.isEmpty {
-            waitingKeys -= 1
             if fresh.isEmpty {
                 forget(turns.removeFirst())
                 isCredited = false

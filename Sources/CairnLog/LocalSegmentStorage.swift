@@ -113,10 +113,9 @@ public final class LocalSegmentStorage: SegmentStorage {
         into target: UnsafeMutableRawBufferPointer
     ) throws(StorageError) -> Int {
         do throws(SystemError) {
-            let path = path(segment)
             let done = try readPastCache(segment, at: offset, into: target)
             guard done < target.count else { return done }
-            let file = try readers.file(segment) { () throws(SystemError) in try OpenFile(path, O_RDONLY) }
+            let file = try readers.file(segment) { () throws(SystemError) in try OpenFile(path(segment), O_RDONLY) }
             return try done
                 + file.read(into: UnsafeMutableRawBufferPointer(rebasing: target[done...]), at: offset + done)
         } catch { throw StorageError(operation: .read, code: error.code, segment: segment) }
@@ -132,10 +131,9 @@ public final class LocalSegmentStorage: SegmentStorage {
             offset.isMultiple(of: Format.block), target.count.isMultiple(of: Format.block),
             Int(bitPattern: target.baseAddress).isMultiple(of: Format.block)
         else { return 0 }
-        let path = path(segment)
         do throws(SystemError) {
             let file = try directReaders.file(segment) { () throws(SystemError) in
-                try OpenFile(path, O_RDONLY | openDirect)
+                try OpenFile(path(segment), O_RDONLY | openDirect)
             }
             return try file.readDirectly(into: target, at: offset)
         } catch {
@@ -214,8 +212,8 @@ public final class LocalSegmentStorage: SegmentStorage {
     }
 
     private func writer(_ segment: SegmentID) throws(SystemError) -> OpenFile {
-        let path = path(segment)
-        return try writers.file(segment) { () throws(SystemError) in
+        try writers.file(segment) { () throws(SystemError) in
+            let path = path(segment)
             guard writesDirectly else { return try OpenFile(path, O_WRONLY) }
             do throws(SystemError) { return try OpenFile(path, O_WRONLY | openDirect) } catch {
                 guard error.code == EINVAL else { throw error }

@@ -165,9 +165,16 @@ public final class Shard: @unchecked Sendable {
         reclaims: Bool = false,
         _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value
     ) throws(StoreError) -> Value {
+        try waited { submit(records: records, bytes: bytes, entries: entries, reclaims: reclaims, body, completion: $0) }
+    }
+
+    /// What `begin` completes with. Not on a queue that the completion takes.
+    private func waited<Value: Sendable>(
+        _ begin: (_ completion: @escaping @Sendable (Result<Value, StoreError>) -> Void) -> Void
+    ) throws(StoreError) -> Value {
         let done = options.execution.makeSignal()
         let outcome = Mutex<Result<Value, StoreError>?>(nil)
-        submit(records: records, bytes: bytes, entries: entries, reclaims: reclaims, body) { result in
+        begin { result in
             outcome.withLock { $0 = result }
             done.give()
         }
@@ -182,18 +189,6 @@ public final class Shard: @unchecked Sendable {
             if case .failure(let error) = result { self.fence(error) }
             completion(result.mapError { _ in self.fencedError })
         }
-    }
-
-    /// ``flush(_:)``, waited for. Not on a queue of the shard.
-    private func flush() throws(StoreError) {
-        let done = options.execution.makeSignal()
-        let outcome = Mutex<Result<Void, StoreError>?>(nil)
-        flush { result in
-            outcome.withLock { $0 = result }
-            done.give()
-        }
-        try done.wait()
-        try outcome.withLock { $0! }.get()
     }
 
     /// Builds and writes the next group, if calls wait and none is being written.
@@ -426,7 +421,7 @@ public final class Shard: @unchecked Sendable {
                 case .failed(let failure):
                     // What is not synced yet may just have been lost by a sync that fails: that is no damage, but a reason to fence.
                     guard failure.code == .damaged, !isSynced, !inMemory else { throw failure }
-                    try flush()
+                    try waited(flush)
                     isSynced = true
                 }
             }

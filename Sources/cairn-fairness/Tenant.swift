@@ -1,3 +1,4 @@
+import CairnBench
 import CairnClient
 import CairnCore
 import CairnTransport
@@ -28,9 +29,8 @@ struct Tenant: Sendable {
     func work(until end: ContinuousClock.Instant, bytes: Int, lane: Int, pace: Duration) async throws -> String {
         let clock = ContinuousClock()
         var due = clock.now
-        // Made by a few instructions: a generator that asks the system for each number would keep the processors from the server.
-        var random = Noise(state: UInt64.random(in: .min ... .max))
-        var content = (0..<bytes / 8).map { _ in random.next() }
+        let content = try ContentPlan(unitBytes: min(bytes, 65536), seed: .random(in: .min ... .max))
+        var unit: UInt64 = 0
         var report = ""
         let places = Self.volumeBytes / UInt64(bytes)
         var place = UInt64(lane) &* 7919 % places
@@ -39,11 +39,13 @@ struct Tenant: Sendable {
             // What could not be done in time is not made up for at once.
             due = max(due, clock.now - pace) + pace
             // Every chunk of it is new to the server.
-            for index in stride(from: 0, to: content.count, by: 512) { content[index] = random.next() }
-            let slice = content.withUnsafeBytes { Buffer(copying: Array($0)).slice }
+            let buffer = BufferPool.shared.buffer(capacity: bytes)
+            buffer.count = bytes
+            content.fill(buffer, first: unit)
+            unit += UInt64((bytes + content.unitBytes - 1) / content.unitBytes)
             let offset = place * UInt64(bytes)
             place = (place &+ 104_729) % places
-            let block = BlockUpload(offset: offset, length: UInt32(bytes), content: .plain(slice))
+            let block = BlockUpload(offset: offset, length: UInt32(bytes), content: .plain(buffer.slice))
             var start = clock.now
             _ = try await client.upload([block], to: .volume(volume))
             report += "write \((clock.now - start) / .seconds(1))\n"
@@ -52,18 +54,5 @@ struct Tenant: Sendable {
             report += "read \((clock.now - start) / .seconds(1))\n"
         } while clock.now < end
         return report
-    }
-}
-
-/// SplitMix64.
-private struct Noise: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var value = state
-        value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
-        value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
-        return value ^ value >> 31
     }
 }

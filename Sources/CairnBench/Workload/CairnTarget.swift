@@ -256,7 +256,7 @@ extension CairnTarget {
 
 extension ContentPlan {
     /// Fills all of a buffer's content with units from `first` on.
-    func fill(_ buffer: Buffer, first: UInt64) {
+    public func fill(_ buffer: Buffer, first: UInt64) {
         var unit = first
         for start in stride(from: 0, to: buffer.count, by: unitBytes) {
             let end = min(start + unitBytes, buffer.count)

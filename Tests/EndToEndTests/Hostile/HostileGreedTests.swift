@@ -73,7 +73,7 @@ struct HostileGreedTests {
                         try stranger.read(within: 1000)
                     }
                     #expect(stranger.headers.count == wishes)
-                    #expect(stranger.headers.allSatisfy { $0.value == UInt32(Status.resourceExhausted.rawValue) })
+                    #expect(stranger.headers.allSatisfy { $0.value == Status.resourceExhausted.rawValue })
                 }
                 #expect(strangers.contains { $0.socket.isCut })
             }
