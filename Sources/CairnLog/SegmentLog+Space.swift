@@ -27,6 +27,10 @@ extension SegmentLog {
     /// Whether only `.reclaim` groups are taken. Ends with enough ``recycle(_:checkpoint:)`` or a ``refill()``.
     public var isFull: Bool { state.withLock { $0.isFull } }
 
+    /// Whether groups that free space have used up of what is kept for them: another one may not be to be had, also where the file
+    /// system says that it has room (a quota).
+    public var isBelowReserve: Bool { state.withLock { $0.free.count < $0.reserve } }
+
     /// What the segments take on disk.
     public var allocatedBytes: UInt64 { state.withLock { UInt64($0.segments.count) * UInt64($0.segmentSize) } }
 

@@ -26,7 +26,7 @@ extension Background {
         let room = log.room
         let isMuch = UInt64(held * log.segmentSize) >= shard.options.indexBackupBytes
         let isPressing = log.isFull || shard.isShort.load(ordering: .relaxed)
-        guard isPressing || isMuch || held * 2 >= room else { return }
+        guard isPressing || isMuch || held * 2 >= room || log.isBelowReserve else { return }
         if maker.hasFailed, isPressing {
             try giveUpCopy()
             return schedule()

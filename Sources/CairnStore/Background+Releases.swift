@@ -91,32 +91,54 @@ extension Background {
 
     private func seal(_ id: SnapshotID, work key: [UInt8]) throws(StoreError) {
         var seal: SealWalk.Sealed?
-        if let snapshot = try shard.makeView().snapshot(id), snapshot.state == .complete, snapshot.seal == nil {
-            try mergePatches(of: snapshot)
-            do throws(StoreError) {
-                seal = try SealWalk(shard: shard, snapshot: snapshot).seal { () throws(StoreError) in
-                    self.tidyIfWoken()
-                    if self.isStopped { return true }
-                    return try !self.isComplete(id)
-                }
+        var isMerged = true
+        if let snapshot = try shard.makeView().snapshot(id), snapshot.state == .complete {
+            isMerged = try mergeIfRoom(snapshot)
+            if snapshot.seal == nil {
+                seal = try computeSeal(of: snapshot)
                 // Stopped on the way: the next start begins it again.
                 if seal == nil, isStopped { return }
-            } catch {
-                // A snapshot with damaged data has no seal; scrub and reads name the damage.
-                guard error.code == .damaged else { throw error }
-                if try isComplete(id) {
-                    shard.logger.error(
-                        "a snapshot cannot be sealed",
-                        metadata: ["snapshot": "\(id)", "reason": "\(error)"]
-                    )
-                }
+                // Of what is damaged there is none to keep the rest for.
+                if seal == nil { isMerged = true }
             }
         }
         // Deleted on the way: what it held may be gone already.
-        let result = seal
+        let (result, isDone) = (seal, isMerged)
+        guard result != nil || isDone else { return }
         try change(entries: 4) { (transaction) throws(StoreError) in
             if let result { try transaction.setSeal(result, of: id) }
-            transaction.overlay.delete(key)
+            if isDone { transaction.overlay.delete(key) }
+        }
+    }
+
+    /// - Returns: whether all is merged; else it is tried again: a full store can still be sealed, but writes no chunks anew.
+    private func mergeIfRoom(_ snapshot: SnapshotRecord) throws(StoreError) -> Bool {
+        if shard.log.isFull { return false }
+        do throws(StoreError) { try mergePatches(of: snapshot) } catch {
+            guard error.code == .full else { throw error }
+            return false
+        }
+        return true
+    }
+
+    /// Nil where there is none: told to stop, deleted on the way, or damaged.
+    private func computeSeal(of snapshot: SnapshotRecord) throws(StoreError) -> SealWalk.Sealed? {
+        do throws(StoreError) {
+            return try SealWalk(shard: shard, snapshot: snapshot).seal { () throws(StoreError) in
+                self.tidyIfWoken()
+                if self.isStopped { return true }
+                return try !self.isComplete(snapshot.id)
+            }
+        } catch {
+            // A snapshot with damaged data has no seal; scrub and reads name the damage.
+            guard error.code == .damaged else { throw error }
+            if try isComplete(snapshot.id) {
+                shard.logger.error(
+                    "a snapshot cannot be sealed",
+                    metadata: ["snapshot": "\(snapshot.id)", "reason": "\(error)"]
+                )
+            }
+            return nil
         }
     }
 }

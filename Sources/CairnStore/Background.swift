@@ -26,6 +26,9 @@ final class Background: @unchecked Sendable {
     /// Segments that compaction could not empty, for what they hold is damaged, and how many live bytes were left in each: tried
     /// again when it is less.
     var stubborn: [SegmentID: UInt64] = [:]
+    /// Until when no segment is emptied on a full log, in nanoseconds of uptime, and for how long; nil while that gains something. The
+    /// background's queue alone uses it.
+    var packingRest: (end: UInt64, length: UInt64)?
     /// Until when all chunks that nothing names are pinned, in nanoseconds of uptime; the background's queue alone uses it.
     var purgeRest: UInt64?
     /// When the last round began, in nanoseconds of uptime; the background's queue alone uses it.

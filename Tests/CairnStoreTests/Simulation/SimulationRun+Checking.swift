@@ -106,7 +106,9 @@ extension SimulationRun {
         for id in state.snapshotIDs { send(.deleteSnapshot(id)) }
         for kind in SimulatedTokens.kinds { send(.releaseLease(kind: kind, chunkOfKind(kind).fingerprint)) }
         _ = try drive { inFlight == 0 }
-        guard state.volumes.isEmpty, state.snapshots.isEmpty else { throw ModelFailure("a deletion was refused") }
+        guard state.volumes.isEmpty, state.snapshots.isEmpty else {
+            throw ModelFailure("a deletion was refused: \(space ?? "no shard")")
+        }
         simulation.clock += 10_000_000_000
         try settle()
         guard let report = try shard?.audit(), report.problems.isEmpty, report.entries == 0, report.chunks == 0,
@@ -124,13 +126,7 @@ extension SimulationRun {
         for _ in 0..<40 {
             _ = try drive { machine.isIdle }
             guard let shard else { return }
-            let cursor = shard.makeView().index.makeCursor()
-            var isDone = true
-            for table in [Table.work, Table.unreferenced] {
-                cursor.seek(Key(table).bytes)
-                if try cursor.isValid(), cursor.key.first == table.rawValue { isDone = false }
-            }
-            if isDone {
+            if try rows(shard).allSatisfy({ try waitsForRoom($0, shard) }) {
                 _ = try check(crash: false)
                 return
             }
@@ -138,6 +134,26 @@ extension SimulationRun {
             _ = simulation.step()
         }
         throw ModelFailure("the background does not come to rest: \(space ?? "no shard"); \(errors.lines.suffix(3))")
+    }
+
+    /// What the background has to do: work, and chunks that nothing names.
+    private func rows(_ shard: Shard) throws -> [(table: Table, value: [UInt8])] {
+        let cursor = shard.makeView().index.makeCursor()
+        var rows: [(table: Table, value: [UInt8])] = []
+        for table in [Table.work, .unreferenced] {
+            cursor.seek(Key(table).bytes)
+            while try cursor.isValid(), cursor.key.first == table.rawValue {
+                rows.append((table, Array(cursor.value)))
+                cursor.next()
+            }
+        }
+        return rows
+    }
+
+    /// A full store has the snapshot sealed, and its parts of chunks as they are.
+    private func waitsForRoom(_ row: (table: Table, value: [UInt8]), _ shard: Shard) throws -> Bool {
+        guard row.table == .work, shard.log.isFull, case .seal(let id) = try WorkItem.decode(row.value) else { return false }
+        return try shard.makeView().snapshot(id)?.seal != nil
     }
 
     /// Where the log's space is, for people.
@@ -150,8 +166,9 @@ extension SimulationRun {
             return "\(segment.id) \(segment.use) \(live ?? 0) up to \(segment.lastLSN?.rawValue ?? 0)"
         }
         let maker = shard.checkpoints
+        let left = (try? rows(shard)) ?? []
         return """
-            room \(shard.log.room), full \(shard.log.isFull), segments \(segments), \
+            left \(left.prefix(5)), room \(shard.log.room), to reclaim \(shard.log.reclaimRoom), full \(shard.log.isFull), segments \(segments), \
             durable \(String(describing: shard.background.durable)), copies wanted back to \(maker.folder.retention), \
             running \(maker.isRunning), resting \(maker.isResting), failed \(maker.hasFailed)
             """

@@ -228,8 +228,8 @@ final class SimulationRun: @unchecked Sendable {
 
     // MARK: Steps
 
-    /// A whole run takes some ten thousand steps.
-    private static let mostSteps = 1_000_000
+    /// A whole run takes some thousand steps. Copies of the index cost milliseconds each: work without end is to be told in a minute.
+    private static let mostSteps = 50_000
 
     /// Goes on until `isDone`; false where the steps are used up before.
     func drive(steps: Int? = nil, _ isDone: () -> Bool) throws -> Bool {
