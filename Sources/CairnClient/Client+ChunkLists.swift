@@ -9,6 +9,8 @@ extension Client {
     static let inlinePlacements = 20_000
     /// How long the chunks of a list that goes by pointer stay, if we never come to release them.
     private static let listLease: Duration = .seconds(3600)
+    /// What a call may take longer for each item of a list: the longest have 2^20.
+    private static let itemLimit: Duration = .microseconds(100)
 
     /// Makes a snapshot that holds chunks from the start, or expects some.
     ///
@@ -36,7 +38,8 @@ extension Client {
         let staged = try await stage(chunks, chunkSize: chunkSize, near: volume, lease: Client.listLease)
         var rest = new
         rest.chunks = []
-        let made = try await createSnapshot(of: volume, rest, listTokens: staged.tokens, key: key)
+        let limit = options.callLimit + Client.itemLimit * new.chunks.count
+        let made = try await createSnapshot(of: volume, rest, listTokens: staged.tokens, key: key, limit: limit)
         // The lease ends by itself as well: a failure here is no failure of the snapshot.
         try? await releaseLease(of: staged.tokens)
         return made
@@ -46,7 +49,8 @@ extension Client {
         of volume: VolumeID,
         _ new: NewSnapshot,
         listTokens: [Fingerprint],
-        key: IdempotencyKey
+        key: IdempotencyKey,
+        limit: Duration? = nil
     ) async throws(ClientError) -> CreatedSnapshot {
         let request = Wire.CreateSnapshotRequest(
             volumeID: volume.bytes,
@@ -57,7 +61,7 @@ extension Client {
             tags: Tags.wire(new.tags),
             idempotencyKey: key.bytes
         )
-        return try CreatedSnapshot(try await caller.call(request).0)
+        return try CreatedSnapshot(try await caller.call(request, limit: limit).0)
     }
 }
 

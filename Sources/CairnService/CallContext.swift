@@ -8,7 +8,7 @@ public struct CallContext: Sendable {
     /// Whether the caller is one of the operator's compute hosts, which acts for the account (SPEC C1, D5).
     public let isHost: Bool
     /// Nanoseconds of `DispatchTime.now().uptimeNanoseconds`; nil: the caller waits for ever.
-    public let deadline: UInt64?
+    public private(set) var deadline: UInt64?
     /// Whether the caller has given the call up; cheap, from any thread.
     public let isCancelled: @Sendable () -> Bool
     /// The way back to the caller, where there is one (SPEC S10).
@@ -34,6 +34,12 @@ public struct CallContext: Sendable {
         self.promptLine = promptLine
         self.mayAnswerHere = mayAnswerHere
         self.mayReadHere = mayReadHere
+    }
+
+    /// Puts the deadline so many milliseconds from now, unless it is earlier.
+    mutating func end(within milliseconds: UInt64) {
+        let end = DispatchTime.now().uptimeNanoseconds + milliseconds * 1_000_000
+        deadline = min(deadline ?? end, end)
     }
 
     /// Throws where nobody waits for the answer any more: asked before work that costs (hashing, the disk).

@@ -18,6 +18,8 @@ public struct ServiceOptions: Sendable {
     public var promptMilliseconds: UInt64 = 60_000
     /// After how long a snapshot in progress is cancelled that nobody does anything for, in milliseconds (SPEC S11).
     public var snapshotIdleMilliseconds: UInt64 = 72 * 3600 * 1000
+    /// What a walk of GetUsage may take, in milliseconds: it holds a view of the index, and one of the few walks that there can be.
+    public var usageMilliseconds: UInt64 = 30 * 60 * 1000
     /// What an account may have that has no limits of its own (SPEC R3).
     public var accountLimits = AccountLimits()
     public var logger = Logger(label: "cairn.service")

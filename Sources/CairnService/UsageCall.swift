@@ -22,9 +22,25 @@ extension Service {
         }
         do throws(ServiceError) {
             try usageGate.run(for: context.account, answer) { () throws(ServiceError) in
-                try self.walkUsage(request, context)
+                try self.walkUsage(request, forSoLong: context)
             }
         } catch { answer(.failure(error)) }
+    }
+
+    /// With the server's own limit, where the caller's is later or there is none.
+    private func walkUsage(_ request: Wire.GetUsageRequest, forSoLong context: CallContext) throws(ServiceError)
+        -> Wire.GetUsageResponse
+    {
+        var limited = context
+        limited.end(within: options.usageMilliseconds)
+        do throws(ServiceError) { return try walkUsage(request, limited) } catch {
+            guard error.code == .deadlineExceeded else { throw error }
+            try context.checkWanted()
+            throw ServiceError(
+                .deadlineExceeded,
+                "the answer takes more than \(options.usageMilliseconds / 1000) s: ask about fewer volumes and snapshots"
+            )
+        }
     }
 
     private func accountUsage(_ context: CallContext, _ snapshotBytes: UInt64) throws(ServiceError) -> Wire.Usage {

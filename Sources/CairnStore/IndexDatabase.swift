@@ -384,6 +384,11 @@ final class IndexView: IndexReading, @unchecked Sendable {
         IndexCursor(handle.map { rocksdb_create_iterator($0.database, options) }, handle, owner: self)
     }
 
+    /// For a walk that seeks in rising order, mostly to keys nearby.
+    func makeWalkCursor() -> IndexCursor {
+        IndexCursor(handle.map { rocksdb_create_iterator($0.database, options) }, handle, owner: self, walks: true)
+    }
+
     /// For a walk through all there is: what it reads drives nothing out of the cache.
     func makeScanCursor() -> IndexCursor {
         let options = ScanOptions(snapshot, view: self)
@@ -519,18 +524,49 @@ final class IndexCursor {
     private let handle: IndexHandle?
     /// Kept alive as long as the cursor is.
     private let owner: AnyObject?
+    private let walks: Bool
+    /// Of a walk: no key lies between this one and the cursor.
+    private var floor: [UInt8]?
+    /// Steps that cost less than a seek.
+    private static let nearby = 4
 
-    fileprivate init(_ iterator: OpaquePointer?, _ handle: IndexHandle?, owner: AnyObject?) {
-        (self.iterator, self.handle, self.owner) = (iterator, handle, owner)
+    /// - Parameter walks: whether a key nearby is stepped on to, which takes a tenth of a seek. What is read must not change.
+    fileprivate init(_ iterator: OpaquePointer?, _ handle: IndexHandle?, owner: AnyObject?, walks: Bool = false) {
+        (self.iterator, self.handle, self.owner, self.walks) = (iterator, handle, owner, walks)
     }
 
     deinit { if let iterator { rocksdb_iter_destroy(iterator) } }
 
     /// Goes to the first key that is not below `key`.
     func seek(_ key: [UInt8]) {
-        if let iterator { key.withUnsafeBytes { rocksdb_iter_seek(iterator, $0.characters, $0.count) } }
+        guard let iterator, !walks || !isNear(key) else { return }
+        key.withUnsafeBytes { rocksdb_iter_seek(iterator, $0.characters, $0.count) }
+        if walks { floor = key }
     }
-    func next() { if let iterator { rocksdb_iter_next(iterator) } }
+
+    func next() {
+        guard let iterator else { return }
+        if walks { floor = rocksdb_iter_valid(iterator) != 0 ? Array(key) + [0] : nil }
+        rocksdb_iter_next(iterator)
+    }
+
+    /// Whether the cursor is where a seek would bring it, or was after a few steps.
+    private func isNear(_ key: [UInt8]) -> Bool {
+        guard let floor, key.withUnsafeBytes({ key in floor.withUnsafeBytes { Self.order(key, $0) >= 0 } }) else { return false }
+        for _ in 0...Self.nearby {
+            guard rocksdb_iter_valid(iterator) != 0 else { return false }
+            if key.withUnsafeBytes({ Self.order(self.key, $0) >= 0 }) { return true }
+            next()
+        }
+        return false
+    }
+
+    /// As RocksDB's comparator has it.
+    private static func order(_ one: UnsafeRawBufferPointer, _ other: UnsafeRawBufferPointer) -> Int {
+        let common = min(one.count, other.count)
+        let order = common == 0 ? 0 : Int(memcmp(one.baseAddress!, other.baseAddress!, common))
+        return order == 0 ? one.count - other.count : order
+    }
 
     /// Whether there is a key; throws where the index could not be read.
     func isValid() throws(StoreError) -> Bool {

@@ -52,6 +52,13 @@ public class ManifestReader {
         return cursor
     }
 
+    /// How many lineages on top of one another are walked at a time; those below are looked up entry by entry.
+    static let walkedLevels = 8
+
+    /// Of a walk through a lineage's manifest, where there is one: so it steps on from entry to entry, and need not seek each.
+    /// - Parameter beginning: whether a walk begins, if none is under way.
+    func walkCursor(_ lineage: LineageID, beginning: Bool) -> IndexCursor? { nil }
+
     public func volume(_ id: VolumeID) throws(StoreError) -> VolumeRecord? {
         guard let bytes = try look(up: Key.volume(id)) else { return nil }
         return try VolumeRecord.decode(bytes)
@@ -206,7 +213,7 @@ public class ManifestReader {
     ) throws(StoreError) -> [VersionedEntry] {
         let reader = reader ?? version
         let cancelled = try self.lineage(lineage).cancelled
-        let cursor = seeker
+        let cursor = walkCursor(lineage, beginning: false) ?? seeker
         cursor.seek(Key.manifest(lineage, chunk, version))
         let prefix = Key(.manifests).then(lineage.rawValue).then(chunk.rawValue).bytes
         var found: [VersionedEntry] = []
@@ -240,10 +247,22 @@ public class ManifestReader {
 /// A shard's index as it was at one moment: what was answered before it was made is in it. Not Sendable: each thread makes its own.
 public final class ReadView: ManifestReader {
     private let view: IndexView
+    private var walks: [LineageID: IndexCursor] = [:]
+    /// Each takes an iterator of RocksDB.
+    private static let mostWalks = 2 * ManifestReader.walkedLevels
 
     init(_ view: IndexView, mayHaveDamage: Bool, isInMemory: Bool = false) {
         self.view = view
         super.init(view, mayHaveDamage: mayHaveDamage, isInMemory: isInMemory)
+    }
+
+    override func walkCursor(_ lineage: LineageID, beginning: Bool) -> IndexCursor? {
+        if let known = walks[lineage] { return known }
+        guard beginning else { return nil }
+        if walks.count == Self.mostWalks { walks = [:] }
+        let cursor = view.makeWalkCursor()
+        walks[lineage] = cursor
+        return cursor
     }
 
     /// For a walk through all there is.

@@ -102,8 +102,10 @@ extension ManifestReader {
     func nextEntry(_ lineage: LineageID, from chunk: ChunkIndex) throws(StoreError) -> ChunkIndex? {
         var nearest: ChunkIndex?
         var next: LineageID? = lineage
+        var level = 0
         while let lineage = next {
-            let cursor = seeker
+            let cursor = walkCursor(lineage, beginning: level < Self.walkedLevels) ?? seeker
+            level += 1
             cursor.seek(Key(.manifests).then(lineage.rawValue).then(chunk.rawValue).bytes)
             if try cursor.isValid(), var key = KeyReader(cursor.key, .manifests),
                 key.take(UInt64.self) == lineage.rawValue,

@@ -55,6 +55,15 @@ import Testing
         #expect(foreign?.code == .invalidVolumeID && foreign?.blockIndex == 0)
     }
 
+    @Test("R2: a walk ends after the server's limit, though the caller waits for ever")
+    func limit() throws {
+        let harness = try ServiceHarness(shards: 1) { _, options in options.usageMilliseconds = 0 }
+        let volume = try harness.createVolume().volumeID
+        let error = #expect(throws: ServiceError.self) { try usage(harness, [.volumeID(volume)]) }
+        #expect(error?.code == .deadlineExceeded && error?.text.contains("fewer") == true, "\(String(describing: error))")
+        #expect(try usage(harness).total?.logicalBytes != 0)
+    }
+
     @Test("R2: what deleting a set frees is told exactly: what others share stays, what only the set shares goes")
     func freed() throws {
         let harness = try ServiceHarness(shards: 1) { store, _ in store.leaseTime = .milliseconds(1) }

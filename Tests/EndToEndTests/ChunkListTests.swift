@@ -101,6 +101,37 @@ struct ChunkListTests {
         #expect(try await client.describeSnapshot(made.id).state == .complete)
     }
 
+    @Test("S5: a list of 2^20 items, the most there can be; one more is refused, and nothing is created")
+    func longest() async throws {
+        let client = try server.client(freshAccount())
+        let most = 1 << 20
+        var new = NewVolume()
+        (new.size, new.chunkSize, new.kind) = (UInt64(most * 4096), .minimum, .local)
+        let volume = try await client.createVolume(new)
+        let contents = (0..<2).map { Content.noise(UInt64(610 + $0), 4096) }
+        let tokens = try await client.stage(contents.map { Buffer(copying: $0).slice }, chunkSize: .minimum).tokens
+        var list = NewSnapshot()
+        list.chunks = (0..<most).map { ChunkPlacement(offset: UInt64($0 * 4096), token: tokens[$0 % 7 == 0 ? 0 : 1]) }
+        list.chunks.append(list.chunks[0])
+        do {
+            let made = try await client.createSnapshot(of: volume.id, list)
+            Issue.record("\(made)")
+        } catch {
+            #expect(error.answer?.reason == .invalidArgument && error.answer?.blockIndex == most, "\(error)")
+        }
+        #expect(try await client.describeVolume(volume.id).dataVersion == DataVersion(2))
+        list.chunks.removeLast()
+        let made = try await client.createSnapshot(of: volume.id, list)
+        for chunk in [0, 6, 7, 524_288, most - 1] {
+            let range = BlockRange(offset: UInt64(chunk * 4096), length: 4096)
+            let read = try await client.download([range], from: .snapshot(made.id))
+            #expect(read.first?.token == tokens[chunk % 7 == 0 ? 0 : 1])
+        }
+        try await client.reportProgress(100, of: made.id)
+        #expect(try await client.describeSnapshot(made.id).state == .complete)
+        #expect(try await client.usage(of: [.snapshot(made.id)]).total.unique == 8192)
+    }
+
     @Test("S5: a token unknown to the account is INVALID_CHUNK_TOKEN naming the item, and nothing is created")
     func unknownTokens() async throws {
         let (caller, other) = (try await caller(), try await caller())
