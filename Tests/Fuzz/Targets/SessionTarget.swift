@@ -187,12 +187,12 @@ private final class SessionRun {
     }
 
     func finish() {
-        // All of the peer's calls are answered, and the answers leave.
-        for _ in 0..<64 where !peer.held.isEmpty || !connection.undelivered.isEmpty {
+        // All of the peer's calls are answered, and the answers leave: some have room only when others have left.
+        for _ in 0..<64 {
             while !peer.held.isEmpty { peer.act(0, on: 0, bytes: 10) }
             connection.connection(transport, sent: .max)
+            if peer.held.isEmpty, connection.undelivered.isEmpty, connection.served.isEmpty, connection.marks.isEmpty { break }
         }
-        connection.connection(transport, sent: .max)
         if !connection.hasEnded {
             precondition(connection.served.isEmpty && connection.undelivered.isEmpty, "a call of the peer's is left")
             precondition(connection.marks.isEmpty && connection.reserveBytes == 0, "what has left still counts")
