@@ -1,9 +1,9 @@
 #include "common.h"
+#include "tls.h"
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/bio.h>
 #include <openssl/evp.h>
-#include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <pthread.h>
 #include <sys/socket.h>
@@ -18,7 +18,6 @@ typedef struct {
     int ok;
 } side;
 
-// A certificate for nobody, which the peer does not look at: only the records are measured.
 static int self_signed(SSL_CTX *context) {
     EVP_PKEY *key = EVP_EC_gen("P-256");
     X509 *certificate = X509_new();
@@ -71,7 +70,14 @@ static void *work(void *argument) {
     return NULL;
 }
 
-static int connected(int sockets[2]) {
+int cairn_tls_contexts(SSL_CTX **client, SSL_CTX **server) {
+    *client = SSL_CTX_new(TLS_client_method());
+    *server = SSL_CTX_new(TLS_server_method());
+    return *client && *server && self_signed(*server) && SSL_CTX_set_min_proto_version(*client, TLS1_3_VERSION) == 1 &&
+           SSL_CTX_set_ciphersuites(*client, "TLS_AES_128_GCM_SHA256") == 1 && SSL_CTX_set_num_tickets(*server, 0) == 1;
+}
+
+int cairn_tls_connected(int sockets[2]) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t length = sizeof address;
     int one = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -91,10 +97,8 @@ int cairn_ceiling_tls(double seconds, size_t block, cairn_ceiling *sender, cairn
     memset(sender, 0, sizeof *sender);
     memset(receiver, 0, sizeof *receiver);
     int sockets[2] = {-1, -1};
-    SSL_CTX *client = SSL_CTX_new(TLS_client_method()), *server = SSL_CTX_new(TLS_server_method());
-    int ok = client && server && self_signed(server) && SSL_CTX_set_min_proto_version(client, TLS1_3_VERSION) == 1 &&
-             SSL_CTX_set_ciphersuites(client, "TLS_AES_128_GCM_SHA256") == 1 && SSL_CTX_set_num_tickets(server, 0) == 1 &&
-             connected(sockets);
+    SSL_CTX *client, *server;
+    int ok = cairn_tls_contexts(&client, &server) && cairn_tls_connected(sockets);
     side sides[2] = {
         {client, sockets[0], 0, block, seconds, sender, 0},
         {server, sockets[1], 1, block, seconds, receiver, 0},

@@ -28,6 +28,7 @@ extension Shard {
     /// - Throws: `.damaged` where its record fails its checksum, `.io`.
     public func storedChunk(account: AccountID, _ fingerprint: Fingerprint) throws(StoreError) -> ChunkData? {
         var gone: RecordLocation?
+        var isSynced = false
         for _ in 0..<8 {
             let view = makeView()
             guard let number = try view.accountNumber(account),
@@ -55,6 +56,12 @@ extension Shard {
                 // still there, it is gone.
                 if case .recycled(let location) = error, gone != location {
                     gone = location
+                    continue
+                }
+                // As in `read`: it may just have been lost by a sync that fails.
+                if case .damaged = error, !isSynced {
+                    try waited(flush)
+                    isSynced = true
                     continue
                 }
                 scrubber.suspect(.chunk(ChunkKey(own: number, fingerprint)))

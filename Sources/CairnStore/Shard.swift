@@ -169,7 +169,7 @@ public final class Shard: @unchecked Sendable {
     }
 
     /// What `begin` completes with. Not on a queue that the completion takes.
-    private func waited<Value: Sendable>(
+    func waited<Value: Sendable>(
         _ begin: (_ completion: @escaping @Sendable (Result<Value, StoreError>) -> Void) -> Void
     ) throws(StoreError) -> Value {
         let done = options.execution.makeSignal()

@@ -7,7 +7,7 @@ struct CeilingsCommand: ParsableCommand {
         commandName: "ceilings",
         abstract: "Measures what this machine can do at all.",
         discussion: """
-            SHA-256, LZ4, TLS on each side over loopback, writes past the page cache with and without fdatasync, reads, and puts into \
+            SHA-256, LZ4, TLS on each side over loopback, small calls over TLS that nobody looks at, writes past the page cache with and without fdatasync, reads, and puts into \
             RocksDB: each alone and on one thread (RocksDB compacts on others), by C code that shares nothing with the server; then \
             `openssl speed`, `lz4 -b` and `fio`, where they are installed, as a second opinion. CPU is user and kernel time; that of \
             TLS is each side's own. Leave the machine alone meanwhile.
@@ -26,6 +26,9 @@ struct CeilingsCommand: ParsableCommand {
     @Option(help: "Bytes that are hashed, compressed or sent at once.")
     var block = ByteSize(argument: "64KiB")!
 
+    @Option(help: "Measure only what has a name that begins so; may be given again.")
+    var only: [String] = []
+
     @Flag(help: "Leave the public tools out.")
     var noTools = false
 
@@ -36,6 +39,7 @@ struct CeilingsCommand: ParsableCommand {
         var ceilings = Ceilings(seconds: seconds, folder: folder)
         ceilings.fileBytes = fileSize.bytes
         ceilings.blockBytes = Int(clamping: block.bytes)
+        ceilings.only = only
         return ceilings
     }
 

@@ -13,7 +13,7 @@ struct CeilingsTests {
         ceilings.fileBytes = 8 << 20
         let file = ceilings.measure(tools: false)
         #expect(file.missing.isEmpty, "\(file.missing)")
-        #expect(file.primitives.count == 11)
+        #expect(file.primitives.count == 15)
         for each in file.primitives {
             #expect(each.operations > 0 && each.seconds > 0.02, "\(each.name)")
             #expect(
@@ -22,6 +22,9 @@ struct CeilingsTests {
             )
         }
         #expect(try #require(file.primitives.first).cpuSeconds.total > 0)
+        // Each side counts the same calls, but those that were under way.
+        let calls = file.primitives.filter { $0.name.hasPrefix("calls") }.map { Int($0.operations) }
+        #expect(calls.count == 4 && abs(calls[0] - calls[1]) <= 8 && abs(calls[2] - calls[3]) <= 64, "\(calls)")
         let tls = file.primitives.filter { $0.name.hasPrefix("TLS") }
         // What one side sent, the other received.
         #expect(tls.count == 2 && tls[0].bytes == tls[1].bytes && tls[0].bytes > 0)
@@ -32,6 +35,16 @@ struct CeilingsTests {
     @Test func aFolderThatIsNotThereIsSaid() {
         let file = Ceilings(seconds: 0.01, folder: "/nowhere").measure(tools: false)
         #expect(file.missing.count == 5 && file.text.contains("not measured"))
+    }
+
+    @Test func aPartOfThem() throws {
+        var ceilings = Ceilings(seconds: 0.01, folder: "/nowhere")
+        ceilings.only = ["SHA", "calls, 8"]
+        try ceilings.validate()
+        let names = ceilings.measure(tools: false).primitives.map(\.name)
+        #expect(names == ["SHA-256", "calls, 8 x 1: client", "calls, 8 x 1: server"])
+        ceilings.only = ["SHA", "nothing"]
+        #expect(throws: BenchError.self) { try ceilings.validate() }
     }
 
     @Test func whatPublicToolsSay() {

@@ -187,7 +187,7 @@ def print_table(results, columns, against):
         cairn = next(iter(median.values()))
         for side, values in median.items():
             low, high = (digits(end(row[first] for row in sides[side])) for end in (min, max))
-            print(f"{load:28} {side:28}" + "".join(f"{digits(values[key]):>16}" for key, _ in columns) + f"   ({low}..{high})")
+            print(f"{load:28} {side:28}" + "".join(f"{digits(values[key]) if values[key] else '-':>16}" for key, _ in columns) + f"   ({low}..{high})")
         for side in against(median):
             print(f"{'':28} {'ratio to ' + side:28}" + "".join(
                 f"{cairn[key] / median[side][key]:16.2f}" if median[side][key] else f"{'-':>16}" for key, _ in columns))

@@ -25,6 +25,12 @@ int cairn_ceiling_lz4_decompress(const void *data, size_t size, size_t block, do
 // TLS 1.3 with AES-128-GCM over loopback TCP, one connection, a thread on each side, 128 KiB from and 256 KiB to the socket at once.
 int cairn_ceiling_tls(double seconds, size_t block, cairn_ceiling *sender, cairn_ceiling *receiver);
 
+// Small calls: `in_flight` requests of so many bytes on each of the connections (TLS as above), answered with so many, and at once another
+// for each answer. A thread on each side that waits in epoll_wait; all that one read brought is answered by one write. What a server of
+// this kind cannot avoid: it does not look at what it gets. Each side's processor time; an operation is a call.
+int cairn_ceiling_calls(
+    int connections, int in_flight, size_t request, size_t answer, double seconds, cairn_ceiling *client, cairn_ceiling *server);
+
 // A file in `folder`, its blocks allocated and written before, past the page cache (O_DIRECT).
 int cairn_ceiling_disk_write(const char *folder, uint64_t size, size_t block, int sync, double seconds, cairn_ceiling *result);
 int cairn_ceiling_disk_read(const char *folder, uint64_t size, size_t block, double seconds, cairn_ceiling *result);

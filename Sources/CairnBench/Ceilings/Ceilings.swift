@@ -11,6 +11,8 @@ public struct Ceilings: Sendable {
     public var fileBytes: UInt64 = 256 << 20
     /// Of hashing, compression and TLS.
     public var blockBytes = 64 << 10
+    /// Beginnings of names: only what has one of them is measured. None: everything.
+    public var only: [String] = []
 
     public init(seconds: Double, folder: String) {
         self.seconds = seconds
@@ -28,17 +30,20 @@ public struct Ceilings: Sendable {
         guard fileBytes >= 8 << 20, fileBytes <= 64 << 30 else {
             throw BenchError(.invalid, "the file has 8 MiB to 64 GiB")
         }
+        for name in only where !tasks.contains(where: { $0.name.hasPrefix(name) }) {
+            throw BenchError(.invalid, "nothing that is measured is called '\(name)'")
+        }
     }
 
     /// - Parameter progress: told what is measured next.
     public func measure(tools: Bool, progress: (String) -> Void = { _ in }) -> CeilingsFile {
         var file = CeilingsFile(createdAt: Date().formatted(.iso8601), machine: .this(), primitives: [], missing: [:])
-        for task in tasks {
+        for task in tasks where isWanted(task.name) {
             progress(task.name)
             do throws(BenchError) { file.primitives += try task.run() } catch { file.missing[task.name] = error.text }
         }
         guard tools else { return file }
-        for tool in PublicTool.all(self) {
+        for tool in PublicTool.all(self) where isWanted(tool.name) {
             progress("\(tool.name) by \(tool.by)")
             do throws(BenchError) { file.primitives.append(try tool.measure()) } catch {
                 file.missing["\(tool.name) by \(tool.by)"] = error.text
@@ -46,6 +51,8 @@ public struct Ceilings: Sendable {
         }
         return file
     }
+
+    private func isWanted(_ name: String) -> Bool { only.isEmpty || only.contains { name.hasPrefix($0) } }
 
     private struct Task {
         let name: String
@@ -72,6 +79,8 @@ public struct Ceilings: Sendable {
                 }
             },
             Task(name: "TLS") { () throws(BenchError) in try tls() },
+            Task(name: "calls, 8 x 1") { () throws(BenchError) in try calls(8, inFlight: 1) },
+            Task(name: "calls, 1 x 64") { () throws(BenchError) in try calls(1, inFlight: 64) },
             one("write 1 MiB O_DIRECT", 1 << 20) {
                 cairn_ceiling_disk_write(folder, fileBytes, 1 << 20, 0, seconds, &$0)
             },
@@ -103,6 +112,21 @@ public struct Ceilings: Sendable {
         return [
             Primitive("TLS 1.3 out, loopback", blockBytes, sender),
             Primitive("TLS 1.3 in, loopback", blockBytes, receiver),
+        ]
+    }
+
+    /// About what DescribeVolume takes, with the frames.
+    private static let callBytes = (request: 50, answer: 160)
+
+    private func calls(_ connections: Int32, inFlight: Int32) throws(BenchError) -> [Primitive] {
+        var (client, server) = (cairn_ceiling(), cairn_ceiling())
+        let (request, answer) = Self.callBytes
+        guard cairn_ceiling_calls(connections, inFlight, request, answer, seconds, &client, &server) == 0 else {
+            throw BenchError(.machine, client.why)
+        }
+        return [
+            Primitive("calls, \(connections) x \(inFlight): client", request + answer, client),
+            Primitive("calls, \(connections) x \(inFlight): server", request + answer, server),
         ]
     }
 }
