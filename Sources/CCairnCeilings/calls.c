@@ -67,9 +67,8 @@ static void *work(void *argument) {
     cairn_meter start = cairn_meter_now(RUSAGE_THREAD);
     for (int i = 0; i < side->connections && side->ok; i++) {
         struct epoll_event wish = {.events = EPOLLIN, .data.fd = i};
-        side->ok = epoll_ctl(poll, EPOLL_CTL_ADD, side->sockets[i], &wish) == 0;
-        if (!side->ok) break;
-        if (!side->is_server) side->ok = say(side, i, (size_t)side->in_flight);
+        if (epoll_ctl(poll, EPOLL_CTL_ADD, side->sockets[i], &wish) != 0) side->ok = 0;
+        else if (!side->is_server) side->ok = say(side, i, (size_t)side->in_flight);
         // What the handshake's last read brought along.
         else if (SSL_has_pending(side->sessions[i])) side->ok = serve(side, i);
     }
@@ -77,7 +76,7 @@ static void *work(void *argument) {
     while (side->ok && live > 0 && (side->is_server || cairn_clock() < end)) {
         struct epoll_event events[MOST_CONNECTIONS];
         int count = epoll_wait(poll, events, MOST_CONNECTIONS, 5000);
-        if (count == 0) side->ok = 0;
+        if (count == 0 || (count < 0 && errno != EINTR)) side->ok = 0;
         for (int number = 0; number < count; number++) {
             int i = events[number].data.fd;
             if (serve(side, i)) continue;

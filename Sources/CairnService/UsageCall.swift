@@ -22,13 +22,13 @@ extension Service {
         }
         do throws(ServiceError) {
             try usageGate.run(for: context.account, answer) { () throws(ServiceError) in
-                try self.walkUsage(request, forSoLong: context)
+                try self.walkUsageInTime(request, context)
             }
         } catch { answer(.failure(error)) }
     }
 
     /// With the server's own limit, where the caller's is later or there is none.
-    private func walkUsage(_ request: Wire.GetUsageRequest, forSoLong context: CallContext) throws(ServiceError)
+    private func walkUsageInTime(_ request: Wire.GetUsageRequest, _ context: CallContext) throws(ServiceError)
         -> Wire.GetUsageResponse
     {
         var limited = context

@@ -23,28 +23,29 @@ extension Background {
     /// have room in the open one. What is left of it is else for deletions, the only way out.
     func compact() throws(StoreError) {
         for _ in 0..<Self.victimsPerRound {
-            guard !isStopped, let victim = try nextVictim() else { return }
-            let (isFull, used) = (shard.log.isFull, usedBytes)
+            let isFull = shard.log.isFull
             if isFull, let packingRest, execution.uptime < packingRest.end { return }
+            guard !isStopped, let victim = try nextVictim() else { return }
+            let used = usedBytes
             try empty(victim)
-            if isFull { notePacking(taking: usedBytes - min(usedBytes, used)) }
+            if isFull { notePacking(taking: usedBytes - used) }
             try reclaimSegments()
         }
     }
 
     /// On a full log: headers, commit records and the ends of groups and segments may take all that was to be gained, and what was moved
     /// would be moved again at once, without end. So after that there is a rest, each time a longer one.
-    private func notePacking(taking: UInt64) {
-        let size = UInt64(shard.log.segmentSize)
+    private func notePacking(taking: Int) {
+        let size = shard.log.segmentSize
         guard taking > size - size / 16 else { return packingRest = nil }
         let length = min((packingRest?.length ?? 500_000_000) * 2, Self.longestRest)
         packingRest = (execution.uptime + length, length)
     }
 
     /// Closed segments, and what is written of the open one.
-    private var usedBytes: UInt64 {
+    private var usedBytes: Int {
         let log = shard.log
-        return UInt64((log.segments.count { $0.use == .closed } + 1) * log.segmentSize - log.reclaimRoom.bytes)
+        return (log.segments.count { $0.use == .closed } + 1) * log.segmentSize - log.reclaimRoom.bytes
     }
 
     /// The closed segment with the least live bytes, if emptying it is worth it.

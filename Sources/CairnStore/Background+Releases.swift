@@ -90,24 +90,26 @@ extension Background {
     }
 
     private func seal(_ id: SnapshotID, work key: [UInt8]) throws(StoreError) {
-        var seal: SealWalk.Sealed?
-        var isMerged = true
-        if let snapshot = try shard.makeView().snapshot(id), snapshot.state == .complete {
-            isMerged = try mergeIfRoom(snapshot)
-            if snapshot.seal == nil {
-                seal = try computeSeal(of: snapshot)
-                // Stopped on the way: the next start begins it again.
-                if seal == nil, isStopped { return }
-                // Of what is damaged there is none to keep the rest for.
-                if seal == nil { isMerged = true }
-            }
+        guard let snapshot = try shard.makeView().snapshot(id), snapshot.state == .complete else {
+            // Deleted on the way: what it held may be gone already.
+            return try finishSealing(id, nil, work: key)
         }
-        // Deleted on the way: what it held may be gone already.
-        let (result, isDone) = (seal, isMerged)
-        guard result != nil || isDone else { return }
+        let isMerged = try mergeIfRoom(snapshot)
+        if snapshot.seal != nil {
+            if isMerged { try finishSealing(id, nil, work: key) }
+        } else if let seal = try computeSeal(of: snapshot) {
+            try finishSealing(id, seal, work: isMerged ? key : nil)
+        } else if !isStopped {
+            // Damaged: there is none to keep the rest for. (Stopped on the way: the next start begins it again.)
+            try finishSealing(id, nil, work: key)
+        }
+    }
+
+    /// - Parameter key: the work item, where nothing is left to do.
+    private func finishSealing(_ id: SnapshotID, _ seal: SealWalk.Sealed?, work key: [UInt8]?) throws(StoreError) {
         try change(entries: 4) { (transaction) throws(StoreError) in
-            if let result { try transaction.setSeal(result, of: id) }
-            if isDone { transaction.overlay.delete(key) }
+            if let seal { try transaction.setSeal(seal, of: id) }
+            if let key { transaction.overlay.delete(key) }
         }
     }
 

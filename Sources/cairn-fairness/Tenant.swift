@@ -41,8 +41,7 @@ struct Tenant: Sendable {
             // Every chunk of it is new to the server.
             let buffer = BufferPool.shared.buffer(capacity: bytes)
             buffer.count = bytes
-            content.fill(buffer, first: unit)
-            unit += UInt64((bytes + content.unitBytes - 1) / content.unitBytes)
+            unit = content.fill(buffer, first: unit)
             let offset = place * UInt64(bytes)
             place = (place &+ 104_729) % places
             let block = BlockUpload(offset: offset, length: UInt32(bytes), content: .plain(buffer.slice))

@@ -80,15 +80,20 @@ struct ChunkListTests {
         #expect(try await caller.download(snapshot: snapshot.snapshotID, 0..<UInt64(size)) == expected)
     }
 
+    /// A LOCAL volume of so many chunks of 4 KiB, and the tokens of two that are staged.
+    private func longVolume(_ chunks: Int) async throws -> (Client, CreatedVolume, tokens: [Fingerprint]) {
+        let client = try server.client(freshAccount())
+        var new = NewVolume()
+        (new.size, new.chunkSize, new.kind) = (UInt64(chunks * 4096), .minimum, .local)
+        let volume = try await client.createVolume(new)
+        let contents = (0..<2).map { Buffer(copying: Content.noise(UInt64(600 + $0), 4096)).slice }
+        return (client, volume, try await client.stage(contents, chunkSize: .minimum).tokens)
+    }
+
     @Test("S5: the client library sends a long list by pointer")
     func library() async throws {
-        let client = try server.client(freshAccount())
         let count = 25_000
-        var new = NewVolume()
-        (new.size, new.chunkSize, new.kind) = (UInt64(count * 4096), .minimum, .local)
-        let volume = try await client.createVolume(new)
-        let contents = (0..<2).map { Content.noise(UInt64(600 + $0), 4096) }
-        let tokens = try await client.stage(contents.map { Buffer(copying: $0).slice }, chunkSize: .minimum).tokens
+        let (client, volume, tokens) = try await longVolume(count)
         var list = NewSnapshot()
         list.chunks = (0..<count).map { ChunkPlacement(offset: UInt64($0 * 4096), token: tokens[$0 % 2]) }
         let made = try await client.createSnapshot(of: volume.id, list)
@@ -103,13 +108,8 @@ struct ChunkListTests {
 
     @Test("S5: a list of 2^20 items, the most there can be; one more is refused, and nothing is created")
     func longest() async throws {
-        let client = try server.client(freshAccount())
         let most = 1 << 20
-        var new = NewVolume()
-        (new.size, new.chunkSize, new.kind) = (UInt64(most * 4096), .minimum, .local)
-        let volume = try await client.createVolume(new)
-        let contents = (0..<2).map { Content.noise(UInt64(610 + $0), 4096) }
-        let tokens = try await client.stage(contents.map { Buffer(copying: $0).slice }, chunkSize: .minimum).tokens
+        let (client, volume, tokens) = try await longVolume(most)
         var list = NewSnapshot()
         list.chunks = (0..<most).map { ChunkPlacement(offset: UInt64($0 * 4096), token: tokens[$0 % 7 == 0 ? 0 : 1]) }
         list.chunks.append(list.chunks[0])

@@ -60,15 +60,16 @@ public struct Ceilings: Sendable {
     }
 
     private var tasks: [Task] {
-        let sample = Sample.files(atMost: 32 << 20)
         let block = blockBytes
         return [
             one("SHA-256", block) { cairn_ceiling_sha256(seconds, block, &$0) },
             one("LZ4 compress, programs", block) { result in
-                sample.withUnsafeBytes { cairn_ceiling_lz4_compress($0.baseAddress, $0.count, block, seconds, &result) }
+                Sample.programs.withUnsafeBytes {
+                    cairn_ceiling_lz4_compress($0.baseAddress, $0.count, block, seconds, &result)
+                }
             },
             one("LZ4 decompress, programs", block) { result in
-                sample.withUnsafeBytes {
+                Sample.programs.withUnsafeBytes {
                     cairn_ceiling_lz4_decompress($0.baseAddress, $0.count, block, seconds, &result)
                 }
             },
@@ -160,6 +161,9 @@ extension Primitive {
 
 /// Data to compress.
 enum Sample {
+    /// Read once, by who needs it first.
+    static let programs = files(atMost: 32 << 20)
+
     /// What a machine's disk holds: files of /usr/bin and /usr/lib, one after the other; noise where there are none.
     static func files(atMost limit: Int) -> [UInt8] {
         var bytes: [UInt8] = []

@@ -253,15 +253,3 @@ extension CairnTarget {
         }
     }
 }
-
-extension ContentPlan {
-    /// Fills all of a buffer's content with units from `first` on.
-    public func fill(_ buffer: Buffer, first: UInt64) {
-        var unit = first
-        for start in stride(from: 0, to: buffer.count, by: unitBytes) {
-            let end = min(start + unitBytes, buffer.count)
-            fill(UnsafeMutableRawBufferPointer(rebasing: buffer.memory[start..<end]), unit: unit)
-            unit += 1
-        }
-    }
-}

@@ -1,4 +1,4 @@
-import CairnCore
+public import CairnCore
 
 /// Data as asked for: what share of its units repeats, and how far LZ4 gets with each. The same plan gives the same bytes
 /// everywhere.
@@ -65,6 +65,19 @@ public struct ContentPlan: Sendable {
         let before = UInt64((Double(unit) / dedup).rounded(.up))
         let after = UInt64((Double(unit + 1) / dedup).rounded(.up))
         return after > before ? before : Mix.hash(unit ^ seed) % max(before, 1)
+    }
+
+    /// Fills all of a buffer's content with units from `first` on.
+    /// - Returns: the unit behind them.
+    @discardableResult
+    public func fill(_ buffer: Buffer, first: UInt64) -> UInt64 {
+        var unit = first
+        for start in stride(from: 0, to: buffer.count, by: unitBytes) {
+            let end = min(start + unitBytes, buffer.count)
+            fill(UnsafeMutableRawBufferPointer(rebasing: buffer.memory[start..<end]), unit: unit)
+            unit += 1
+        }
+        return unit
     }
 
     /// Writes a unit's bytes.
