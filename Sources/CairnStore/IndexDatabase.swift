@@ -32,6 +32,7 @@ final class IndexDatabase: Sendable {
     private let open: Mutex<IndexHandle?>
     private let room: IndexRoom?
     private let isCompacting: Atomic<Bool>
+    fileprivate let hot = HotRecords()
     /// Entered as long as RocksDB is open.
     private let users = DispatchGroup()
 
@@ -166,13 +167,19 @@ final class IndexDatabase: Sendable {
 
     /// What is applied at this moment, unchanging.
     /// - Parameter inMemory: what would have to be read from the disk is refused, `.notInMemory`.
-    func makeView(inMemory: Bool = false) -> IndexView { IndexView(handle, inMemory: inMemory) }
+    func makeView(inMemory: Bool = false) -> IndexView {
+        // The moment first: what is changed after it is then known to be.
+        let moment = hot.now
+        return IndexView(handle, moment, inMemory: inMemory)
+    }
 
     func apply(_ overlay: IndexOverlay) throws(StoreError) {
         try step(.apply)
         let handle = try usable()
         var failure: UnsafeMutablePointer<CChar>?
-        rocksdb_write_writebatch_wi(handle.database, handle.writeOptions, overlay.batch, &failure)
+        hot.change(overlay.hotKeys) {
+            rocksdb_write_writebatch_wi(handle.database, handle.writeOptions, overlay.batch, &failure)
+        }
         try Self.check(failure, "cannot apply to the index")
     }
 
@@ -333,6 +340,8 @@ private final class IndexHandle: @unchecked Sendable {
 /// Reading an index: what a view and an overlay both can.
 protocol IndexReading: AnyObject {
     func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]?
+    /// Where records that are kept decoded may be had, and left, instead.
+    var hotRecords: HotRecords.Moment? { get }
     /// A cursor of its own; it must not outlive the reader.
     func makeCursor() -> IndexCursor
 }
@@ -343,6 +352,8 @@ final class IndexPeek: IndexReading {
     private let database: IndexDatabase
 
     init(_ database: IndexDatabase) { self.database = database }
+
+    var hotRecords: HotRecords.Moment? { database.isClosed ? nil : database.hot.now }
 
     func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]? {
         guard let handle = database.handle else { throw IndexHandle.retired }
@@ -359,11 +370,13 @@ final class IndexPeek: IndexReading {
 // Safety: reads of a RocksDB snapshot may come from any thread.
 final class IndexView: IndexReading, @unchecked Sendable {
     private let handle: IndexHandle?
+    private let moment: HotRecords.Moment?
     private let snapshot: OpaquePointer?
     private let options: OpaquePointer
 
-    fileprivate init(_ handle: IndexHandle?, inMemory: Bool) {
+    fileprivate init(_ handle: IndexHandle?, _ moment: HotRecords.Moment?, inMemory: Bool) {
         self.handle = handle
+        self.moment = moment
         snapshot = handle.map { rocksdb_create_snapshot($0.database) }
         options = rocksdb_readoptions_create()
         rocksdb_readoptions_set_verify_checksums(options, 1)
@@ -375,6 +388,9 @@ final class IndexView: IndexReading, @unchecked Sendable {
         rocksdb_readoptions_destroy(options)
         if let handle { rocksdb_release_snapshot(handle.database, snapshot) }
     }
+
+    /// Of a database that was closed nothing is to be had.
+    var hotRecords: HotRecords.Moment? { handle?.isRetired.load(ordering: .relaxed) == false ? moment : nil }
 
     func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]? {
         guard let handle else { throw IndexHandle.retired }
@@ -418,18 +434,27 @@ private final class ScanOptions {
 final class IndexOverlay: IndexReading, @unchecked Sendable {
     fileprivate let batch: OpaquePointer
     private let handle: IndexHandle?
+    private let hot: HotRecords
     /// op (0 delete, 1 put), key length u16, key, and of a put: value length u32, value; see FORMAT.md.
     private(set) var encoded: [UInt8] = []
+    /// Those of its keys whose records may be kept decoded; what was rolled back may be among them.
+    private(set) var hotKeys: [[UInt8]] = []
     private var savedCount = 0
 
     init(_ database: IndexDatabase) {
         handle = database.handle
+        hot = database.hot
         batch = rocksdb_writebatch_wi_create(0, 1)
     }
 
     deinit { rocksdb_writebatch_wi_destroy(batch) }
 
     var isEmpty: Bool { encoded.isEmpty }
+
+    /// What it changes itself goes before.
+    var hotRecords: HotRecords.Moment? {
+        hotKeys.isEmpty && handle?.isRetired.load(ordering: .relaxed) == false ? hot.now : nil
+    }
 
     func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]? {
         guard let handle else { throw IndexHandle.retired }
@@ -459,6 +484,7 @@ final class IndexOverlay: IndexReading, @unchecked Sendable {
                 rocksdb_writebatch_wi_put(batch, key.characters, key.count, value.characters, value.count)
             }
         }
+        if HotRecords.keeps(key) { hotKeys.append(key) }
         encoded.append(1)
         append(length: UInt16(key.count), key)
         append(length: UInt32(value.count), value)
@@ -466,6 +492,7 @@ final class IndexOverlay: IndexReading, @unchecked Sendable {
 
     func delete(_ key: [UInt8]) {
         key.withUnsafeBytes { rocksdb_writebatch_wi_delete(batch, $0.characters, $0.count) }
+        if HotRecords.keeps(key) { hotKeys.append(key) }
         encoded.append(0)
         append(length: UInt16(key.count), key)
     }

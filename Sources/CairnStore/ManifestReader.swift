@@ -10,6 +10,9 @@ public class ManifestReader {
     private var lineages: [LineageID: LineageRecord] = [:]
     /// Every look-up of a chunk begins with its account's number.
     private var accounts: [AccountID: AccountNumber] = [:]
+    /// Of a lineage, chunks that no version has an entry for, as a search has shown: data is mostly read and written in order, and
+    /// one search then does for all of them.
+    private var gaps: [LineageID: Range<ChunkIndex>] = [:]
 
     /// Keys looked up so far: a test counts them, for what a caller may not see must cost what a missing thing costs (SPEC C2).
     package private(set) var lookups = 0
@@ -60,8 +63,15 @@ public class ManifestReader {
     func walkCursor(_ lineage: LineageID, beginning: Bool) -> IndexCursor? { nil }
 
     public func volume(_ id: VolumeID) throws(StoreError) -> VolumeRecord? {
-        guard let bytes = try look(up: Key.volume(id)) else { return nil }
-        return try VolumeRecord.decode(bytes)
+        let (key, hot) = (Key.volume(id), source.hotRecords)
+        if case .volume(let known)? = hot?.record(key) {
+            lookups += 1
+            return known
+        }
+        guard let bytes = try look(up: key) else { return nil }
+        let record = try VolumeRecord.decode(bytes)
+        hot?.keep(.volume(record), key, size: bytes.count)
+        return record
     }
 
     public func snapshot(_ id: SnapshotID) throws(StoreError) -> SnapshotRecord? {
@@ -181,8 +191,15 @@ public class ManifestReader {
 
     func lineage(_ id: LineageID) throws(StoreError) -> LineageRecord {
         if let known = lineages[id] { return known }
-        guard let bytes = try look(up: Key.lineage(id)) else { throw StoreError(.damaged, "lineage \(id) is missing") }
+        let (key, hot) = (Key.lineage(id), source.hotRecords)
+        if case .lineage(let known)? = hot?.record(key) {
+            lookups += 1
+            lineages[id] = known
+            return known
+        }
+        guard let bytes = try look(up: key) else { throw StoreError(.damaged, "lineage \(id) is missing") }
         let record = try LineageRecord.decode(bytes)
+        hot?.keep(.lineage(record), key, size: bytes.count)
         lineages[id] = record
         return record
     }
@@ -193,7 +210,40 @@ public class ManifestReader {
     func forgetAll() {
         lineages = [:]
         accounts = [:]
+        gaps = [:]
         ownCursor = nil
+    }
+
+    // MARK: Gaps
+
+    /// Where the known gap of the lineage around the chunk ends: there is an entry then, or nothing any more. Nil where none is known.
+    func gapEnd(_ lineage: LineageID, _ chunk: ChunkIndex) -> ChunkIndex? {
+        guard !gaps.isEmpty, let gap = gaps[lineage], gap.contains(chunk) else { return nil }
+        return gap.upperBound
+    }
+
+    /// Called when a search in the lineage has come to the first key that is not below `chunk`, or nothing.
+    /// - Returns: where the gap from there on ends, `chunk` itself where there is none.
+    @discardableResult
+    func noteGap(_ lineage: LineageID, from chunk: ChunkIndex, _ cursor: IndexCursor) throws(StoreError) -> ChunkIndex {
+        var end = Self.noChunk
+        if try cursor.isValid(), var key = KeyReader(cursor.key, .manifests), key.take(UInt64.self) == lineage.rawValue,
+            let next = key.take(UInt64.self)
+        {
+            end = ChunkIndex(next)
+        }
+        guard end > chunk else { return chunk }
+        gaps[lineage] = chunk..<end
+        return end
+    }
+
+    /// Behind the last chunk that there can be.
+    static let noChunk = ChunkIndex(.max)
+
+    /// Called where an entry is written. What is removed leaves the gap smaller than it is.
+    func closeGap(_ lineage: LineageID, at chunk: ChunkIndex) {
+        guard let end = gapEnd(lineage, chunk) else { return }
+        gaps[lineage] = ChunkIndex(chunk.rawValue + 1)..<end
     }
 
     struct VersionedEntry {
@@ -211,6 +261,7 @@ public class ManifestReader {
         seenBy reader: DataVersion? = nil,
         all: Bool = true
     ) throws(StoreError) -> [VersionedEntry] {
+        if gapEnd(lineage, chunk) != nil { return [] }
         let reader = reader ?? version
         let cancelled = try self.lineage(lineage).cancelled
         let cursor = walkCursor(lineage, beginning: false) ?? seeker

@@ -100,22 +100,21 @@ extension ManifestReader {
     /// The first chunk from `chunk` on that any version of the lineage, or of what shows through below, has an entry for.
     /// What it holds may still be a hole. Nil where there is none: so a walk skips what was never written.
     func nextEntry(_ lineage: LineageID, from chunk: ChunkIndex) throws(StoreError) -> ChunkIndex? {
-        var nearest: ChunkIndex?
+        var nearest = Self.noChunk
         var next: LineageID? = lineage
         var level = 0
         while let lineage = next {
-            let cursor = walkCursor(lineage, beginning: level < Self.walkedLevels) ?? seeker
-            level += 1
-            cursor.seek(Key(.manifests).then(lineage.rawValue).then(chunk.rawValue).bytes)
-            if try cursor.isValid(), var key = KeyReader(cursor.key, .manifests),
-                key.take(UInt64.self) == lineage.rawValue,
-                let found = key.take(UInt64.self), found < nearest?.rawValue ?? .max
-            {
-                nearest = ChunkIndex(found)
+            if let known = gapEnd(lineage, chunk) {
+                nearest = min(nearest, known)
+            } else {
+                let cursor = walkCursor(lineage, beginning: level < Self.walkedLevels) ?? seeker
+                cursor.seek(Key(.manifests).then(lineage.rawValue).then(chunk.rawValue).bytes)
+                nearest = min(nearest, try noteGap(lineage, from: chunk, cursor))
             }
+            level += 1
             next = try self.lineage(lineage).parent?.lineage
         }
-        return nearest
+        return nearest == Self.noChunk ? nil : nearest
     }
 
     /// The chunks that hold something, in order: what ListBlocks tells (SPEC R1). Chunks that are left out are holes.

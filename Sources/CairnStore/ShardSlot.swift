@@ -85,6 +85,15 @@ final class ShardSlot: Sendable {
         }
     }
 
+    /// Ends as with a process that is killed: what is being written just now is finished, and nothing more is written. For tests,
+    /// which can then open what a killed process leaves.
+    func kill() {
+        state.withLock { $0.isStopped = true }
+        queue.sync {}
+        state.withLock { $0.present }.fence(StoreError(.closed, "the shard was killed"))
+        close()
+    }
+
     private func wake() {
         queue.async { [weak self] in
             guard let self, shard.fenceReason != nil else { return }

@@ -108,6 +108,12 @@ public final class Store: Sendable {
         lock.release()
     }
 
+    /// Ends as with a process that is killed (see ``ShardSlot/kill()``).
+    func kill() {
+        for slot in slots { slot.kill() }
+        lock.release()
+    }
+
     /// Segments that a shard needs to work with a capacity: its reserve, the open one and the next, and some for data.
     private static let leastSegments: UInt64 = 8
 }

@@ -32,8 +32,8 @@ extension Transaction {
     /// Writes a whole chunk at the target's version.
     public func writeChunk(_ chunk: ChunkIndex, of target: WriteTarget, _ content: ChunkContent) throws(StoreError) {
         let lineage = try self.lineage(target.lineage)
-        let key = Key.manifest(target.lineage, chunk, target.version)
-        let present = try overlay.get(key).map { bytes throws(StoreError) in try ManifestEntry.decode(bytes) }
+        let isThere = try isWritten(target.lineage, chunk, target.version)
+        let present = isThere ? try entry(target.lineage, chunk, target.version) : nil
         let base: ManifestEntry.Base
         switch content {
         case .data(let data): base = .data(data.fingerprint, owner: lineage.account)
@@ -264,8 +264,11 @@ extension Transaction {
         _ chunk: ChunkIndex,
         death: DataVersion
     ) throws(StoreError) {
-        guard death.rawValue > 0 else { return }
-        for older in try entries(id, chunk, upTo: DataVersion(death.rawValue - 1), seenBy: death) {
+        guard death.rawValue > 0, gapEnd(id, chunk) == nil else { return }
+        let covered = try entries(id, chunk, upTo: DataVersion(death.rawValue - 1), seenBy: death)
+        // The search came past the chunk's own entries.
+        if covered.isEmpty { try noteGap(id, from: ChunkIndex(chunk.rawValue + 1), seeker) }
+        for older in covered {
             if try isRetained(id, from: older.version, before: death) {
                 overlay.put(Key.dead(id, death: death, chunk, birth: older.version), [])
             } else {

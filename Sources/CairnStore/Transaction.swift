@@ -53,6 +53,8 @@ public final class Transaction: ManifestReader {
     /// map would else be written again with each of its chunks.
     private var written: [WrittenPlace: WrittenMap] = [:]
     private var savedWritten: [WrittenPlace: WrittenMap] = [:]
+    /// The map that was looked at last, while it is as the overlay has it: neighbours look at the same one.
+    private var lastMap: (place: WrittenPlace, map: WrittenMap)?
     /// By how many the missing chunks of a snapshot changed with this call (see ``Expectations``).
     private var missingDeltas: [SnapshotID: Int64] = [:]
 
@@ -115,6 +117,7 @@ public final class Transaction: ManifestReader {
         liveDeltas = savedDeltas
         usageDeltas = savedUsage
         written = savedWritten
+        lastMap = nil
         missingDeltas = [:]
         droppedParts = []
         hasNewWork = savedNewWork
@@ -127,7 +130,8 @@ public final class Transaction: ManifestReader {
     /// The entry as this call has changed it so far, or as it was.
     func entryForParts(_ place: PatchedPlace) throws(StoreError) -> ManifestEntry {
         if let entry = gathered[place] { return entry }
-        let bytes = try batch.get(Key.manifest(place.lineage, place.chunk, place.version))
+        let isThere = try isWritten(place.lineage, place.chunk, place.version)
+        let bytes = isThere ? try batch.get(Key.manifest(place.lineage, place.chunk, place.version)) : nil
         let entry =
             try bytes.map { bytes throws(StoreError) in try ManifestEntry.decode(bytes) } ?? ManifestEntry(.inherit)
         // Where they cannot be merged, or not yet, each keeps a sector of its own at the least.
@@ -205,16 +209,27 @@ public final class Transaction: ManifestReader {
         throws(StoreError)
     {
         let place = WrittenPlace(lineage, version, chunk)
+        if mark { closeGap(lineage, at: chunk) }
         var map = try writtenMap(place)
         guard map[chunk] != mark else { return }
         map[chunk] = mark
         written[place] = map
     }
 
+    /// Whether a version has an entry for the chunk.
+    func isWritten(_ lineage: LineageID, _ chunk: ChunkIndex, _ version: DataVersion) throws(StoreError) -> Bool {
+        try writtenMap(WrittenPlace(lineage, version, chunk))[chunk]
+    }
+
     private func writtenMap(_ place: WrittenPlace) throws(StoreError) -> WrittenMap {
         if let map = written[place] { return map }
-        guard let bytes = try batch.get(Key.written(place)) else { return WrittenMap() }
-        return try bytes.withUnsafeBytes { bytes in Result { () throws(StoreError) in try WrittenMap(bytes) } }.get()
+        if let lastMap, lastMap.place == place { return lastMap.map }
+        var map = WrittenMap()
+        if let bytes = try batch.get(Key.written(place)) {
+            map = try bytes.withUnsafeBytes { bytes in Result { () throws(StoreError) in try WrittenMap(bytes) } }.get()
+        }
+        lastMap = (place, map)
+        return map
     }
 
     /// Puts the maps into the overlay: when the group is finished, and before a call looks for them there.
@@ -223,6 +238,7 @@ public final class Transaction: ManifestReader {
             if map.isEmpty { batch.delete(Key.written(place)) } else { batch.put(Key.written(place), map.encoded) }
         }
         written = [:]
+        lastMap = nil
     }
 
     /// What ``finish()`` adds to the commit for the maps.

@@ -75,18 +75,16 @@ struct ModelContent {
 
 /// The store under test, and calls that wait.
 final class ModelStore {
-    private(set) var folder: String
+    let folder: String
     private(set) var store: Store?
     private let options: StoreOptions
-    private let root: String
-    private var images = 0
+    private var crashes = 0
     private(set) var verifiers: Set<UInt64> = []
 
     var shard: Shard { store!.shards[0] }
 
     init(segmentBytes: UInt64, options: StoreOptions) throws {
-        root = Torture.scratchFolder("cairn-model")
-        folder = root + "/0"
+        folder = Torture.scratchFolder("cairn-model")
         var quiet = options
         quiet.logger.logLevel = .error
         self.options = quiet
@@ -100,7 +98,7 @@ final class ModelStore {
     deinit {
         store?.close()
         store = nil
-        remove(folder: root)
+        remove(folder: folder)
     }
 
     private func open() throws {
@@ -130,18 +128,12 @@ final class ModelStore {
         try open()
     }
 
-    /// Goes on with a copy of the folder as it is: what a process that was killed leaves.
+    /// Goes on with what a process that was killed leaves.
     /// - Parameter losing: whether the index is lost with it, and made anew; every third time the newest copy of it is lost as well.
     func crash(losing: Bool = false) throws {
-        // No checkpoint while the files are copied: a real crash does not copy them one after the other.
-        shard.background.stop()
-        images += 1
-        let image = "\(root)/\(images)"
-        try Torture.copyAtRest(folder, to: image, pause: 20_000)
-        store?.close()
+        crashes += 1
+        store?.kill()
         store = nil
-        try FileManager.default.removeItem(atPath: folder)
-        folder = image
         if losing { try loseIndex() }
         try open()
     }
@@ -153,10 +145,10 @@ final class ModelStore {
             ? FileManager.default.contentsOfDirectory(atPath: shard + "/checkpoints").filter { UInt32($0) != nil }
                 .sorted() : []
         // Never the only one: the log need not go back to its beginning then.
-        if images.isMultiple(of: 3), copies.count > 1, let newest = copies.last {
+        if crashes.isMultiple(of: 3), copies.count > 1, let newest = copies.last {
             try FileManager.default.removeItem(atPath: "\(shard)/checkpoints/\(newest)/CURRENT")
         }
-        if images.isMultiple(of: 2) {
+        if crashes.isMultiple(of: 2) {
             try FileManager.default.removeItem(atPath: shard + "/index")
         } else {
             try FileManager.default.removeItem(atPath: shard + "/index/CURRENT")

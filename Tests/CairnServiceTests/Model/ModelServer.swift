@@ -29,18 +29,14 @@ struct ServiceModelConfiguration: Sendable {
 
 /// A service over a store that can crash. Calls block until they are answered.
 final class ModelServer {
-    private let root: String
-    private var folder: String
-    private var images = 0
+    private let folder: String
     private let configuration: ServiceModelConfiguration
     private(set) var store: Store
     private(set) var service: Service
 
     init(_ configuration: ServiceModelConfiguration) throws {
         self.configuration = configuration
-        root = Torture.scratchFolder("cairn-service-model")
-        folder = root + "/0"
-        try FileManager.default.createDirectory(atPath: root, withIntermediateDirectories: true)
+        folder = Torture.scratchFolder("cairn-service-model")
         var creation = StoreCreation()
         creation.shardCount = configuration.shards
         creation.segmentBytes = configuration.segmentBytes
@@ -51,7 +47,7 @@ final class ModelServer {
     deinit {
         service.stop()
         store.close()
-        try? FileManager.default.removeItem(atPath: root)
+        try? FileManager.default.removeItem(atPath: folder)
     }
 
     private static func open(_ folder: String, _ configuration: ServiceModelConfiguration) throws -> (Store, Service) {
@@ -66,32 +62,28 @@ final class ModelServer {
         options.leaseMilliseconds = configuration.leaseMilliseconds
         options.workers = 2
         options.logger.logLevel = .error
-        let store = try Store.open(at: folder, storeOptions)
+        let store = try Self.openStore(folder, storeOptions)
         let service = Service(store: store, options: options)
         try service.start()
         return (store, service)
     }
 
-    /// Goes on with a copy of the folder: as an orderly restart leaves it, or as a process that was killed does.
+    /// RocksDB is let go of with the last of its users, which may be a moment after the store is.
+    private static func openStore(_ folder: String, _ options: StoreOptions) throws -> Store {
+        let end = Date() + 10
+        while true {
+            do { return try Store.open(at: folder, options) } catch {
+                guard error.text.contains("lock"), Date() < end else { throw error }
+                usleep(5_000)
+            }
+        }
+    }
+
+    /// Goes on with what an orderly end leaves, or a process that was killed.
     func restart(crashing: Bool) throws {
         service.stop()
-        if crashing {
-            // No checkpoint while the files are copied: a real crash does not copy them one after the other.
-            for shard in store.shards { shard.background.stop() }
-        } else {
-            store.close()
-        }
-        images += 1
-        let image = "\(root)/\(images)"
-        try Torture.copyAtRest(folder, to: image, pause: 5_000)
-        store.close()
-        let old = folder
-        folder = image
+        if crashing { store.kill() } else { store.close() }
         (store, service) = try Self.open(folder, configuration)
-        // RocksDB is let go of a moment after its store, and may still write a file.
-        for _ in 0..<100 where FileManager.default.fileExists(atPath: old) {
-            try? FileManager.default.removeItem(atPath: old)
-        }
     }
 
     func audit() throws {
