@@ -17,6 +17,9 @@ public class ManifestReader {
     /// Keys looked up so far: a test counts them, for what a caller may not see must cost what a missing thing costs (SPEC C2).
     package private(set) var lookups = 0
 
+    /// Searches through manifests so far: a test counts them, for through a chain of clones they must not be chunks times clones.
+    private(set) var searches = 0
+
     /// Whether the shard has, or may get, marks of damage: where not, nothing is looked up for them.
     let mayHaveDamage: Bool
 
@@ -222,6 +225,13 @@ public class ManifestReader {
         return gap.upperBound
     }
 
+    /// Where the lineage's first entry is, of any version, from a chunk on; ``noChunk`` where there is none.
+    func searchEntry(_ lineage: LineageID, from chunk: ChunkIndex, _ cursor: IndexCursor) throws(StoreError) -> ChunkIndex {
+        cursor.seek(Key(.manifests).then(lineage.rawValue).then(chunk.rawValue).bytes)
+        searches += 1
+        return try noteGap(lineage, from: chunk, cursor)
+    }
+
     /// Called when a search in the lineage has come to the first key that is not below `chunk`, or nothing.
     /// - Returns: where the gap from there on ends, `chunk` itself where there is none.
     @discardableResult
@@ -266,6 +276,7 @@ public class ManifestReader {
         let cancelled = try self.lineage(lineage).cancelled
         let cursor = walkCursor(lineage, beginning: false) ?? seeker
         cursor.seek(Key.manifest(lineage, chunk, version))
+        searches += 1
         let prefix = Key(.manifests).then(lineage.rawValue).then(chunk.rawValue).bytes
         var found: [VersionedEntry] = []
         while try cursor.isValid(), cursor.key.count == prefix.count + 8, cursor.key.starts(with: prefix) {

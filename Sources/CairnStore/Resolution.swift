@@ -108,8 +108,7 @@ extension ManifestReader {
                 nearest = min(nearest, known)
             } else {
                 let cursor = walkCursor(lineage, beginning: level < Self.walkedLevels) ?? seeker
-                cursor.seek(Key(.manifests).then(lineage.rawValue).then(chunk.rawValue).bytes)
-                nearest = min(nearest, try noteGap(lineage, from: chunk, cursor))
+                nearest = min(nearest, try searchEntry(lineage, from: chunk, cursor))
             }
             level += 1
             next = try self.lineage(lineage).parent?.lineage

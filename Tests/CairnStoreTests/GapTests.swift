@@ -28,6 +28,42 @@ import Testing
         #expect(try scratch.shard.audit().problems == [])
     }
 
+    @Test("R1: a walk through a chain of clones searches a level for its own entries, not for every chunk")
+    func chain() throws {
+        let (chunks, clones) = (1024 as UInt64, 60 as UInt64)
+        let scratch = try ScratchStore()
+        let first = try scratch.volume(chunks * 4096, chunk: 4 << 10)
+        for start in stride(from: 0, to: chunks, by: 64) {
+            try scratch.change(entries: 128) { (transaction) throws(StoreError) in
+                for chunk in start..<start + 64 { try transaction.writeChunk(ChunkIndex(chunk), of: first, .zeros) }
+            }
+        }
+        var last = first
+        for clone in 1...clones {
+            last = try scratch.change(entries: 64) { [last] (transaction) throws(StoreError) in
+                let source = try transaction.createSnapshot(of: last, description: "", tags: [:])
+                let volume = try transaction.createVolume(
+                    account: ScratchStore.account,
+                    kind: .remote,
+                    size: last.size,
+                    chunkSize: last.chunkSize,
+                    source: source,
+                    affinity: [],
+                    tags: [:]
+                )
+                try transaction.writeChunk(ChunkIndex(clone * 17), of: volume, .hole)
+                return volume
+            }
+        }
+        let view = scratch.shard.makeView()
+        let range = ChunkIndex(0)..<ChunkIndex(chunks)
+        let (entries, next) = try view.blocks(of: last.lineage, at: last.dataVersion, in: range, limit: 4096)
+        #expect(next == nil && entries.count == Int(chunks - clones))
+        #expect(entries.allSatisfy { $0.state == .zeros && !($0.chunk.rawValue % 17 == 0 && 1...clones ~= $0.chunk.rawValue / 17) })
+        // Of the first volume two for each chunk, of each clone some for its own one.
+        #expect(view.searches < 2 * chunks + 8 * clones, "\(view.searches) searches")
+    }
+
     @Test("an entry whose removal is undone is found as before")
     func rolledBack() throws {
         let scratch = try ScratchStore()
