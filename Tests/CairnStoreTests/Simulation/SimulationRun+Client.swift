@@ -300,8 +300,9 @@ extension SimulationRun {
             guard !machine.isDead, let candidates = reading.candidates else { return }
             switch result {
             case .failure(let error):
-                // A failing disk may fail a read; it must never make it wrong.
-                if error.code == .io, disk.injected > faults || isFenced || error.code == .fenced { return }
+                // A failing disk may fail a read, or the sync that comes before data is called damaged; it must never make it wrong.
+                let isTheDisks = error.code == .io || error.code == .fenced
+                if isTheDisks, disk.injected > faults || isFenced { return }
                 failure = failure ?? ModelFailure("reading \(target): \(error.code): \(error)")
             case .success(let pieces):
                 simulation.note(0x0ead, UInt64(pieces.count))
