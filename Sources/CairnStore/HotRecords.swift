@@ -7,10 +7,7 @@ import Synchronization
 /// looked for or kept. A view is of some moment before: it may take what was kept in its own generation or an earlier one, for a kept
 /// record has not changed since. Generations rise with each change of a record of these kinds.
 final class HotRecords: Sendable {
-    enum Record {
-        case volume(VolumeRecord)
-        case lineage(LineageRecord)
-    }
+    typealias Record = StoredRecord & Sendable
 
     /// When a reader began to look.
     struct Moment {
@@ -21,7 +18,7 @@ final class HotRecords: Sendable {
     private struct State {
         var generation: UInt64 = 0
         var changesUnderWay = 0
-        var kept: [[UInt8]: (record: Record, generation: UInt64)] = [:]
+        var kept: [[UInt8]: (record: any Record, generation: UInt64)] = [:]
     }
 
     /// Records; beyond that all are let go, and those in use are soon back.
@@ -54,7 +51,7 @@ final class HotRecords: Sendable {
 }
 
 extension HotRecords.Moment {
-    func record(_ key: [UInt8]) -> HotRecords.Record? {
+    func record(_ key: [UInt8]) -> (any HotRecords.Record)? {
         records.state.withLock { state in
             guard let kept = state.kept[key], kept.generation <= generation else { return nil }
             return kept.record
@@ -62,7 +59,7 @@ extension HotRecords.Moment {
     }
 
     /// - Parameter size: bytes of the record as it is stored.
-    func keep(_ record: HotRecords.Record, _ key: [UInt8], size: Int) {
+    func keep(_ record: any HotRecords.Record, _ key: [UInt8], size: Int) {
         guard size <= HotRecords.largest else { return }
         records.state.withLock { state in
             // What was changed meanwhile may be what was read, or not.

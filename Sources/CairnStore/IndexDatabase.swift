@@ -32,7 +32,6 @@ final class IndexDatabase: Sendable {
     private let open: Mutex<IndexHandle?>
     private let room: IndexRoom?
     private let isCompacting: Atomic<Bool>
-    fileprivate let hot = HotRecords()
     /// Entered as long as RocksDB is open.
     private let users = DispatchGroup()
 
@@ -167,17 +166,13 @@ final class IndexDatabase: Sendable {
 
     /// What is applied at this moment, unchanging.
     /// - Parameter inMemory: what would have to be read from the disk is refused, `.notInMemory`.
-    func makeView(inMemory: Bool = false) -> IndexView {
-        // The moment first: what is changed after it is then known to be.
-        let moment = hot.now
-        return IndexView(handle, moment, inMemory: inMemory)
-    }
+    func makeView(inMemory: Bool = false) -> IndexView { IndexView(handle, inMemory: inMemory) }
 
     func apply(_ overlay: IndexOverlay) throws(StoreError) {
         try step(.apply)
         let handle = try usable()
         var failure: UnsafeMutablePointer<CChar>?
-        hot.change(overlay.hotKeys) {
+        handle.hot.change(overlay.hotKeys) {
             rocksdb_write_writebatch_wi(handle.database, handle.writeOptions, overlay.batch, &failure)
         }
         try Self.check(failure, "cannot apply to the index")
@@ -257,7 +252,7 @@ final class IndexDatabase: Sendable {
         return try handle.get(key, handle.readOptions)
     }
 
-    fileprivate static func check(_ failure: UnsafeMutablePointer<CChar>?, _ what: String) throws(StoreError) {
+    static func check(_ failure: UnsafeMutablePointer<CChar>?, _ what: String) throws(StoreError) {
         if let failure { throw error(failure, what) }
     }
 
@@ -280,7 +275,7 @@ private final class IndexLog: Sendable {
 
 /// An open RocksDB, closed when its last user has gone.
 // Safety: RocksDB's handles may be used from any thread.
-private final class IndexHandle: @unchecked Sendable {
+final class IndexHandle: @unchecked Sendable {
     /// RocksDB's ReadTier kBlockCacheTier (memtables and block cache): the C API has no name for it.
     static let memoryTier: Int32 = 1
     static let retired = StoreError(.fenced, "the shard was closed, to recover or for good")
@@ -293,6 +288,7 @@ private final class IndexHandle: @unchecked Sendable {
     let writeOptions: OpaquePointer
     /// Whether users shall let go of it.
     let isRetired = Atomic(false)
+    let hot = HotRecords()
     private let options: OpaquePointer
     private let users: DispatchGroup
 
@@ -320,6 +316,9 @@ private final class IndexHandle: @unchecked Sendable {
         rocksdb_options_destroy(options)
         users.leave()
     }
+
+    /// Of a database that was closed nothing is to be had.
+    var hotRecords: HotRecords.Moment? { isRetired.load(ordering: .relaxed) ? nil : hot.now }
 
     func check() throws(StoreError) { if isRetired.load(ordering: .relaxed) { throw Self.retired } }
 
@@ -353,7 +352,7 @@ final class IndexPeek: IndexReading {
 
     init(_ database: IndexDatabase) { self.database = database }
 
-    var hotRecords: HotRecords.Moment? { database.isClosed ? nil : database.hot.now }
+    var hotRecords: HotRecords.Moment? { database.handle?.hotRecords }
 
     func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]? {
         guard let handle = database.handle else { throw IndexHandle.retired }
@@ -374,9 +373,10 @@ final class IndexView: IndexReading, @unchecked Sendable {
     private let snapshot: OpaquePointer?
     private let options: OpaquePointer
 
-    fileprivate init(_ handle: IndexHandle?, _ moment: HotRecords.Moment?, inMemory: Bool) {
+    fileprivate init(_ handle: IndexHandle?, inMemory: Bool) {
         self.handle = handle
-        self.moment = moment
+        // The moment first: what is changed after it is then known to be.
+        moment = handle?.hotRecords
         snapshot = handle.map { rocksdb_create_snapshot($0.database) }
         options = rocksdb_readoptions_create()
         rocksdb_readoptions_set_verify_checksums(options, 1)
@@ -389,7 +389,6 @@ final class IndexView: IndexReading, @unchecked Sendable {
         if let handle { rocksdb_release_snapshot(handle.database, snapshot) }
     }
 
-    /// Of a database that was closed nothing is to be had.
     var hotRecords: HotRecords.Moment? { handle?.isRetired.load(ordering: .relaxed) == false ? moment : nil }
 
     func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]? {
@@ -434,7 +433,6 @@ private final class ScanOptions {
 final class IndexOverlay: IndexReading, @unchecked Sendable {
     fileprivate let batch: OpaquePointer
     private let handle: IndexHandle?
-    private let hot: HotRecords
     /// op (0 delete, 1 put), key length u16, key, and of a put: value length u32, value; see FORMAT.md.
     private(set) var encoded: [UInt8] = []
     /// Those of its keys whose records may be kept decoded; what was rolled back may be among them.
@@ -443,7 +441,6 @@ final class IndexOverlay: IndexReading, @unchecked Sendable {
 
     init(_ database: IndexDatabase) {
         handle = database.handle
-        hot = database.hot
         batch = rocksdb_writebatch_wi_create(0, 1)
     }
 
@@ -452,9 +449,7 @@ final class IndexOverlay: IndexReading, @unchecked Sendable {
     var isEmpty: Bool { encoded.isEmpty }
 
     /// What it changes itself goes before.
-    var hotRecords: HotRecords.Moment? {
-        hotKeys.isEmpty && handle?.isRetired.load(ordering: .relaxed) == false ? hot.now : nil
-    }
+    var hotRecords: HotRecords.Moment? { hotKeys.isEmpty ? handle?.hotRecords : nil }
 
     func get(_ key: [UInt8]) throws(StoreError) -> [UInt8]? {
         guard let handle else { throw IndexHandle.retired }
@@ -544,85 +539,6 @@ final class IndexOverlay: IndexReading, @unchecked Sendable {
     }
 }
 
-/// Walks keys in order.
-final class IndexCursor {
-    /// Nil where the database is closed.
-    private let iterator: OpaquePointer?
-    private let handle: IndexHandle?
-    /// Kept alive as long as the cursor is.
-    private let owner: AnyObject?
-    private let walks: Bool
-    /// Of a walk: no key lies between this one and the cursor.
-    private var floor: [UInt8]?
-    /// Steps that cost less than a seek.
-    private static let nearby = 4
-
-    /// - Parameter walks: whether a key nearby is stepped on to, which takes a tenth of a seek. What is read must not change.
-    fileprivate init(_ iterator: OpaquePointer?, _ handle: IndexHandle?, owner: AnyObject?, walks: Bool = false) {
-        (self.iterator, self.handle, self.owner, self.walks) = (iterator, handle, owner, walks)
-    }
-
-    deinit { if let iterator { rocksdb_iter_destroy(iterator) } }
-
-    /// Goes to the first key that is not below `key`.
-    func seek(_ key: [UInt8]) {
-        guard let iterator, !walks || !isNear(key) else { return }
-        key.withUnsafeBytes { rocksdb_iter_seek(iterator, $0.characters, $0.count) }
-        if walks { floor = key }
-    }
-
-    func next() {
-        guard let iterator else { return }
-        if walks { floor = rocksdb_iter_valid(iterator) != 0 ? Array(key) + [0] : nil }
-        rocksdb_iter_next(iterator)
-    }
-
-    /// Whether the cursor is where a seek would bring it, or was after a few steps.
-    private func isNear(_ key: [UInt8]) -> Bool {
-        guard let floor, key.withUnsafeBytes({ key in floor.withUnsafeBytes { Self.order(key, $0) >= 0 } }) else { return false }
-        var steps = 0
-        while rocksdb_iter_valid(iterator) != 0 {
-            if key.withUnsafeBytes({ Self.order(self.key, $0) >= 0 }) { return true }
-            if steps == Self.nearby { return false }
-            next()
-            steps += 1
-        }
-        return false
-    }
-
-    /// As RocksDB's comparator has it.
-    private static func order(_ one: UnsafeRawBufferPointer, _ other: UnsafeRawBufferPointer) -> Int {
-        let common = min(one.count, other.count)
-        let order = common == 0 ? 0 : Int(memcmp(one.baseAddress!, other.baseAddress!, common))
-        return order == 0 ? one.count - other.count : order
-    }
-
-    /// Whether there is a key; throws where the index could not be read.
-    func isValid() throws(StoreError) -> Bool {
-        guard let iterator, let handle else { throw IndexHandle.retired }
-        try handle.check()
-        if rocksdb_iter_valid(iterator) != 0 { return true }
-        var failure: UnsafeMutablePointer<CChar>?
-        rocksdb_iter_get_error(iterator, &failure)
-        try IndexDatabase.check(failure, "cannot walk the index")
-        return false
-    }
-
-    /// The key under the cursor; valid until it moves.
-    var key: UnsafeRawBufferPointer {
-        var count = 0
-        let bytes = rocksdb_iter_key(iterator, &count)
-        return UnsafeRawBufferPointer(start: bytes, count: count)
-    }
-
-    /// The value under the cursor; valid until it moves.
-    var value: UnsafeRawBufferPointer {
-        var count = 0
-        let bytes = rocksdb_iter_value(iterator, &count)
-        return UnsafeRawBufferPointer(start: bytes, count: count)
-    }
-}
-
 extension UnsafeRawBufferPointer {
-    fileprivate var characters: UnsafePointer<CChar>? { baseAddress?.assumingMemoryBound(to: CChar.self) }
+    var characters: UnsafePointer<CChar>? { baseAddress?.assumingMemoryBound(to: CChar.self) }
 }

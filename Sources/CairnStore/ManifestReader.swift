@@ -37,6 +37,19 @@ public class ManifestReader {
         return try index.get(key)
     }
 
+    /// A record of a kind that is kept decoded.
+    private func hotRecord<Record: StoredRecord & Sendable>(_ key: [UInt8]) throws(StoreError) -> Record? {
+        let hot = source.hotRecords
+        if let known = hot?.record(key) as? Record {
+            lookups += 1
+            return known
+        }
+        guard let bytes = try look(up: key) else { return nil }
+        let record = try Record.decode(bytes)
+        hot?.keep(record, key, size: bytes.count)
+        return record
+    }
+
     /// What is asked; changes that a transaction still gathers are in it.
     var index: any IndexReading {
         settle()
@@ -66,15 +79,7 @@ public class ManifestReader {
     func walkCursor(_ lineage: LineageID, beginning: Bool) -> IndexCursor? { nil }
 
     public func volume(_ id: VolumeID) throws(StoreError) -> VolumeRecord? {
-        let (key, hot) = (Key.volume(id), source.hotRecords)
-        if case .volume(let known)? = hot?.record(key) {
-            lookups += 1
-            return known
-        }
-        guard let bytes = try look(up: key) else { return nil }
-        let record = try VolumeRecord.decode(bytes)
-        hot?.keep(.volume(record), key, size: bytes.count)
-        return record
+        try hotRecord(Key.volume(id))
     }
 
     public func snapshot(_ id: SnapshotID) throws(StoreError) -> SnapshotRecord? {
@@ -194,15 +199,9 @@ public class ManifestReader {
 
     func lineage(_ id: LineageID) throws(StoreError) -> LineageRecord {
         if let known = lineages[id] { return known }
-        let (key, hot) = (Key.lineage(id), source.hotRecords)
-        if case .lineage(let known)? = hot?.record(key) {
-            lookups += 1
-            lineages[id] = known
-            return known
+        guard let record: LineageRecord = try hotRecord(Key.lineage(id)) else {
+            throw StoreError(.damaged, "lineage \(id) is missing")
         }
-        guard let bytes = try look(up: key) else { throw StoreError(.damaged, "lineage \(id) is missing") }
-        let record = try LineageRecord.decode(bytes)
-        hot?.keep(.lineage(record), key, size: bytes.count)
         lineages[id] = record
         return record
     }
@@ -226,7 +225,10 @@ public class ManifestReader {
     }
 
     /// Where the lineage's first entry is, of any version, from a chunk on; ``noChunk`` where there is none.
-    func searchEntry(_ lineage: LineageID, from chunk: ChunkIndex, _ cursor: IndexCursor) throws(StoreError) -> ChunkIndex {
+    /// - Parameter walking: whether a walk begins, if none is under way.
+    func ownEntry(_ lineage: LineageID, from chunk: ChunkIndex, walking: Bool) throws(StoreError) -> ChunkIndex {
+        if let end = gapEnd(lineage, chunk) { return end }
+        let cursor = walkCursor(lineage, beginning: walking) ?? seeker
         cursor.seek(Key(.manifests).then(lineage.rawValue).then(chunk.rawValue).bytes)
         searches += 1
         return try noteGap(lineage, from: chunk, cursor)
@@ -235,7 +237,7 @@ public class ManifestReader {
     /// Called when a search in the lineage has come to the first key that is not below `chunk`, or nothing.
     /// - Returns: where the gap from there on ends, `chunk` itself where there is none.
     @discardableResult
-    func noteGap(_ lineage: LineageID, from chunk: ChunkIndex, _ cursor: IndexCursor) throws(StoreError) -> ChunkIndex {
+    private func noteGap(_ lineage: LineageID, from chunk: ChunkIndex, _ cursor: IndexCursor) throws(StoreError) -> ChunkIndex {
         var end = Self.noChunk
         if try cursor.isValid(), var key = KeyReader(cursor.key, .manifests), key.take(UInt64.self) == lineage.rawValue,
             let next = key.take(UInt64.self)
@@ -290,6 +292,8 @@ public class ManifestReader {
             if entry.isFull || !all { break }
             cursor.next()
         }
+        // The search came past all of the chunk's entries.
+        if found.isEmpty { try noteGap(lineage, from: ChunkIndex(chunk.rawValue + 1), cursor) }
         return found
     }
 

@@ -104,12 +104,7 @@ extension ManifestReader {
         var next: LineageID? = lineage
         var level = 0
         while let lineage = next {
-            if let known = gapEnd(lineage, chunk) {
-                nearest = min(nearest, known)
-            } else {
-                let cursor = walkCursor(lineage, beginning: level < Self.walkedLevels) ?? seeker
-                nearest = min(nearest, try searchEntry(lineage, from: chunk, cursor))
-            }
+            nearest = min(nearest, try ownEntry(lineage, from: chunk, walking: level < Self.walkedLevels))
             level += 1
             next = try self.lineage(lineage).parent?.lineage
         }

@@ -73,25 +73,18 @@ final class ShardSlot: Sendable {
     }
 
     /// Recovers no more, waits for an attempt that is under way, and closes the shard: it can be opened by others then.
-    func close() {
+    /// - Parameter killing: as with a process that is killed, nothing is written but what is being written just now.
+    func close(killing: Bool = false) {
         state.withLock { $0.isStopped = true }
         queue.sync {}
         let (present, abandoned) = state.withLock { ($0.present, $0.abandoned) }
+        if killing { present.fence(StoreError(.closed, "the shard was killed")) }
         for shard in [abandoned, present].compactMap(\.self) {
             shard.close()
             if !shard.database.close(within: Self.releaseLimit) {
                 opening.options.logger.warning("the index is still being read", metadata: ["shard": "\(index)"])
             }
         }
-    }
-
-    /// Ends as with a process that is killed: what is being written just now is finished, and nothing more is written. For tests,
-    /// which can then open what a killed process leaves.
-    func kill() {
-        state.withLock { $0.isStopped = true }
-        queue.sync {}
-        state.withLock { $0.present }.fence(StoreError(.closed, "the shard was killed"))
-        close()
     }
 
     private func wake() {

@@ -108,9 +108,9 @@ public final class Store: Sendable {
         lock.release()
     }
 
-    /// Ends as with a process that is killed (see ``ShardSlot/kill()``).
+    /// Ends as with a process that is killed. For tests, which can then open what such a one leaves.
     func kill() {
-        for slot in slots { slot.kill() }
+        for slot in slots { slot.close(killing: true) }
         lock.release()
     }
 

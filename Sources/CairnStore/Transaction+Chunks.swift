@@ -264,11 +264,8 @@ extension Transaction {
         _ chunk: ChunkIndex,
         death: DataVersion
     ) throws(StoreError) {
-        guard death.rawValue > 0, gapEnd(id, chunk) == nil else { return }
-        let covered = try entries(id, chunk, upTo: DataVersion(death.rawValue - 1), seenBy: death)
-        // The search came past the chunk's own entries.
-        if covered.isEmpty { try noteGap(id, from: ChunkIndex(chunk.rawValue + 1), seeker) }
-        for older in covered {
+        guard death.rawValue > 0 else { return }
+        for older in try entries(id, chunk, upTo: DataVersion(death.rawValue - 1), seenBy: death) {
             if try isRetained(id, from: older.version, before: death) {
                 overlay.put(Key.dead(id, death: death, chunk, birth: older.version), [])
             } else {

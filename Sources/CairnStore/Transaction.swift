@@ -130,8 +130,8 @@ public final class Transaction: ManifestReader {
     /// The entry as this call has changed it so far, or as it was.
     func entryForParts(_ place: PatchedPlace) throws(StoreError) -> ManifestEntry {
         if let entry = gathered[place] { return entry }
-        let isThere = try isWritten(place.lineage, place.chunk, place.version)
-        let bytes = isThere ? try batch.get(Key.manifest(place.lineage, place.chunk, place.version)) : nil
+        guard try isWritten(place.lineage, place.chunk, place.version) else { return ManifestEntry(.inherit) }
+        let bytes = try batch.get(Key.manifest(place.lineage, place.chunk, place.version))
         let entry =
             try bytes.map { bytes throws(StoreError) in try ManifestEntry.decode(bytes) } ?? ManifestEntry(.inherit)
         // Where they cannot be merged, or not yet, each keeps a sector of its own at the least.

@@ -8,9 +8,9 @@ struct CeilingsCommand: ParsableCommand {
         abstract: "Measures what this machine can do at all.",
         discussion: """
             SHA-256, LZ4, TLS on each side over loopback, small calls over TLS that nobody looks at, writes past the page cache with \
-            and without fdatasync, reads, and puts into RocksDB: each alone and on one thread (RocksDB compacts on others), by C code that shares nothing with the server; then \
-            `openssl speed`, `lz4 -b` and `fio`, where they are installed, as a second opinion. CPU is user and kernel time; that of \
-            TLS is each side's own. Leave the machine alone meanwhile.
+            and without fdatasync, reads, and puts into RocksDB: each alone and on one thread (RocksDB compacts on others), by C code \
+            that shares nothing with the server; then `openssl speed`, `lz4 -b` and `fio`, where they are installed, as a second \
+            opinion. CPU is user and kernel time; that of TLS is each side's own. Leave the machine alone meanwhile.
             """
     )
 

@@ -75,19 +75,18 @@ import Testing
     func closed() throws {
         let folder = Torture.scratchFolder("hot-records")
         defer { try? FileManager.default.removeItem(atPath: folder) }
-        var database: IndexDatabase? = try IndexDatabase(path: folder, IndexDatabase.Options())
-        try Self.put(database!, [Self.volume(Self.ids[0], size: 1)])
-        let (peek, view) = (Self.reader(IndexPeek(database!)), Self.reader(database!.makeView()))
+        let database = try IndexDatabase(path: folder, IndexDatabase.Options())
+        try Self.put(database, [Self.volume(Self.ids[0], size: 1)])
+        let (peek, view) = (Self.reader(IndexPeek(database)), Self.reader(database.makeView()))
         #expect(try peek.volume(Self.ids[0])?.size == 1)
         #expect(try view.volume(Self.ids[0])?.size == 1)
         // The view still holds it.
-        _ = database!.close(within: .milliseconds(1))
+        _ = database.close(within: .milliseconds(1))
         for reader in [peek, view] {
             var failure: StoreError?
             do { _ = try reader.volume(Self.ids[0]) } catch { failure = error }
             #expect(failure?.code == .fenced)
         }
-        database = nil
     }
 
     @Test("large records are not kept, and of small ones only so many")

@@ -102,22 +102,9 @@ final class ModelStore {
     }
 
     private func open() throws {
-        let end = Date() + 10
-        store = try attempt()
-        while store == nil, Date() < end {
-            // RocksDB is let go of with the last of its users, a moment after the store is.
-            usleep(5_000)
-            store = try attempt()
-        }
+        store = try Torture.reopening { try Store.open(at: folder, options) }
         let isNew = verifiers.insert(shard.verifier).inserted
         precondition(isNew, "the write verifier did not change with a recovery")
-    }
-
-    /// Nil while the last one's index is still in use.
-    private func attempt() throws(StoreError) -> Store? {
-        let result = Result { () throws(StoreError) in try Store.open(at: folder, options) }
-        if case .failure(let error) = result, error.text.contains("lock") { return nil }
-        return try result.get()
     }
 
     private(set) var repairs = 0

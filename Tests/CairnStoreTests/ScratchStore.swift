@@ -1,5 +1,6 @@
 import CairnCore
 import CairnCrypto
+import CairnTesting
 import Dispatch
 import Foundation
 import Synchronization
@@ -53,17 +54,7 @@ final class ScratchStore {
 
     /// A copy of the folder may be opened instead; the folder itself is what is removed at the end.
     func openStore(at folder: String) throws {
-        let end = Date() + 10
-        while true {
-            let result = Result { () throws(StoreError) in try Store.open(at: folder, Self.options(configure)) }
-            // RocksDB is let go of with the last of its users, a moment after the store is.
-            if case .failure(let error) = result, error.text.contains("lock hold by current process"), Date() < end {
-                usleep(5_000)
-                continue
-            }
-            store = try result.get()
-            return
-        }
+        store = try Torture.reopening { try Store.open(at: folder, Self.options(configure)) }
     }
 
     deinit {

@@ -10,4 +10,15 @@ extension Torture {
         let root = free > 2 << 30 ? memory + "/" : NSTemporaryDirectory()
         return root + name + "-" + UUID().uuidString
     }
+
+    /// Opens a store again: RocksDB is let go of with the last of its users, which may be a moment after the store is.
+    public static func reopening<Store>(_ open: () throws -> Store) throws -> Store {
+        let end = Date() + 10
+        while true {
+            do { return try open() } catch {
+                guard "\(error)".contains("lock hold by current process"), Date() < end else { throw error }
+                usleep(5_000)
+            }
+        }
+    }
 }

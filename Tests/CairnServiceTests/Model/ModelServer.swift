@@ -62,21 +62,10 @@ final class ModelServer {
         options.leaseMilliseconds = configuration.leaseMilliseconds
         options.workers = 2
         options.logger.logLevel = .error
-        let store = try Self.openStore(folder, storeOptions)
+        let store = try Torture.reopening { try Store.open(at: folder, storeOptions) }
         let service = Service(store: store, options: options)
         try service.start()
         return (store, service)
-    }
-
-    /// RocksDB is let go of with the last of its users, which may be a moment after the store is.
-    private static func openStore(_ folder: String, _ options: StoreOptions) throws -> Store {
-        let end = Date() + 10
-        while true {
-            do { return try Store.open(at: folder, options) } catch {
-                guard error.text.contains("lock"), Date() < end else { throw error }
-                usleep(5_000)
-            }
-        }
     }
 
     /// Goes on with what an orderly end leaves, or a process that was killed.
