@@ -18,13 +18,15 @@ extension Client {
     }
 
     /// Withdraws a grant: from the next call on it does not count.
+    /// - Parameter key: as of ``createGrant(_:on:to:key:)``.
     public func deleteGrant(
         _ permission: Permission,
         on resource: GrantResource,
-        to grantee: String
+        to grantee: String,
+        key: IdempotencyKey = IdempotencyKey()
     ) async throws(ClientError) {
         let grant = Wire.Grant(resource: resource.wire, grantee: grantee, permission: permission.wire)
-        _ = try await caller.call(Wire.DeleteGrantRequest(grant: grant))
+        _ = try await caller.call(Wire.DeleteGrantRequest(grant: grant, idempotencyKey: key.bytes))
     }
 
     /// The grants that this account made, or those that others made to it.

@@ -8,7 +8,8 @@ extension Client {
     ///     chunks without a place.
     ///   - dataVersion: nil, or a precondition on what is replaced (SPEC U5); of a snapshot: its version.
     ///   - attachment: nil, or what ``attachVolume(_:)`` gave: the upload is refused where somebody attached later (SPEC R5).
-    ///   - progress: of a snapshot: how far its upload is with these blocks, 0–100 (SPEC S9).
+    ///   - progress: of a snapshot: how far its upload is with these blocks, 0–100 (SPEC S9). Where the answer to 100 was lost,
+    ///     and so the call was repeated, the result has no tokens and no write verifier: the snapshot is complete.
     ///   - rebased: of a snapshot: all that changed since the last complete one is in with these blocks (SPEC S4).
     public func upload(
         _ blocks: [BlockUpload],
@@ -27,7 +28,18 @@ extension Client {
         request.rebased = rebased
         request.durability = durability.wire
         request.blocks = blocks.map(\.wire)
-        return try UploadResult(try await caller.call(request, payload: blocks.compactMap(\.payload)).0)
+        do throws(ClientError) {
+            return try UploadResult(try await caller.call(request, payload: blocks.compactMap(\.payload)).0)
+        } catch {
+            guard progress == 100, error.isOfRepetition, error.answer?.reason == .snapshotAlreadyComplete else {
+                throw error
+            }
+            switch target {
+            case .volume: throw error
+            case .snapshot(let id): return UploadResult(completing: try await describeSnapshot(id))
+            case .snapshotToken(let token): return UploadResult(completing: try await describeSnapshot(token: token))
+            }
+        }
     }
 
     /// Downloads ranges, checks every block against its checksum, and decompresses what comes as LZ4.

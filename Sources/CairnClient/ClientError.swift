@@ -39,6 +39,8 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
     public let errno: Int32
     /// For people: one line.
     public let text: String
+    /// Whether an earlier attempt of the call, whose answer was lost, may have been carried out (SPEC C5).
+    var isOfRepetition = false
 
     public init(_ code: Code, _ text: String, answer: CallError? = nil, errno: Int32 = 0) {
         self.code = code
@@ -70,7 +72,9 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
 
     /// The same error, its text led by where it happened.
     func within(_ place: String) -> ClientError {
-        ClientError(code, "\(place): \(text)", answer: answer, errno: errno)
+        var error = ClientError(code, "\(place): \(text)", answer: answer, errno: errno)
+        error.isOfRepetition = isOfRepetition
+        return error
     }
 
     static let cancelled = ClientError(.cancelled, "cancelled")

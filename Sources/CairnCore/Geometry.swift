@@ -67,6 +67,8 @@ public enum Limits {
     public static let leaseSeconds: UInt64 = 30 * 86400
     /// Items on one page of a listing.
     public static let pageItems = 1000
+    /// Bytes of volumes or snapshots after which a page of them ends; the last one may go beyond.
+    public static let pageBytes = 512 << 10
     /// Blocks on one page of ListBlocks: its answer fits the message limit.
     public static let blocksPerPage = 8192
     /// SPEC C5.

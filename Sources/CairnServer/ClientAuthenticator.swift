@@ -23,9 +23,13 @@ final class ClientAuthenticator: Authenticator {
     /// The connections of each client instance of which something may yet come: also those that are lost while their last
     /// calls are being carried out.
     private let instances = Mutex<[Instance: [RPCConnection]]>([:])
+    private let connectionsPerAccount: Int
+    private let connections = Mutex<[AccountID: Int]>([:])
 
-    init(_ parts: RouterParts, logger: Logger) {
+    /// - Parameter connectionsPerAccount: those that one account may have.
+    init(_ parts: RouterParts, connectionsPerAccount: Int, logger: Logger) {
         self.parts = parts
+        self.connectionsPerAccount = connectionsPerAccount
         self.logger = logger
     }
 
@@ -56,6 +60,13 @@ final class ClientAuthenticator: Authenticator {
             decide(refusal(.authenticationFailure))
             return
         }
+        if let account = identity.account {
+            guard count(applicant.connection, of: account) else {
+                let text = "the account has \(connectionsPerAccount) connections, and may have no more"
+                decide(refusal(CallError(ServiceError(.throttled, text, retryAfter: .seconds(1)))))
+                return
+            }
+        }
         let admission = Admission.accept(
             context: Peer(identity: identity),
             hello: parts.facts.hello().encode(),
@@ -64,6 +75,23 @@ final class ClientAuthenticator: Authenticator {
         parts.counters.opened()
         applicant.connection.onClose { [counters = parts.counters] _ in counters.closed() }
         follow(applicant.connection, Instance(identity: identity, id: hello.instanceID)) { decide(admission) }
+    }
+
+    /// Counts a connection until it is closed; false where the account has too many.
+    private func count(_ connection: RPCConnection, of account: AccountID) -> Bool {
+        let isCounted = connections.withLock { connections in
+            guard connections[account, default: 0] < connectionsPerAccount else { return false }
+            connections[account, default: 0] += 1
+            return true
+        }
+        guard isCounted else { return false }
+        connection.onClose { [weak self] _ in
+            self?.connections.withLock { connections in
+                connections[account, default: 1] -= 1
+                if connections[account] == 0 { connections[account] = nil }
+            }
+        }
+        return true
     }
 
     /// Registers the connection of an instance; `body` runs when nothing can come of the instance's older ones any more.

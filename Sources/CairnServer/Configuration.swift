@@ -22,6 +22,8 @@ public struct Configuration: Sendable, Equatable {
     /// Connections in all, and from one address.
     public var maxConnections = 12_000
     public var maxConnectionsPerAddress = 12_000
+    /// Connections of one account, its hosts' included; 0: seven eighths of all, so that none keeps the others out (SPEC R3).
+    public var maxConnectionsPerAccount = 0
     /// Bytes of answers that one connection may have waiting to be read.
     public var answerBytesPerConnection: UInt64 = 64 << 20
     /// The size of a volume that is created without one (SPEC V2).
@@ -92,6 +94,7 @@ extension Configuration {
         case "workers": workers = try Self.count(key, value, 0...256)
         case "max-connections": maxConnections = try Self.count(key, value, 1...1_000_000)
         case "max-connections-per-address": maxConnectionsPerAddress = try Self.count(key, value, 1...1_000_000)
+        case "max-connections-per-account": maxConnectionsPerAccount = try Self.count(key, value, 0...1_000_000)
         case "answer-bytes-per-connection":
             answerBytesPerConnection = try Self.size(key, value, UInt64(2 * Limits.payloadBytes)...(1 << 34))
         case "default-volume-size":

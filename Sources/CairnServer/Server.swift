@@ -122,7 +122,12 @@ public final class Server: Sendable {
         network.rpc.answerBudgetBytes = Int(configuration.answerBytesPerConnection)
         self.network = RPCServer(
             tls: tls,
-            authenticator: ClientAuthenticator(parts, logger: logger),
+            authenticator: ClientAuthenticator(
+                parts,
+                connectionsPerAccount: configuration.maxConnectionsPerAccount == 0
+                    ? max(1, network.connections - network.connections / 8) : configuration.maxConnectionsPerAccount,
+                logger: logger
+            ),
             options: network,
             loops: configuration.loops == 0 ? .shared : EventLoops(count: configuration.loops)
         )

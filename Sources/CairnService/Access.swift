@@ -10,7 +10,7 @@ func storeCall<Value>(_ body: () throws(StoreError) -> Value) throws(ServiceErro
 extension Service {
     /// SPEC C2: one lookup, whether the volume is missing or another account's.
     func volume(_ id: VolumeID, in view: ManifestReader, _ context: CallContext) throws(ServiceError) -> VolumeRecord {
-        let record = try storeCall { () throws(StoreError) in try view.volume(id) }
+        let record = try storeCall { () throws(StoreError) in try view.volume(id, for: context.account) }
         guard let record, record.account == context.account, record.state == .active else {
             throw ServiceError.noSuchVolume
         }

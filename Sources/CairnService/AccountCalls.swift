@@ -80,7 +80,8 @@ extension Service {
             answer(
                 Result { () throws(ServiceError) in
                     let count = try request.page.itemCount()
-                    let after = try AccountCursor.account(request.page.token)
+                    let call = PagedCall(request, of: nil)
+                    let after = try AccountCursor.account(call)
                     var found: Set<AccountID> = []
                     for shard in self.store.shards {
                         found.formUnion(
@@ -92,7 +93,9 @@ extension Service {
                     let page = found.sorted().prefix(count)
                     var response = Wire.ListAccountsResponse()
                     response.accounts = page.map(\.name)
-                    if page.count == count, let last = page.last { response.nextPageToken = AccountCursor.token(last) }
+                    if page.count == count, let last = page.last {
+                        response.nextPageToken = AccountCursor.token(last, in: call)
+                    }
                     return response
                 }
             )
@@ -120,16 +123,16 @@ extension AccountLimits {
     }
 }
 
-/// The page token of ListAccounts: the last name that was given.
+/// Where ListAccounts goes on: the last name that was given.
 enum AccountCursor {
     private static let version: UInt8 = 3
 
-    static func token(_ account: AccountID) -> [UInt8] {
-        SealedToken.seal(version: version) { $0.put(account.name) }
+    static func token(_ account: AccountID, in call: PagedCall) -> [UInt8] {
+        call.seal(version: version) { $0.put(account.name) }
     }
 
-    /// Nil for an empty token; throws INVALID_ARGUMENT for one that no listing gave.
-    static func account(_ token: [UInt8]) throws(ServiceError) -> AccountID? {
-        try SealedToken.openPage(token, version: version) { $0.takeText().flatMap { AccountID($0) } }
+    /// Nil for the first page.
+    static func account(_ call: PagedCall) throws(ServiceError) -> AccountID? {
+        try call.open(version: version) { $0.takeText().flatMap { AccountID($0) } }
     }
 }

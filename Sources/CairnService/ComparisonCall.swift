@@ -15,28 +15,32 @@ extension Service {
         onWorker(context, bytes: cost, answer) { () throws(ServiceError) in
             try self.reading(try Named(request.older), version: 0, context) { (older) throws(ServiceError) in
                 try self.reading(try Named(request.newer), version: 0, context) { (newer) throws(ServiceError) in
-                    try Self.changes(request, older, newer)
+                    try Self.changes(request, older, newer, context)
                 }
             }
         }
     }
 
-    private static func changes(_ request: Wire.ListChangedBlocksRequest, _ older: Readable, _ newer: Readable)
-        throws(ServiceError) -> Wire.ListChangedBlocksResponse
-    {
+    private static func changes(
+        _ request: Wire.ListChangedBlocksRequest,
+        _ older: Readable,
+        _ newer: Readable,
+        _ context: CallContext
+    ) throws(ServiceError) -> Wire.ListChangedBlocksResponse {
         let (past, present) = (older.source, newer.source)
         let limit = try request.page.itemCount(atMost: Limits.blocksPerPage)
-        let start = try BlockCursor.chunk(request.page.token) ?? ChunkIndex(0)
+        let call = PagedCall(request, of: context.account)
+        let start = try BlockCursor.chunk(call) ?? ChunkIndex(0)
         let comparison = Comparison(
             older: .init(older.shard, past, rule: older.rule),
             newer: .init(newer.shard, present, rule: newer.rule)
         )
-        guard start.rawValue < comparison.chunkCount else { throw SealedToken.refusedPage }
+        guard start.rawValue < comparison.chunkCount else { throw PagedCall.refusal }
         do throws(StoreError) {
             let (entries, next) = try comparison.changes(from: start, limit: limit)
             var response = Wire.ListChangedBlocksResponse()
             response.blocks = entries.map { Self.describe($0, of: present, comparedWith: past) }
-            response.nextPageToken = next.map(BlockCursor.token) ?? []
+            response.nextPageToken = next.map { BlockCursor.token($0, in: call) } ?? []
             return response
         } catch { throw (newer.isOwn ? older : newer).refusal(error) }
     }

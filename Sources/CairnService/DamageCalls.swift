@@ -14,17 +14,18 @@ extension Service {
         answer: @escaping Answer<Wire.ListDamageResponse>
     ) {
         onWorker(context, answer) { () throws(ServiceError) in
+            let call = PagedCall(request, of: context.account)
             var page = DamagePage(
                 limit: try request.page.itemCount(),
                 looking: Self.entriesPerPage,
-                cursor: try DamageCursor(token: request.page.token)
+                cursor: try DamageCursor(call)
             )
             if request.target == nil {
                 try self.allDamage(&page, context)
             } else {
                 try self.damage(of: try self.own(try Named(request.target), context), &page, context)
             }
-            return Wire.ListDamageResponse(blocks: page.blocks, nextPageToken: page.next?.token ?? [])
+            return Wire.ListDamageResponse(blocks: page.blocks, nextPageToken: page.next?.token(in: call) ?? [])
         }
     }
 
@@ -238,7 +239,7 @@ private enum DamageTarget {
     }
 }
 
-/// Where ListDamage goes on: the content of its page token.
+/// Where ListDamage goes on.
 struct DamageCursor {
     enum Stage: UInt8, CaseIterable {
         case volumes = 0
@@ -259,8 +260,8 @@ struct DamageCursor {
 
     init(shard: ShardIndex, stage: Stage) { (self.shard, self.stage) = (shard, stage) }
 
-    var token: [UInt8] {
-        SealedToken.seal(version: Self.version) {
+    func token(in call: PagedCall) -> [UInt8] {
+        call.seal(version: Self.version) {
             $0.put(shard.rawValue)
             $0.put(stage.rawValue)
             $0.put(createdAt)
@@ -270,9 +271,9 @@ struct DamageCursor {
         }
     }
 
-    /// Nil for an empty token; throws INVALID_ARGUMENT for one that no listing gave.
-    init?(token: [UInt8]) throws(ServiceError) {
-        let cursor = try SealedToken.openPage(token, version: Self.version) { reader -> DamageCursor? in
+    /// Nil for the first page.
+    init?(_ call: PagedCall) throws(ServiceError) {
+        let cursor = try call.open(version: Self.version) { reader -> DamageCursor? in
             var cursor = DamageCursor()
             guard let shard = reader.take(UInt16.self), let stage = reader.take(UInt8.self).flatMap(Stage.init),
                 let created = reader.take(UInt64.self), let id = reader.take(bytes: 16).flatMap({ UUID128(bytes: $0) }),

@@ -213,13 +213,13 @@ extension Service {
         onWorker(context, bytes: request.page.cost(atMost: Limits.blocksPerPage, each: 4096), answer) {
             () throws(ServiceError) in
             try self.reading(try Named(request.target), version: 0, context) { (target) throws(ServiceError) in
-                try Self.listBlocks(request, of: target)
+                try Self.listBlocks(request, of: target, context)
             }
         }
     }
 
-    private static func listBlocks(_ request: Wire.ListBlocksRequest, of target: Readable) throws(ServiceError)
-        -> Wire.ListBlocksResponse
+    private static func listBlocks(_ request: Wire.ListBlocksRequest, of target: Readable, _ context: CallContext)
+        throws(ServiceError) -> Wire.ListBlocksResponse
     {
         let source = target.source
         let limit = try request.page.itemCount(atMost: Limits.blocksPerPage)
@@ -229,10 +229,9 @@ extension Service {
             let end = wanted.offset + wanted.length
             range = source.chunkSize.chunk(at: wanted.offset)..<ChunkIndex(source.chunkSize.count(for: end))
         }
-        if let start = try BlockCursor.chunk(request.page.token) {
-            guard start >= range.lowerBound, start < range.upperBound else {
-                throw ServiceError(.invalidArgument, "page_token is not one that this listing gave")
-            }
+        let call = PagedCall(request, of: context.account)
+        if let start = try BlockCursor.chunk(call) {
+            guard start >= range.lowerBound, start < range.upperBound else { throw PagedCall.refusal }
             range = start..<range.upperBound
         }
         let page = range
@@ -249,7 +248,7 @@ extension Service {
         } catch { throw target.refusal(error) }
         var response = Wire.ListBlocksResponse()
         response.blocks = entries.map { Self.describe($0, source.chunkSize, end: source.size) }
-        response.nextPageToken = next.map(BlockCursor.token) ?? []
+        response.nextPageToken = next.map { BlockCursor.token($0, in: call) } ?? []
         return response
     }
 

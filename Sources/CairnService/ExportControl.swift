@@ -80,10 +80,10 @@ extension Service {
     }
 
     /// A volume that is the caller's, or that its owner shares for the purpose.
-    private func volume(_ id: VolumeID, for purpose: Purpose, in view: ManifestReader, _ context: CallContext)
+    func volume(_ id: VolumeID, for purpose: Purpose, in view: ManifestReader, _ context: CallContext)
         throws(ServiceError) -> VolumeRecord
     {
-        let record = try storeCall { () throws(StoreError) in try view.volume(id) }
+        let record = try storeCall { () throws(StoreError) in try view.volume(id, for: context.account) }
         if let record, record.account == context.account {
             guard record.state == .active else { throw ServiceError.noSuchVolume }
             return record

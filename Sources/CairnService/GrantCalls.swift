@@ -48,11 +48,23 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.DeleteGrantResponse>
     ) {
+        var parameters = request
+        parameters.idempotencyKey = []
+        parameters.grant?.createdAtMs = 0
         let grant: Grant
         do throws(ServiceError) { grant = try Self.grant(request.grant, context) } catch {
             return answer(.failure(error))
         }
-        change(on: homeShard(of: context.account), Footprint(reclaims: true), context, answer) {
+        let home = homeShard(of: context.account)
+        idempotent(
+            .deleteGrant,
+            key: request.idempotencyKey,
+            parameters: parameters,
+            on: home,
+            reclaims: true,
+            context,
+            answer
+        ) {
             (transaction) throws(ServiceError) in
             let wasGiven = try storeCall { () throws(StoreError) in try transaction.withdraw(grant) }
             guard wasGiven else { throw ServiceError(.failedPrecondition, "there is no such grant") }
@@ -139,7 +151,8 @@ extension Service {
     ) {
         onWorker(context, answer) { () throws(ServiceError) in
             let count = try request.page.itemCount()
-            let after = try GrantCursor.key(request.page.token)
+            let call = PagedCall(request, of: context.account)
+            let after = try GrantCursor.key(call)
             let shards = request.received ? self.store.shards : [self.homeShard(of: context.account)]
             var found: [(key: [UInt8], grant: Grant)] = []
             for shard in shards {
@@ -153,7 +166,9 @@ extension Service {
             let page = found.sorted { $0.key.lexicographicallyPrecedes($1.key) }.prefix(count)
             var response = Wire.ListGrantsResponse()
             response.grants = page.map { Self.wire($0.grant) }
-            if page.count == count, let last = page.last { response.nextPageToken = GrantCursor.token(last.key) }
+            if page.count == count, let last = page.last {
+                response.nextPageToken = GrantCursor.token(last.key, in: call)
+            }
             return response
         }
     }
@@ -216,17 +231,17 @@ extension Service {
     }
 }
 
-/// The page token of ListGrants: the rest of the last key.
+/// Where ListGrants goes on: the rest of the last key.
 enum GrantCursor {
     private static let version: UInt8 = 3
 
-    static func token(_ key: [UInt8]) -> [UInt8] {
-        SealedToken.seal(version: version) { $0.put(bytes: key) }
+    static func token(_ key: [UInt8], in call: PagedCall) -> [UInt8] {
+        call.seal(version: version) { $0.put(bytes: key) }
     }
 
-    /// Nil for an empty token; throws INVALID_ARGUMENT for one that no listing gave.
-    static func key(_ token: [UInt8]) throws(ServiceError) -> [UInt8]? {
-        try SealedToken.openPage(token, version: version) { reader in
+    /// Nil for the first page.
+    static func key(_ call: PagedCall) throws(ServiceError) -> [UInt8]? {
+        try call.open(version: version) { reader in
             reader.isAtEnd ? nil : reader.take(bytes: reader.remaining)
         }
     }

@@ -23,7 +23,7 @@ struct LeaseTime {
 /// RenewLease and ReleaseLease (SPEC U7, R1).
 extension Service {
     /// Leases that one transaction changes: each is a handful of index changes.
-    private static let leasesPerChange = 4096
+    private static let leasesPerChange = 512
 
     /// Makes or prolongs leases of chunks that the account may name, wherever they are.
     public func renewLease(
@@ -31,19 +31,23 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.RenewLeaseResponse>
     ) {
-        beginOnWorker(context, answer) { () throws(ServiceError) in
+        beginOnWorker(context, bytes: searchCost(of: request.tokens.count), answer) { () throws(ServiceError) in
             let lease = try LeaseTime(seconds: request.leaseSeconds)
             let tokens = try Self.fingerprints(request.tokens)
             // Pinned first: what is found here is still there when its lease is written. An unknown one changes nothing.
-            let places = try self.place(tokens, context)
-            let end = lease.end
-            self.changeLeases(places, context) { result in
-                answer(result.map { Wire.RenewLeaseResponse(leaseExpiresAtMs: end) })
-            } each: { (transaction, item) throws(ServiceError) in
-                let isHere = try storeCall { () throws(StoreError) in
-                    try transaction.lease(item.token, account: context.account, until: end)
-                }
-                guard isHere else { throw Self.unknown(item.token, item.index) }
+            self.search(for: tokens, near: self.homeShard(of: context.account), context) { result in
+                do throws(ServiceError) {
+                    let places = try self.places(try result.get())
+                    let end = lease.end
+                    self.changeLeases(places, context) { result in
+                        answer(result.map { Wire.RenewLeaseResponse(leaseExpiresAtMs: end) })
+                    } each: { (transaction, item) throws(ServiceError) in
+                        let isHere = try storeCall { () throws(StoreError) in
+                            try transaction.lease(item.token, account: context.account, until: end)
+                        }
+                        guard isHere else { throw Self.unknown(item.token, item.index) }
+                    }
+                } catch { answer(.failure(error)) }
             }
         }
     }
@@ -54,7 +58,8 @@ extension Service {
         _ context: CallContext,
         answer: @escaping Answer<Wire.ReleaseLeaseResponse>
     ) {
-        beginOnWorker(context, answer) { () throws(ServiceError) in
+        // The look-ups are the shards'.
+        beginOnWorker(context, bytes: request.tokens.count * Fingerprint.byteCount, answer) { () throws(ServiceError) in
             let tokens = try Self.fingerprints(request.tokens)
             let items = tokens.enumerated().map { LeaseItem(token: $1, index: $0) }
             let places = self.store.shards.map { LeasePlace(shard: $0, items: items) }
@@ -83,21 +88,18 @@ extension Service {
         ServiceError(.invalidChunkToken, "this account has no chunk \(token)", blockIndex: index)
     }
 
-    /// Finds a shard that holds each chunk, and pins it there. Zeros are everywhere, and need no lease.
-    private func place(_ tokens: [Fingerprint], _ context: CallContext) throws(ServiceError) -> [LeasePlace] {
-        var left = tokens.enumerated().map { LeaseItem(token: $1, index: $0) }.filter { !ZeroChunk.isZero($0.token) }
-        var places: [LeasePlace] = []
-        let home = homeShard(of: context.account)
-        for shard in [home] + store.shards.filter({ $0.index != home.index }) where !left.isEmpty {
-            let asked = left
-            let found = try storeCall { () throws(StoreError) in
-                try shard.pin(account: context.account, asked.map(\.token))
+    /// What was found, by shards. Zeros are everywhere, and need no lease.
+    private func places(_ search: ChunkSearch) throws(ServiceError) -> [LeasePlace] {
+        if let missing = search.missing.first { throw Self.unknown(search.tokens[missing], missing) }
+        var items: [ShardIndex: [LeaseItem]] = [:]
+        for (index, shard) in search.places.enumerated() {
+            if let shard {
+                items[shard.index, default: []].append(LeaseItem(token: search.tokens[index], index: index))
             }
-            places.append(LeasePlace(shard: shard, items: zip(asked, found).filter(\.1).map(\.0)))
-            left = zip(asked, found).filter { !$0.1 }.map(\.0)
         }
-        if let missing = left.first { throw Self.unknown(missing.token, missing.index) }
-        return places.filter { !$0.items.isEmpty }
+        return store.shards.compactMap { shard in
+            items[shard.index].map { LeasePlace(shard: shard, items: $0) }
+        }
     }
 
     /// One place after the other, in bounded steps; the answer comes after the last.

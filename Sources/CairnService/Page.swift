@@ -1,14 +1,58 @@
 import CairnCore
+import CairnStore
 import CairnWire
 
-/// A place in a listing that is ordered by creation time, then ID: the content of a page token.
-struct ListingCursor: Sendable, Equatable {
+/// A request whose answer comes in pages.
+protocol PagedRequest: WireMessage {
+    var page: Wire.PageRequest? { get set }
+}
+
+extension Wire.ListVolumesRequest: PagedRequest {}
+extension Wire.ListSnapshotsRequest: PagedRequest {}
+extension Wire.ListBlocksRequest: PagedRequest {}
+extension Wire.ListChangedBlocksRequest: PagedRequest {}
+extension Wire.MissingBlocksRequest: PagedRequest {}
+extension Wire.ListDamageRequest: PagedRequest {}
+extension Wire.ListGrantsRequest: PagedRequest {}
+extension Wire.ListAccountsRequest: PagedRequest {}
+
+/// The listing that a call asks for a page of (SPEC R1). A page token is good for the same method, account and filters alone.
+struct PagedCall: Sendable {
+    static let refusal = ServiceError(.invalidArgument, "page_token is not one that this listing gave")
+
+    private let token: [UInt8]
+    private let scope: UInt32
+
+    /// - Parameter account: nil: the operator.
+    init<Request: PagedRequest>(_ request: Request, of account: AccountID?) {
+        token = request.page?.pageToken ?? []
+        var filters = request
+        filters.page = nil
+        let parts = [Array(Request.messageName.utf8), [0], Array((account?.name ?? "").utf8), [0], filters.encode()]
+        scope = parts.reduce(0) { scope, part in part.withUnsafeBytes { CRC32C.extend(scope, $0) } }
+    }
+
+    /// The token of the page that begins at a place.
+    func seal(version: UInt8, _ put: (inout ByteWriter) -> Void) -> [UInt8] {
+        SealedToken.seal(version: version, scope: scope, put)
+    }
+
+    /// The place in the call's token; nil for an empty one. Throws INVALID_ARGUMENT for one that this listing did not give.
+    func open<Place>(version: UInt8, _ take: (inout ByteReader) -> Place?) throws(ServiceError) -> Place? {
+        guard !token.isEmpty else { return nil }
+        guard let place = SealedToken.open(token, version: version, scope: scope, take) else { throw Self.refusal }
+        return place
+    }
+}
+
+/// A place in a listing that is ordered by creation time, then ID.
+struct ListingCursor: Sendable, Equatable, Comparable {
     private static let version: UInt8 = 1
     let createdMilliseconds: UInt64
     let id: UUID128
 
-    var token: [UInt8] {
-        SealedToken.seal(version: Self.version) {
+    func token(in call: PagedCall) -> [UInt8] {
+        call.seal(version: Self.version) {
             $0.put(createdMilliseconds)
             $0.put(bytes: id.bytes)
         }
@@ -19,15 +63,51 @@ struct ListingCursor: Sendable, Equatable {
         self.id = id
     }
 
-    /// Nil for an empty token; throws INVALID_ARGUMENT for one that no listing gave.
-    init?(token: [UInt8]) throws(ServiceError) {
-        let cursor = try SealedToken.openPage(token, version: Self.version) { reader -> ListingCursor? in
+    /// Nil for the first page.
+    init?(_ call: PagedCall) throws(ServiceError) {
+        let cursor = try call.open(version: Self.version) { reader -> ListingCursor? in
             guard let created = reader.take(UInt64.self), let id = reader.take(bytes: 16), let uuid = UUID128(bytes: id)
             else { return nil }
             return ListingCursor(createdMilliseconds: created, id: uuid)
         }
         guard let cursor else { return nil }
         self = cursor
+    }
+
+    static func < (one: ListingCursor, other: ListingCursor) -> Bool {
+        (one.createdMilliseconds, one.id) < (other.createdMilliseconds, other.id)
+    }
+}
+
+/// What several shards list, each in the order of the places, merged into one page: no more of it than is asked for, nor than fits.
+struct MergedPage<Item> {
+    private let count: Int
+    private var found: [(place: ListingCursor, size: Int, item: Item)] = []
+    /// Where the first shard ends that has more: what comes behind is not known yet.
+    private var end: ListingCursor?
+
+    /// - Parameter count: items at most.
+    init(count: Int) { self.count = count }
+
+    /// - Parameters:
+    ///   - items: a shard's next ones: `count` of them, or up to the first with which their sizes come to `Limits.pageBytes`.
+    ///   - size: bytes of an item.
+    mutating func add(_ items: [Item], place: (Item) -> ListingCursor, size: (Item) -> Int) {
+        found += items.map { (place($0), size($0), $0) }
+        let sizes = found.suffix(items.count).reduce(0) { $0 + $1.size }
+        guard items.count >= count || sizes >= Limits.pageBytes, let last = found.last?.place else { return }
+        end = min(end ?? last, last)
+    }
+
+    /// The page, and the place of its last item if there may be more.
+    func take() -> (items: [Item], last: ListingCursor?) {
+        var (page, room) = ([Item](), Limits.pageBytes)
+        for (place, size, item) in found.sorted(by: { $0.place < $1.place }) {
+            page.append(item)
+            room -= size
+            if page.count == count || room <= 0 || place == end { return (page, place) }
+        }
+        return (page, nil)
     }
 }
 
@@ -46,20 +126,18 @@ extension Wire.PageRequest? {
         let limit = Int(self?.limit ?? 0)
         return (limit == 0 ? 100 : min(limit, most)) * bytes
     }
-
-    var token: [UInt8] { self?.pageToken ?? [] }
 }
 
-/// The page token of ListBlocks and ListChangedBlocks: the chunk to go on with.
+/// Where ListBlocks, ListChangedBlocks and MissingBlocks go on.
 enum BlockCursor {
     private static let version: UInt8 = 2
 
-    static func token(_ chunk: ChunkIndex) -> [UInt8] {
-        SealedToken.seal(version: version) { $0.put(chunk.rawValue) }
+    static func token(_ chunk: ChunkIndex, in call: PagedCall) -> [UInt8] {
+        call.seal(version: version) { $0.put(chunk.rawValue) }
     }
 
-    /// Nil for an empty token; throws INVALID_ARGUMENT for one that no listing gave.
-    static func chunk(_ token: [UInt8]) throws(ServiceError) -> ChunkIndex? {
-        try SealedToken.openPage(token, version: version) { $0.take(UInt64.self).map { ChunkIndex($0) } }
+    /// Nil for the first page.
+    static func chunk(_ call: PagedCall) throws(ServiceError) -> ChunkIndex? {
+        try call.open(version: version) { $0.take(UInt64.self).map { ChunkIndex($0) } }
     }
 }

@@ -27,7 +27,7 @@ struct PlacementSource {
     private var nextPointer = 0
     private var parser = ChunkListParser()
     /// What was parsed and not given yet: at most one chunk's items.
-    private var parsed: [Wire.ChunkPlacement] = []
+    private var parsed: ArraySlice<Wire.ChunkPlacement> = []
     private var given = 0
     /// Bytes of encoded list that were parsed.
     private var parsedBytes = 0
@@ -53,13 +53,25 @@ struct PlacementSource {
         pointers = try Service.fingerprints(request.chunkListTokens)
     }
 
+    /// The most items that ``next(_:)`` gives.
+    func most(_ limit: Int) -> Int {
+        if !parsed.isEmpty { return min(limit, parsed.count) }
+        if nextInline < inline.count { return min(limit, inline.count - nextInline) }
+        return nextPointer < pointers.count ? limit : 0
+    }
+
+    /// Bytes that ``next(_:)`` may have to read, and to parse.
+    var bytesToRead: Int {
+        parsed.isEmpty && nextInline == inline.count && nextPointer < pointers.count ? ChunkSize.maximum.bytes : 0
+    }
+
     /// The next items, at most `limit`; none at the list's end.
     /// - Throws: INVALID_ARGUMENT or INVALID_CHUNK_TOKEN naming the item, or the pointer that names no chunk; DATA_LOSS.
     mutating func next(_ limit: Int) throws(ServiceError) -> [Placement] {
         while parsed.isEmpty {
             if nextInline < inline.count {
                 let end = min(inline.count, nextInline + limit)
-                parsed = Array(inline[nextInline..<end])
+                parsed = inline[nextInline..<end]
                 nextInline = end
             } else if nextPointer < pointers.count {
                 try parse(pointers[nextPointer], nextPointer)
@@ -72,7 +84,7 @@ struct PlacementSource {
             }
         }
         let step = parsed.prefix(limit)
-        parsed.removeFirst(step.count)
+        parsed = parsed.dropFirst(step.count)
         guard given + step.count <= itemLimit else {
             throw ServiceError(
                 .invalidArgument,

@@ -3,14 +3,53 @@ import CairnCrypto
 import CairnStore
 import CairnWire
 
-/// QueryChunks (SPEC A1): asks each shard in one batch, for dedup of transfer is account-wide.
+/// Where an account has chunks: each shard is asked for those that were not found before, for dedup of transfer is account-wide.
+struct ChunkSearch: Sendable {
+    let tokens: [Fingerprint]
+    /// The shard on which each is, and was pinned; nil for zeros, which are everywhere, and for what is nowhere.
+    private(set) var places: [Shard?]
+    /// Those that are still asked for.
+    private(set) var missing: [Int]
+    private var shards: ArraySlice<Shard>
+    /// How many of the missing ones the first of the shards was asked for.
+    private var asked = 0
+
+    init(_ tokens: [Fingerprint], on shards: [Shard]) {
+        self.tokens = tokens
+        self.shards = shards[...]
+        places = tokens.map { _ in nil }
+        missing = tokens.indices.filter { !ZeroChunk.isZero(tokens[$0]) }
+    }
+
+    /// - Returns: whether it is over.
+    mutating func step(_ account: AccountID) throws(ServiceError) -> Bool {
+        var room = Workers.lookUpsPerJob
+        while let shard = shards.first, !missing.isEmpty {
+            if room == 0 { return false }
+            let step = missing[asked..<min(missing.count, asked + room)]
+            let found = try storeCall { () throws(StoreError) in
+                try shard.pin(account: account, step.map { tokens[$0] })
+            }
+            for (place, isFound) in zip(step, found) where isFound { places[place] = shard }
+            room -= step.count
+            asked += step.count
+            guard asked == missing.count else { continue }
+            missing.removeAll { places[$0] != nil }
+            shards = shards.dropFirst()
+            asked = 0
+        }
+        return true
+    }
+}
+
+/// QueryChunks (SPEC A1).
 extension Service {
     public func queryChunks(
         _ request: Wire.QueryChunksRequest,
         _ context: CallContext,
         answer: @escaping Answer<Wire.QueryChunksResponse>
     ) {
-        onWorker(context, answer) { () throws(ServiceError) in
+        beginOnWorker(context, bytes: searchCost(of: request.tokens.count), answer) { () throws(ServiceError) in
             let tokens = try Self.fingerprints(request.tokens)
             var home: Shard?
             if !request.volumeID.isEmpty {
@@ -20,16 +59,39 @@ extension Service {
                 _ = try self.view(shard) { (view) throws(ServiceError) in try self.volume(id, in: view, context) }
                 home = shard
             }
+            // Of the first pins.
             let leaseEnd = UnixTime.milliseconds + self.options.leaseMilliseconds
-            let present = try self.present(tokens, home: home, context)
-            var response = Wire.QueryChunksResponse()
-            response.present = [UInt8](repeating: 0, count: (tokens.count + 7) / 8)
-            for (index, isPresent) in present.enumerated() where isPresent {
-                response.present[index / 8] |= 1 << (index % 8)
+            self.search(for: tokens, near: home, context) { result in
+                answer(
+                    result.map { search in
+                        var response = Wire.QueryChunksResponse()
+                        response.present = [UInt8](repeating: 0, count: (tokens.count + 7) / 8)
+                        for index in tokens.indices { response.present[index / 8] |= 1 << (index % 8) }
+                        for index in search.missing { response.present[index / 8] &= ~(1 << (index % 8)) }
+                        response.leaseExpiresAtMs = leaseEnd
+                        return response
+                    }
+                )
             }
-            response.leaseExpiresAtMs = leaseEnd
-            return response
         }
+    }
+
+    /// Pins chunks of the account where they are found, a step at a time. Runs on a worker.
+    /// - Parameter near: the shard that is asked first.
+    func search(
+        for tokens: [Fingerprint],
+        near: Shard?,
+        _ context: CallContext,
+        then body: @escaping Answer<ChunkSearch>
+    ) {
+        let others = store.shards.filter { $0.index != near?.index }
+        let search = ChunkSearch(tokens, on: (near.map { [$0] } ?? []) + others)
+        inSteps(context, search, { (search) throws(ServiceError) in try search.step(context.account) }, then: body)
+    }
+
+    /// What the first step of a search costs, in bytes.
+    func searchCost(of tokens: Int) -> Int {
+        min(tokens * store.shardCount, Workers.lookUpsPerJob) * Workers.lookUpBytes
     }
 
     static func fingerprints(_ tokens: [[UInt8]]) throws(ServiceError) -> [Fingerprint] {
@@ -48,19 +110,5 @@ extension Service {
             fingerprints.append(token)
         }
         return fingerprints
-    }
-
-    private func present(_ tokens: [Fingerprint], home: Shard?, _ context: CallContext) throws(ServiceError) -> [Bool] {
-        var present = tokens.map(ZeroChunk.isZero)
-        let others = store.shards.filter { $0.index != home?.index }
-        for shard in (home.map { [$0] } ?? []) + others {
-            let missing = tokens.indices.filter { !present[$0] }
-            if missing.isEmpty { break }
-            let found = try storeCall { () throws(StoreError) in
-                try shard.pin(account: context.account, missing.map { tokens[$0] })
-            }
-            for (index, isFound) in zip(missing, found) where isFound { present[index] = true }
-        }
-        return present
     }
 }

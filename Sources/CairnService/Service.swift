@@ -61,6 +61,7 @@ public final class Service: Sendable {
     public func start() throws(ServiceError) {
         try storeCall { () throws(StoreError) in try limitTable.load(from: store.shards) }
         store.whenRecovered { [weak self] shard in self?.reloadLimits(from: shard) }
+        store.growth.set { [weak self] account, bytes in self?.mayGrow(account, by: bytes) ?? true }
         watch.withLock { $0 = $0 ?? SnapshotWatch(self) }
         sweepGrants()
     }
@@ -72,6 +73,13 @@ public final class Service: Sendable {
             return watch
         }
         watch?.stop()
+    }
+
+    /// Whether an account may have so many more stored bytes, which it did not ask for (SPEC R3).
+    private func mayGrow(_ account: AccountID, by bytes: UInt64) -> Bool {
+        let limit = limits(of: account).storedBytes
+        guard limit != 0, let usage = try? usage(of: account) else { return limit == 0 }
+        return usage.storedBytes.saturatingSum(bytes) <= limit
     }
 
     private func reloadLimits(from shard: Shard) {
@@ -127,10 +135,11 @@ public final class Service: Sendable {
     /// The same for a call that is answered later: `body` sees to that, unless it throws.
     func beginOnWorker<Value>(
         _ context: CallContext,
+        bytes: Int = 0,
         _ answer: @escaping Answer<Value>,
         _ body: @escaping @Sendable () throws(ServiceError) -> Void
     ) {
-        workers.run(for: context.account) {
+        workers.run(for: context.account, bytes: bytes) {
             do throws(ServiceError) {
                 try context.checkWanted()
                 try body()

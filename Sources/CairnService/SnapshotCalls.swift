@@ -180,7 +180,8 @@ extension Service {
     ) {
         onWorker(context, bytes: request.page.cost(each: 4096), answer) { () throws(ServiceError) in
             let count = try request.page.itemCount()
-            let after = try ListingCursor(token: request.page.token)
+            let call = PagedCall(request, of: context.account)
+            let after = try ListingCursor(call)
             var volume: VolumeID?
             if !request.volumeID.isEmpty {
                 guard let id = VolumeID(bytes: request.volumeID) else { throw ServiceError.noSuchVolume }
@@ -188,7 +189,7 @@ extension Service {
             }
             // Snapshots live on their volume's shard.
             let shards = volume.map { self.shard(of: $0.uuid).map { [$0] } ?? [] } ?? self.store.shards
-            var found: [(record: SnapshotRecord, view: ReadView)] = []
+            var merged = MergedPage<(record: SnapshotRecord, view: ReadView)>(count: count)
             for shard in shards {
                 let view = shard.makeView()
                 let records = try storeCall { () throws(StoreError) in
@@ -196,13 +197,17 @@ extension Service {
                         of: context.account,
                         volume: volume,
                         after: after.map { ($0.createdMilliseconds, $0.id) },
-                        limit: count
+                        limit: count,
+                        bytes: Limits.pageBytes
                     )
                 }
-                found += records.map { ($0, view) }
+                merged.add(
+                    records.map { ($0, view) },
+                    place: { ListingCursor(createdMilliseconds: $0.record.createdAt, id: $0.record.id.uuid) },
+                    size: \.record.listedBytes
+                )
             }
-            let page = found.sorted { ($0.record.createdAt, $0.record.id) < ($1.record.createdAt, $1.record.id) }
-                .prefix(count)
+            let (page, last) = merged.take()
             var response = Wire.ListSnapshotsResponse()
             var snapshots: [Wire.SnapshotDescription] = []
             for (snapshot, view) in page {
@@ -213,9 +218,7 @@ extension Service {
                 (request.state == .unspecified || $0.state == request.state)
                     && request.tags.allSatisfy($0.tags.contains)
             }
-            if page.count == count, let last = page.last?.record {
-                response.nextPageToken = ListingCursor(createdMilliseconds: last.createdAt, id: last.id.uuid).token
-            }
+            response.nextPageToken = last?.token(in: call) ?? []
             return response
         }
     }
@@ -269,8 +272,9 @@ extension Service {
     /// A seal proves what the data is: it is told to who may have all of the data.
     private static func tellsSeal(_ snapshot: SnapshotRecord, _ rule: ExportRule, isOwn: Bool) -> Bool {
         if rule.isOpen { return true }
-        guard isOwn, snapshot.seal != nil else { return false }
-        return snapshot.owners.allSatisfy { rule.allowsAll(of: $0.owner) }
+        guard isOwn else { return false }
+        // Whose data is in it is known with the seal; until then it is pending, which tells nothing.
+        return snapshot.seal == nil || snapshot.owners.allSatisfy { rule.allowsAll(of: $0.owner) }
     }
 
     static func describe(_ snapshot: SnapshotRecord) -> Wire.SnapshotDescription {

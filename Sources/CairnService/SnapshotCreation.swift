@@ -8,7 +8,7 @@ import CairnWire
 ///
 /// ```
 /// verify    a step of the list: every chunk is here and fits, and is pinned        ┐ nothing is created
-/// bring     a step of those on other shards: staged here for a while               ┘ where this fails
+/// bring     a step of those that must be read: what is on another shard is staged  ┘ where this fails
 /// create    the snapshot and the first step of the list
 /// place     the further steps, then those of what is expected
 /// reveal    the snapshot is there for everybody, and the receipt is kept
@@ -17,7 +17,7 @@ import CairnWire
 struct SnapshotCreation: Sendable {
     /// Placements of one step: what one commit takes.
     static let step = 4096
-    /// Bytes of chunks that one step brings from another shard.
+    /// Bytes of chunks that one step reads.
     private static let bringBytes = 8 << 20
     /// How long chunks that were brought are kept for the list that names them, in milliseconds.
     private static let bringTime: UInt64 = 15 * 60 * 1000
@@ -38,14 +38,16 @@ struct SnapshotCreation: Sendable {
     let answer: Answer<Wire.CreateSnapshotResponse>
 
     /// Runs on a worker.
-    func run() { next { () throws(ServiceError) in try verify(source) } }
+    func run() { verifyNext(source) }
 
     /// Runs a step as a job of its own; what it throws ends the call.
+    /// - Parameter bytes: see ``Workers/run(for:bytes:_:)``.
     private func next(
         undoing snapshot: SnapshotRecord? = nil,
+        bytes: Int,
         _ body: @escaping @Sendable () throws(ServiceError) -> Void
     ) {
-        service.workers.run(for: context.account) {
+        service.workers.run(for: context.account, bytes: bytes) {
             do throws(ServiceError) {
                 try context.checkWanted()
                 try body()
@@ -55,32 +57,36 @@ struct SnapshotCreation: Sendable {
 
     // MARK: Checking
 
-    private func verify(_ from: PlacementSource) throws(ServiceError) {
-        var rest = from
-        let placements = try rest.next(Self.step)
-        if placements.isEmpty { return try create() }
-        let foreign = try pin(placements)
-        let left = rest
-        if foreign.isEmpty {
-            next { () throws(ServiceError) in try verify(left) }
-        } else {
-            try bring(foreign[...], then: left)
+    /// Placements of which one job looks up two things each, at the worst on every shard.
+    private var verifyStep: Int { max(64, Workers.lookUpsPerJob / 2 / service.store.shardCount) }
+
+    private func verifyNext(_ source: PlacementSource) {
+        let lookUps = source.most(verifyStep) * 2 * service.store.shardCount
+        next(bytes: lookUps * Workers.lookUpBytes + source.bytesToRead) { () throws(ServiceError) in try verify(source)
         }
     }
 
-    /// A chunk that is on another shard, with its length.
-    private struct Foreign: Sendable {
+    private func verify(_ from: PlacementSource) throws(ServiceError) {
+        var rest = from
+        let placements = try rest.next(verifyStep)
+        if placements.isEmpty { return next(bytes: source.bytesToRead) { () throws(ServiceError) in try create() } }
+        let unproven = try pin(placements)
+        if unproven.isEmpty { verifyNext(rest) } else { bringNext(unproven[...], then: rest) }
+    }
+
+    /// A chunk that must be read, with its length: it is on another shard, or longer than its place.
+    private struct Unproven: Sendable {
         let placement: Placement
         let length: Int
     }
 
     /// Pins the chunks where they are, and checks that they fit.
-    /// - Returns: those that are on other shards.
+    /// - Returns: those of which that takes more than look-ups.
     /// - Throws: INVALID_CHUNK_TOKEN naming the item.
-    private func pin(_ placements: [Placement]) throws(ServiceError) -> [Foreign] {
+    private func pin(_ placements: [Placement]) throws(ServiceError) -> [Unproven] {
         let zero = ZeroChunk.fingerprint(chunkSize)
         var left = placements.filter { $0.token != zero }
-        var foreign: [Foreign] = []
+        var unproven: [Unproven] = []
         let others = service.store.shards.filter { $0.index != shard.index }
         for place in [shard] + others where !left.isEmpty {
             let tokens = left.map(\.token)
@@ -96,16 +102,17 @@ struct SnapshotCreation: Sendable {
                     missing.append(placement)
                     continue
                 }
-                try check(placement, shape)
-                if place.index != shard.index { foreign.append(Foreign(placement: placement, length: shape.length)) }
+                if try mustRead(placement, shape) || place.index != shard.index {
+                    unproven.append(Unproven(placement: placement, length: shape.length))
+                }
             }
             left = missing
         }
         if let unknown = left.first { throw Service.unknown(unknown.token, unknown.index) }
-        return foreign
+        return unproven
     }
 
-    private func check(_ placement: Placement, _ shape: ChunkShape) throws(ServiceError) {
+    private func mustRead(_ placement: Placement, _ shape: ChunkShape) throws(ServiceError) -> Bool {
         guard shape.chunkSize == chunkSize else {
             throw ServiceError(
                 .invalidChunkToken,
@@ -115,7 +122,7 @@ struct SnapshotCreation: Sendable {
         }
         // The volume's last chunk may be shorter: then the rest must be zeros.
         let room = min(UInt64(chunkSize.bytes), volumeSize - chunkSize.offset(of: placement.chunk))
-        if UInt64(shape.length) > room { _ = try resolve([placement]) }
+        return UInt64(shape.length) > room
     }
 
     private func resolve(_ placements: [Placement]) throws(ServiceError) -> [Change] {
@@ -127,30 +134,46 @@ struct SnapshotCreation: Sendable {
             volumeSize: volumeSize,
             copyRoom: Limits.payloadBytes
         )
-        return try resolution.resolve(placements.map { .token($0.chunk, $0.token, block: $0.index) })
+        var work = TokenResolution.Work(placements.map { .token($0.chunk, $0.token, block: $0.index) })
+        while try !resolution.resolve(&work) {}
+        return work.changes
     }
 
-    /// Copies chunks to the volume's shard, some at a time.
-    private func bring(_ foreign: ArraySlice<Foreign>, then rest: PlacementSource) throws(ServiceError) {
-        var count = 0
-        var bytes = 0
-        for chunk in foreign.prefix(Self.step) {
+    private func bringNext(_ unproven: ArraySlice<Unproven>, then rest: PlacementSource) {
+        let count = bringCount(unproven)
+        let bytes = unproven.prefix(count).reduce(0) { $0 + $1.length + Workers.lookUpBytes }
+        next(bytes: bytes) { () throws(ServiceError) in try bring(unproven, count, then: rest) }
+    }
+
+    /// How many of them one step reads.
+    private func bringCount(_ unproven: ArraySlice<Unproven>) -> Int {
+        var (count, bytes) = (0, 0)
+        for chunk in unproven.prefix(Workers.lookUpsPerJob / 2) {
             guard count == 0 || bytes + chunk.length <= Self.bringBytes else { break }
             count += 1
             bytes += chunk.length
         }
-        let step = foreign.prefix(count).map(\.placement)
+        return count
+    }
+
+    /// Reads some chunks, to check that they fit, and copies them to the volume's shard where they are on another.
+    private func bring(_ unproven: ArraySlice<Unproven>, _ count: Int, then rest: PlacementSource) throws(ServiceError)
+    {
+        let step = unproven.prefix(count).map(\.placement)
         var data: [ChunkData] = []
         for (change, placement) in zip(try resolve(step), step) {
             switch change {
             case .data(_, let chunk): data.append(chunk)
-            // Two items may name one chunk: it is here since the step before.
+            // Two items may name one chunk: it is here since the step before. Or it was from the start, and was only to be checked.
             case .token where try isHere(placement.token): break
             default: throw Service.unknown(placement.token, placement.index)
             }
         }
-        let left = foreign.dropFirst(count)
+        let left = unproven.dropFirst(count)
+        let goOn: @Sendable () -> Void = { if left.isEmpty { verifyNext(rest) } else { bringNext(left, then: rest) } }
+        if data.isEmpty { return goOn() }
         let brought = data
+        let bytes = data.reduce(0) { $0 + $1.bytes.count }
         let end = UnixTime.milliseconds + Self.bringTime
         let footprint = Service.Footprint(records: data.count, bytes: bytes, entries: data.count)
         change(footprint, undoing: nil) { (transaction) throws(ServiceError) in
@@ -159,8 +182,8 @@ struct SnapshotCreation: Sendable {
                     try transaction.stage(chunk, chunkSize: chunkSize, account: context.account, until: end)
                 }
             }
-        } then: { () throws(ServiceError) in
-            if left.isEmpty { try verify(rest) } else { try bring(left, then: rest) }
+        } then: {
+            goOn()
         }
     }
 
@@ -190,7 +213,7 @@ struct SnapshotCreation: Sendable {
             switch result {
             case .failure(let error): fail(error, undoing: nil)
             case .success(let snapshot):
-                next(undoing: snapshot) { () throws(ServiceError) in try placeMore(left, in: snapshot) }
+                placeNext(left, in: snapshot)
             }
         }
         service.change(on: shard, footprint, context, done) { (transaction) throws(ServiceError) in
@@ -230,6 +253,13 @@ struct SnapshotCreation: Sendable {
         try storeCall { () throws(StoreError) in try transaction.place(all, in: snapshot) }
     }
 
+    /// The look-ups are the shard's.
+    private func placeNext(_ source: PlacementSource, in snapshot: SnapshotRecord) {
+        next(undoing: snapshot, bytes: source.bytesToRead) { () throws(ServiceError) in
+            try placeMore(source, in: snapshot)
+        }
+    }
+
     private func placeMore(_ from: PlacementSource, in snapshot: SnapshotRecord) throws(ServiceError) {
         var rest = from
         let placements = try rest.next(Self.step)
@@ -237,8 +267,8 @@ struct SnapshotCreation: Sendable {
         let left = rest
         change(Service.Footprint(entries: placements.count), undoing: snapshot) { (transaction) throws(ServiceError) in
             try place(placements, in: try present(snapshot, transaction), transaction)
-        } then: { () throws(ServiceError) in
-            try placeMore(left, in: snapshot)
+        } then: {
+            placeNext(left, in: snapshot)
         }
     }
 
@@ -249,8 +279,8 @@ struct SnapshotCreation: Sendable {
             return change(Service.Footprint(entries: step.count), undoing: snapshot) {
                 (transaction) throws(ServiceError) in
                 try expect(step, of: try present(snapshot, transaction), transaction)
-            } then: { () throws(ServiceError) in
-                expectMore(left, of: snapshot)
+            } then: {
+                next(undoing: snapshot, bytes: 0) { () throws(ServiceError) in expectMore(left, of: snapshot) }
             }
         }
         let done: Answer<Wire.CreateSnapshotResponse> = { result in
@@ -300,11 +330,11 @@ struct SnapshotCreation: Sendable {
         _ footprint: Service.Footprint,
         undoing snapshot: SnapshotRecord?,
         _ body: @escaping @Sendable (Transaction) throws(ServiceError) -> Void,
-        then step: @escaping @Sendable () throws(ServiceError) -> Void
+        then step: @escaping @Sendable () -> Void
     ) {
         let done: Answer<Void> = { result in
             switch result {
-            case .success: next(undoing: snapshot, step)
+            case .success: step()
             case .failure(let error): fail(error, undoing: snapshot)
             }
         }

@@ -226,13 +226,14 @@ extension Service {
             }
             guard let shard = self.shard(of: id.uuid) else { throw ServiceError.noSuchSnapshot }
             let limit = try request.page.itemCount()
-            let start = try BlockCursor.chunk(request.page.token) ?? ChunkIndex(0)
+            let call = PagedCall(request, of: context.account)
+            let start = try BlockCursor.chunk(call) ?? ChunkIndex(0)
             let snapshot = try self.uncancelled(id, in: shard.makeView(), context)
             guard snapshot.isExpecting else { return answer(.success(.init())) }
             // Only now it is known what it may cost.
             self.onWorker(context, bytes: Self.missingCost(of: snapshot), answer) { () throws(ServiceError) in
                 do throws(ServiceError) {
-                    return try self.missing(of: id, from: start, limit, on: shard, context)
+                    return try self.missing(of: id, from: start, limit, on: shard, call, context)
                 } catch {
                     // Where it was deleted meanwhile, its data may be what is not to be found.
                     _ = try self.uncancelled(id, in: shard.makeView(), context)
@@ -255,6 +256,7 @@ extension Service {
         from start: ChunkIndex,
         _ limit: Int,
         on shard: Shard,
+        _ call: PagedCall,
         _ context: CallContext
     ) throws(ServiceError) -> Wire.MissingBlocksResponse {
         let view = shard.makeView()
@@ -274,7 +276,7 @@ extension Service {
         response.missing = page.missing.map { chunk, token in
             Wire.ChunkPlacement(offset: snapshot.chunkSize.offset(of: chunk), token: token.bytes)
         }
-        response.nextPageToken = page.next.map(BlockCursor.token) ?? []
+        response.nextPageToken = page.next.map { BlockCursor.token($0, in: call) } ?? []
         return response
     }
 }

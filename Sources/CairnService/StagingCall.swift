@@ -21,16 +21,38 @@ extension Service {
         let lease = try LeaseTime(seconds: request.leaseSeconds)
         let chunkSize = try Self.stagingChunkSize(request, options.defaultChunkSize)
         let shard = try stagingShard(request.nearVolumeID, context)
-        let hint = shard.makeView()
-        let staged = try StagingPreparation(
+        let durability = try Self.durability(request.durability)
+        let plan = try StagingPlan(
+            request.blocks,
+            payloadCount: payload?.count ?? 0,
             chunkSize: chunkSize,
-            checksumOptional: options.checksumOptional,
-            holds: { (try? hint.holdsChunk(account: context.account, $0)) ?? false }
-        ).chunks(of: request.blocks, payload)
-        try context.checkWanted()
-        let end = lease.end
+            checksumOptional: options.checksumOptional
+        )
+        inSteps(context, StagingPlan.Prepared()) { (prepared) throws(ServiceError) in
+            let hint = shard.makeView()
+            return try plan.prepare(&prepared, payload) {
+                (try? hint.holdsChunk(account: context.account, $0)) ?? false
+            }
+        } then: { result in
+            switch result {
+            case .success(let prepared):
+                self.keep(prepared.chunks, chunkSize, until: lease.end, durability, on: shard, context, answer)
+            case .failure(let error): answer(.failure(error))
+            }
+        }
+    }
+
+    private func keep(
+        _ staged: [StagingPlan.Staged],
+        _ chunkSize: ChunkSize,
+        until end: UInt64,
+        _ durability: CommitDurability,
+        on shard: Shard,
+        _ context: CallContext,
+        _ answer: @escaping Answer<Wire.UploadBlockResponse>
+    ) {
         let footprint = Footprint(
-            durability: try Self.durability(request.durability),
+            durability: durability,
             records: staged.count { $0.data != nil },
             bytes: staged.reduce(0) { $0 + ($1.data?.bytes.count ?? 0) },
             entries: staged.count
@@ -73,9 +95,9 @@ extension Service {
     }
 }
 
-/// Turns the blocks of a staging call into chunks: each block begins a chunk, and fills one or more; its last may be shorter, and
-/// is padded for its fingerprint like a volume's last one (SPEC V6). Runs on a worker.
-struct StagingPreparation {
+/// The blocks of a staging call: each begins a chunk, and fills one or more; its last may be shorter, and is padded for its
+/// fingerprint like a volume's last one (SPEC V6).
+struct StagingPlan: Sendable {
     struct Staged: Sendable {
         let offset: UInt64
         let token: Fingerprint
@@ -83,28 +105,52 @@ struct StagingPreparation {
         let data: ChunkData?
     }
 
-    let chunkSize: ChunkSize
-    let checksumOptional: Bool
-    /// Whether the shard holds a chunk already, so that compressing it would be in vain. A hint only.
-    let holds: (Fingerprint) -> Bool
+    /// What was checked, hashed and compressed so far.
+    struct Prepared: Sendable {
+        fileprivate(set) var chunks: [Staged] = []
+        fileprivate var nextBlock = 0
+    }
 
-    /// Throws INVALID_ARGUMENT or CHECKSUM_ERROR naming the block.
-    func chunks(of blocks: [Wire.UploadBlock], _ payload: BufferSlice?) throws(ServiceError) -> [Staged] {
+    /// One block, as in a volume that ends with it.
+    private struct Block: Sendable {
+        let plan: UploadPlan
+        let volumeSize: UInt64
+        /// The bytes that it owns.
+        let payload: Range<Int>
+    }
+
+    let chunkSize: ChunkSize
+    private let blocks: [Block]
+
+    /// Settles all legality before anything is hashed.
+    /// - Throws: INVALID_ARGUMENT naming the block.
+    init(_ blocks: [Wire.UploadBlock], payloadCount: Int, chunkSize: ChunkSize, checksumOptional: Bool)
+        throws(ServiceError)
+    {
         guard !blocks.isEmpty, blocks.count <= Limits.blocksPerCall else {
             throw ServiceError(
                 .invalidArgument,
                 "1 to \(Limits.blocksPerCall) blocks go in one call, not \(blocks.count)"
             )
         }
-        let payloadCount = payload?.count ?? 0
-        var staged: [Staged] = []
+        var planned: [Block] = []
         var position = 0
+        var chunks: UInt64 = 0
         for (index, block) in blocks.enumerated() {
             do throws(ServiceError) {
-                let count = try check(block, left: payloadCount - position)
-                staged += try chunks(of: block, payload?.part(position..<position + count))
+                let count = try Self.check(block, left: payloadCount - position, chunkSize)
+                let end = block.offset + UInt64(block.length)
+                let plan = try UploadPlan(
+                    [block],
+                    payloadCount: count,
+                    volumeSize: end,
+                    chunkSize: chunkSize,
+                    checksumOptional: checksumOptional
+                )
+                planned.append(Block(plan: plan, volumeSize: end, payload: position..<position + count))
                 position += count
-                guard staged.count <= UploadPlan.chunksPerCall else {
+                chunks += chunkSize.count(for: UInt64(block.length))
+                guard chunks <= UploadPlan.chunksPerCall else {
                     throw ServiceError(.invalidArgument, "the call holds more than \(UploadPlan.chunksPerCall) chunks")
                 }
             } catch { throw error.at(index) }
@@ -112,11 +158,13 @@ struct StagingPreparation {
         guard position == payloadCount else {
             throw ServiceError(.invalidArgument, "the blocks own \(position) of the payload's \(payloadCount) bytes")
         }
-        return staged
+        self.chunkSize = chunkSize
+        self.blocks = planned
     }
 
     /// The bytes of the payload that the block owns.
-    private func check(_ block: Wire.UploadBlock, left: Int) throws(ServiceError) -> Int {
+    private static func check(_ block: Wire.UploadBlock, left: Int, _ chunkSize: ChunkSize) throws(ServiceError) -> Int
+    {
         guard case .payloadLength(let count) = block.source else {
             throw ServiceError(.invalidArgument, "only bytes can be staged: no zeros, holes or tokens")
         }
@@ -126,32 +174,47 @@ struct StagingPreparation {
         guard Int(count) <= left else {
             throw ServiceError(.invalidArgument, "its \(count) bytes reach beyond the payload's end")
         }
+        // Its end is then one of a volume.
+        try UploadPlan.check(offset: block.offset, length: UInt64(block.length), within: Limits.volumeSizeMaximum)
         return Int(count)
     }
 
-    private func chunks(of block: Wire.UploadBlock, _ payload: BufferSlice?) throws(ServiceError) -> [Staged] {
-        // As in a volume that ends with the block.
-        try UploadPlan.check(offset: block.offset, length: UInt64(block.length), within: Limits.volumeSizeMaximum)
-        let end = block.offset + UInt64(block.length)
-        let plan = try UploadPlan(
-            [block],
-            payloadCount: payload?.count ?? 0,
-            volumeSize: end,
-            chunkSize: chunkSize,
-            checksumOptional: checksumOptional
-        )
-        let preparation = UploadPreparation(chunkSize: chunkSize, volumeSize: end, payload: payload, holds: holds)
-        var changes: [Change] = []
-        // One block is within one step.
-        _ = try preparation.add(plan, from: 0, to: &changes)
-        return changes.map { change in
-            switch change {
-            case .data(let chunk, let data):
-                Staged(offset: chunkSize.offset(of: chunk), token: data.fingerprint, data: data)
-            case .zeros(let chunk, _):
-                Staged(offset: chunkSize.offset(of: chunk), token: ZeroChunk.fingerprint(chunkSize), data: nil)
-            case .token, .hole, .patch, .zeroPart: preconditionFailure("whole chunks of bytes are data or zeros")
-            }
+    /// Prepares the next blocks, as far as one step goes. Runs on a worker.
+    /// - Parameter holds: see ``UploadPreparation/holds``.
+    /// - Returns: whether it was the last.
+    /// - Throws: CHECKSUM_ERROR or INVALID_ARGUMENT naming the block.
+    func prepare(_ prepared: inout Prepared, _ payload: BufferSlice?, holds: @escaping (Fingerprint) -> Bool)
+        throws(ServiceError) -> Bool
+    {
+        var room = Limits.payloadBytes
+        while prepared.nextBlock < blocks.count {
+            if room <= 0 { return false }
+            let block = blocks[prepared.nextBlock]
+            let preparation = UploadPreparation(
+                chunkSize: chunkSize,
+                volumeSize: block.volumeSize,
+                payload: payload?.part(block.payload),
+                holds: holds
+            )
+            var changes: [Change] = []
+            do throws(ServiceError) {
+                // One block is within one step.
+                _ = try preparation.add(block.plan, from: 0, to: &changes)
+            } catch { throw error.at(prepared.nextBlock) }
+            prepared.chunks += changes.map(staged)
+            room -= block.plan.hashedBytes
+            prepared.nextBlock += 1
+        }
+        return true
+    }
+
+    private func staged(_ change: Change) -> Staged {
+        switch change {
+        case .data(let chunk, let data):
+            Staged(offset: chunkSize.offset(of: chunk), token: data.fingerprint, data: data)
+        case .zeros(let chunk, _):
+            Staged(offset: chunkSize.offset(of: chunk), token: ZeroChunk.fingerprint(chunkSize), data: nil)
+        case .token, .hole, .patch, .zeroPart: preconditionFailure("whole chunks of bytes are data or zeros")
         }
     }
 }

@@ -5,7 +5,7 @@ import CairnStore
 /// Settles what an upload's tokens stand for, before the shard's transaction: a chunk of the account may lie on another shard
 /// than the volume (SPEC V10, A1), and a token fits only where the chunk size that it was made with is the volume's.
 ///
-/// Runs on a worker. A token of a whole chunk on the volume's own shard, which is nearly every one, costs a lookup.
+/// Runs on a worker, in steps. A token of a whole chunk on the volume's own shard, which is nearly every one, costs two look-ups.
 struct TokenResolution {
     let store: Store
     let home: Shard
@@ -15,16 +15,48 @@ struct TokenResolution {
     /// Stored bytes that may become data: with the call's own they go into one commit.
     let copyRoom: Int
 
-    /// Chunks that are not on the volume's shard become data for it, as far as there is room: what is beyond is refused as if
-    /// it were not here, and the client sends it.
+    /// How far it has come.
+    struct Work: Sendable {
+        fileprivate(set) var changes: [Change]
+        /// The changes up to this place were looked at.
+        fileprivate var looked = 0
+        /// Places of those whose bytes must be read, and how many of them were.
+        fileprivate var unproven: [(place: Int, isHome: Bool)] = []
+        fileprivate var proven = 0
+        /// Stored bytes that became data.
+        fileprivate var copied = 0
+
+        init(_ changes: [Change]) { self.changes = changes }
+    }
+
+    /// A step: some look-ups, then some reads. Chunks that are not on the volume's shard become data for it, as far as there is
+    /// room: what is beyond is refused as if it were not here, and the client sends it.
+    /// - Returns: whether it was the last.
     /// - Throws: INVALID_CHUNK_TOKEN naming the block.
-    func resolve(_ changes: [Change]) throws(ServiceError) -> [Change] {
-        var resolved = changes
-        var copied = 0
-        let named = changes.enumerated().compactMap { index, change -> (index: Int, token: Fingerprint)? in
-            if case .token(_, let token, _) = change { (index, token) } else { nil }
+    func resolve(_ work: inout Work) throws(ServiceError) -> Bool {
+        // Two for each token.
+        guard try lookUp(&work, Workers.lookUpsPerJob / 2) else { return false }
+        var room = Limits.payloadBytes
+        while work.proven < work.unproven.count {
+            if room <= 0 { return false }
+            room -= try prove(&work, work.unproven[work.proven])
+            work.proven += 1
         }
-        if named.isEmpty { return changes }
+        return true
+    }
+
+    /// Looks up the next tokens, as many as `limit`, on the volume's shard.
+    /// - Returns: whether all were.
+    private func lookUp(_ work: inout Work, _ limit: Int) throws(ServiceError) -> Bool {
+        if work.looked == work.changes.count { return true }
+        var named: [(place: Int, chunk: ChunkIndex, token: Fingerprint)] = []
+        while work.looked < work.changes.count, named.count < limit {
+            if case .token(let chunk, let token, _) = work.changes[work.looked] {
+                named.append((work.looked, chunk, token))
+            }
+            work.looked += 1
+        }
+        if named.isEmpty { return true }
         // Pinned first: one that is just being purged here counts as gone, though another shard may hold it for a lease.
         let (isPinned, shapes) = try storeCall { () throws(StoreError) in
             let tokens = named.map(\.token)
@@ -32,28 +64,41 @@ struct TokenResolution {
                 try home.pin(account: account, tokens), try home.chunkShapes(account: account, tokens)
             )
         }
-        for (place, index) in named.map(\.index).enumerated() {
-            guard case .token(let chunk, let token, let block) = changes[index] else { continue }
-            let room = Int(min(UInt64(chunkSize.bytes), volumeSize - chunkSize.offset(of: chunk)))
-            let shape = isPinned[place] ? shapes[place] : nil
+        for (index, (place, chunk, _)) in named.enumerated() {
+            let shape = isPinned[index] ? shapes[index] : nil
             // Not longer than the room that it is for, and its fingerprint is over as much as here: the usual case.
-            if let shape, shape.chunkSize == chunkSize, shape.length <= room { continue }
-            guard let data = try find(token, isHome: shape != nil) else { continue }
-            guard try fits(data, room) else {
-                throw ServiceError(
-                    .invalidChunkToken,
-                    "chunk \(token) is not one of this volume's chunk size",
-                    blockIndex: block
-                )
-            }
-            if shape != nil { continue }
-            copied += data.bytes.count
-            guard copied <= copyRoom else {
+            if let shape, shape.chunkSize == chunkSize, shape.length <= room(of: chunk) { continue }
+            work.unproven.append((place, shape != nil))
+        }
+        // What is left has a job of its own.
+        return work.looked == work.changes.count && named.count < limit
+    }
+
+    /// Bytes of the chunk that are within the volume.
+    private func room(of chunk: ChunkIndex) -> Int {
+        Int(min(UInt64(chunkSize.bytes), volumeSize - chunkSize.offset(of: chunk)))
+    }
+
+    /// - Returns: what it cost, in bytes.
+    private func prove(_ work: inout Work, _ unproven: (place: Int, isHome: Bool)) throws(ServiceError) -> Int {
+        guard case .token(let chunk, let token, let block) = work.changes[unproven.place] else { return 0 }
+        let lookUps = (unproven.isHome ? 1 : store.shardCount) * Workers.lookUpBytes
+        guard let data = try find(token, isHome: unproven.isHome) else { return lookUps }
+        guard try fits(data, room(of: chunk)) else {
+            throw ServiceError(
+                .invalidChunkToken,
+                "chunk \(token) is not one of this volume's chunk size",
+                blockIndex: block
+            )
+        }
+        if !unproven.isHome {
+            work.copied += data.bytes.count
+            guard work.copied <= copyRoom else {
                 throw ServiceError(.invalidChunkToken, "chunk \(token) is not on the volume's shard", blockIndex: block)
             }
-            resolved[index] = .data(chunk, data)
+            work.changes[unproven.place] = .data(chunk, data)
         }
-        return resolved
+        return lookUps + Int(data.rawLength)
     }
 
     /// Nil where the account has no such chunk, or only a damaged one: then its bytes must be sent.

@@ -94,54 +94,51 @@ extension Service {
         try Self.check(attachment: call.attachment, against: seen.attachment)
         let plan = try plan(target)
         prepare(plan, for: target, payload, on: shard, context) { result in
-            do throws(ServiceError) {
-                try self.commit(try result.get(), seen, call, payload, on: shard, context, answer)
-            } catch { answer(.failure(error)) }
+            switch result {
+            case .success(let changes): self.resolve(changes, seen, call, payload, on: shard, context, answer)
+            case .failure(let error): answer(.failure(error))
+            }
         }
     }
 
-    /// What a worker is kept busy with, in bytes: LZ4 is hashed as what it decodes to. A target's blocks are taken in steps, each of
-    /// which is paid by itself.
+    /// What a worker is kept busy with, in bytes: LZ4 is hashed as what it decodes to, tokens are looked up. More than one step is
+    /// paid step by step.
     private static func preparationCost(of request: Wire.UploadBlockRequest, _ payload: BufferSlice?) -> Int {
-        var decoded = 0
-        for block in request.blocks where block.codec == .lz4 { decoded += Int(block.length) }
-        if request.target?.target != nil { decoded = min(decoded, Limits.payloadBytes) }
-        return (payload?.count ?? 0) + decoded
+        var more = 0
+        for block in request.blocks {
+            if block.codec == .lz4 { more += Int(block.length) }
+            if case .token = block.source { more += Workers.lookUpBytes }
+        }
+        return (payload?.count ?? 0) + min(more, Limits.payloadBytes)
     }
 
-    /// Checks, hashes and compresses what came, a step at a time: between them other accounts get their turn (SPEC R3). Runs on a
-    /// worker.
+    /// Checks, hashes and compresses what came, a step at a time. Runs on a worker.
     private func prepare(
         _ plan: UploadPlan,
-        from first: Int = 0,
-        _ done: [Change] = [],
         for target: WriteTarget,
         _ payload: BufferSlice?,
         on shard: Shard,
         _ context: CallContext,
         then body: @escaping Answer<[Change]>
     ) {
-        let hint = shard.makeView()
-        let preparation = UploadPreparation(
-            chunkSize: target.chunkSize,
-            volumeSize: target.size,
-            payload: payload,
-            holds: { (try? hint.holdsChunk(account: context.account, $0)) ?? false }
-        )
-        var changes = done
-        do throws(ServiceError) {
-            try context.checkWanted()
-            guard let next = try preparation.add(plan, from: first, to: &changes) else {
-                return body(.success(changes))
-            }
-            let soFar = changes
-            workers.run(for: context.account, bytes: Limits.payloadBytes) {
-                self.prepare(plan, from: next, soFar, for: target, payload, on: shard, context, then: body)
-            }
-        } catch { body(.failure(error)) }
+        inSteps(context, (next: 0, changes: [Change]())) { (work) throws(ServiceError) in
+            let hint = shard.makeView()
+            let preparation = UploadPreparation(
+                chunkSize: target.chunkSize,
+                volumeSize: target.size,
+                payload: payload,
+                holds: { (try? hint.holdsChunk(account: context.account, $0)) ?? false }
+            )
+            guard let next = try preparation.add(plan, from: work.next, to: &work.changes) else { return true }
+            work.next = next
+            return false
+        } then: { result in
+            body(result.map(\.changes))
+        }
     }
 
-    private func commit(
+    /// Finds out what its tokens stand for, a step at a time, and commits it. Runs on a worker.
+    private func resolve(
         _ prepared: [Change],
         _ seen: Destination,
         _ call: WriteCall,
@@ -149,20 +146,35 @@ extension Service {
         on shard: Shard,
         _ context: CallContext,
         _ answer: @escaping Answer<Wire.UploadBlockResponse>
-    ) throws(ServiceError) {
-        let target = seen.target
+    ) {
         let tokens = TokenResolution(
             store: store,
             home: shard,
             account: context.account,
-            chunkSize: target.chunkSize,
-            volumeSize: target.size,
+            chunkSize: seen.target.chunkSize,
+            volumeSize: seen.target.size,
             copyRoom: Limits.payloadBytes - (payload?.count ?? 0)
         )
-        let changes = try tokens.resolve(prepared)
+        inSteps(context, TokenResolution.Work(prepared)) { (work) throws(ServiceError) in
+            try tokens.resolve(&work)
+        } then: { result in
+            do throws(ServiceError) {
+                try self.commit(try result.get().changes, seen, call, on: shard, context, answer)
+            } catch { answer(.failure(error)) }
+        }
+    }
+
+    private func commit(
+        _ changes: [Change],
+        _ seen: Destination,
+        _ call: WriteCall,
+        on shard: Shard,
+        _ context: CallContext,
+        _ answer: @escaping Answer<Wire.UploadBlockResponse>
+    ) throws(ServiceError) {
         try context.checkWanted()
         let entries = try storeCall { () throws(StoreError) in
-            try Self.entries(of: changes, in: target, shard.makeView())
+            try Self.entries(of: changes, in: seen.target, shard.makeView())
         }
         guard let snapshot = seen.snapshot else {
             return commit(changes, entries, seen, call, on: shard, context, answer)

@@ -37,6 +37,9 @@ struct UploadPlan: Sendable {
 
     let blocks: [Block]
 
+    /// What its preparation hashes.
+    var hashedBytes: Int { blocks.reduce(0) { $0 + $1.hashedBytes } }
+
     /// Throws INVALID_ARGUMENT naming the block.
     init(
         _ blocks: [Wire.UploadBlock],

@@ -21,19 +21,19 @@ extension Service {
             }
         }
         do throws(ServiceError) {
-            try usageGate.run(for: context.account, answer) { () throws(ServiceError) in
-                try self.walkUsageInTime(request, context)
+            try usageGate.run(context, waiting: options.usageMilliseconds, answer) { (turn) throws(ServiceError) in
+                try self.walkUsageInTime(request, context, turn)
             }
         } catch { answer(.failure(error)) }
     }
 
     /// With the server's own limit, where the caller's is later or there is none.
-    private func walkUsageInTime(_ request: Wire.GetUsageRequest, _ context: CallContext) throws(ServiceError)
-        -> Wire.GetUsageResponse
+    private func walkUsageInTime(_ request: Wire.GetUsageRequest, _ context: CallContext, _ turn: UsageGate.Turn)
+        throws(ServiceError) -> Wire.GetUsageResponse
     {
         var limited = context
         limited.end(within: options.usageMilliseconds)
-        do throws(ServiceError) { return try walkUsage(request, limited) } catch {
+        do throws(ServiceError) { return try walkUsage(request, limited, turn) } catch {
             guard error.code == .deadlineExceeded else { throw error }
             try context.checkWanted()
             throw ServiceError(
@@ -57,6 +57,9 @@ extension Service {
 
     private typealias Place = (createdAt: UInt64, id: UUID128)
 
+    /// Snapshots that one job looks up: each may have 32 KiB of tags.
+    private static let sizesPerJob = 128
+
     /// The sizes of the account's snapshots, the initial ones apart: each page is a job of its own, so that other accounts get
     /// their turn.
     private func addSnapshots(
@@ -72,30 +75,14 @@ extension Service {
             guard following < self.store.shardCount else { return body(.success(sum)) }
             self.addSnapshots(onShard: following, after: next, to: sum, context, then: body)
         }
-        onWorker(context, bytes: Limits.pageItems * 1024, page) { () throws(ServiceError) in
+        onWorker(context, bytes: Self.sizesPerJob * Workers.lookUpBytes, page) { () throws(ServiceError) in
             let found = try storeCall { () throws(StoreError) in
                 try self.store.shards[index].makeView()
-                    .snapshots(of: context.account, after: place, limit: Limits.pageItems)
+                    .snapshots(of: context.account, after: place, limit: Self.sizesPerJob)
             }
             let bytes = found.filter { !$0.isInitial }.reduce(sum) { $0.saturatingSum($1.size) }
-            let last = found.count == Limits.pageItems ? found.last : nil
+            let last = found.count == Self.sizesPerJob ? found.last : nil
             return (bytes, last.map { ($0.createdAt, $0.id.uuid) })
-        }
-    }
-
-    /// The account's snapshots on a shard, but the initial ones.
-    private func forEachSnapshot(on shard: Shard, _ context: CallContext, _ body: (SnapshotRecord) -> Void)
-        throws(ServiceError)
-    {
-        var place: (createdAt: UInt64, id: UUID128)?
-        while true {
-            try context.checkWanted()
-            let page = try storeCall { () throws(StoreError) in
-                try shard.makeView().snapshots(of: context.account, after: place, limit: Limits.pageItems)
-            }
-            for snapshot in page where !snapshot.isInitial { body(snapshot) }
-            guard page.count == Limits.pageItems, let last = page.last else { return }
-            place = (last.createdAt, last.id.uuid)
         }
     }
 
@@ -107,8 +94,8 @@ extension Service {
         var targets: [UsageWalk.Target] = []
     }
 
-    private func walkUsage(_ request: Wire.GetUsageRequest, _ context: CallContext) throws(ServiceError)
-        -> Wire.GetUsageResponse
+    private func walkUsage(_ request: Wire.GetUsageRequest, _ context: CallContext, _ turn: UsageGate.Turn)
+        throws(ServiceError) -> Wire.GetUsageResponse
     {
         try context.checkWanted()
         guard request.targets.count <= Limits.usageTargets, request.affinity.count <= Limits.affinityKeyBytes else {
@@ -118,42 +105,51 @@ extension Service {
             )
         }
         var response = Wire.GetUsageResponse()
-        let isAccount = request.targets.isEmpty
-        let (targets, parts) = try usageTargets(request, context)
-        if isAccount {
+        let parts: [ShardIndex: Part]
+        if request.targets.isEmpty {
+            parts = try everything(context, turn)
             var snapshotBytes: UInt64 = 0
-            for case .snapshot(let snapshot) in targets.map(\.target) {
-                snapshotBytes = snapshotBytes.saturatingSum(snapshot.size)
+            for part in parts.values {
+                for target in part.targets where !target.isVolume {
+                    snapshotBytes = snapshotBytes.saturatingSum(target.size)
+                }
             }
             response.total = try accountUsage(context, snapshotBytes)
-        }
-        do throws(StoreError) {
-            if !isAccount {
+        } else {
+            let targets: [(shard: Shard, target: UsageWalk.Target)]
+            (targets, parts) = try usageTargets(request, context, turn)
+            var sum = UsageWalk.Sum()
+            try walking(context) { () throws(StoreError) in
                 for (shard, target) in targets {
-                    let sum = try parts[shard.index]!.walk.holding([target])
-                    response.each.append(Self.usage(sum, logicalBytes: target.size))
+                    let each = try parts[shard.index]!.walk.holding([target])
+                    response.each.append(Self.usage(each, logicalBytes: target.size))
                 }
-                var sum = UsageWalk.Sum()
                 for part in parts.values { sum += try part.walk.holding(part.targets) }
-                response.total = Self.usage(sum, logicalBytes: targets.reduce(0) { $0 + $1.target.size })
             }
+            response.total = Self.usage(sum, logicalBytes: targets.reduce(0) { $0 + $1.target.size })
+        }
+        try walking(context) { () throws(StoreError) in
             if request.freedByDeletion {
                 for part in parts.values { response.freedBytes += try part.walk.freeing(part.targets).storedBytes }
             }
             if !request.affinity.isEmpty {
                 response.affinitySavingsBytes = try savings(of: request.affinity, parts, context)
             }
-        } catch {
-            // Stopped: by the caller, or by its deadline.
-            if error.code == .aborted { try context.checkWanted() }
-            throw ServiceError(error)
         }
         return response
     }
 
+    /// A walk that was stopped was so by the caller, or by its deadline.
+    private func walking(_ context: CallContext, _ body: () throws(StoreError) -> Void) throws(ServiceError) {
+        do throws(StoreError) { try body() } catch {
+            if error.code == .aborted { try context.checkWanted() }
+            throw ServiceError(error)
+        }
+    }
+
     /// What is asked about, in the request's order and by shards, as the shards' walks see it.
-    private func usageTargets(_ request: Wire.GetUsageRequest, _ context: CallContext) throws(ServiceError)
-        -> ([(shard: Shard, target: UsageWalk.Target)], [ShardIndex: Part])
+    private func usageTargets(_ request: Wire.GetUsageRequest, _ context: CallContext, _ turn: UsageGate.Turn)
+        throws(ServiceError) -> ([(shard: Shard, target: UsageWalk.Target)], [ShardIndex: Part])
     {
         var found: [(shard: Shard, target: UsageWalk.Target)] = []
         for (index, target) in request.targets.enumerated() {
@@ -161,26 +157,27 @@ extension Service {
                 throw error.at(index)
             }
         }
-        if request.targets.isEmpty { found = try everything(context) }
         var targets: [(shard: Shard, target: UsageWalk.Target)] = []
         var parts: [ShardIndex: Part] = [:]
         for (index, (shard, target)) in found.enumerated() {
-            if parts[shard.index] == nil { parts[shard.index] = Part(walk: try usageWalk(shard, context)) }
+            if parts[shard.index] == nil { parts[shard.index] = Part(walk: try usageWalk(shard, context, turn)) }
             let walk = parts[shard.index]!.walk
-            if let present = try storeCall({ () throws(StoreError) in try walk.present(target) }) {
-                targets.append((shard, present))
-                parts[shard.index]!.targets.append(present)
-            } else if !request.targets.isEmpty {
+            guard let present = try storeCall({ () throws(StoreError) in try walk.present(target) }) else {
                 // Deleted since it was found.
-                throw target.isGone.at(index)
+                throw (target.isVolume ? ServiceError.noSuchVolume : .noSuchSnapshot).at(index)
             }
+            targets.append((shard, present))
+            parts[shard.index]!.targets.append(present)
         }
         return (targets, parts)
     }
 
-    private func usageWalk(_ shard: Shard, _ context: CallContext) throws(ServiceError) -> UsageWalk {
+    private func usageWalk(_ shard: Shard, _ context: CallContext, _ turn: UsageGate.Turn) throws(ServiceError)
+        -> UsageWalk
+    {
         try storeCall { () throws(StoreError) in
             try UsageWalk(shard, of: context.account) { () throws(StoreError) in
+                turn.giveWay()
                 do throws(ServiceError) { try context.checkWanted() } catch {
                     throw StoreError(.aborted, error.text)
                 }
@@ -201,22 +198,14 @@ extension Service {
         }
     }
 
-    private func everything(_ context: CallContext) throws(ServiceError) -> [(shard: Shard, target: UsageWalk.Target)] {
-        var targets: [(Shard, UsageWalk.Target)] = []
+    private func everything(_ context: CallContext, _ turn: UsageGate.Turn) throws(ServiceError) -> [ShardIndex: Part] {
+        var parts: [ShardIndex: Part] = [:]
         for shard in store.shards {
-            try forEachSnapshot(on: shard, context) { targets.append((shard, .snapshot($0))) }
-            var place: (createdAt: UInt64, id: UUID128)?
-            while true {
-                try context.checkWanted()
-                let page = try storeCall { () throws(StoreError) in
-                    try shard.makeView().volumes(of: context.account, after: place, limit: Limits.pageItems)
-                }
-                targets += page.map { (shard, .volume($0)) }
-                guard page.count == Limits.pageItems, let last = page.last else { break }
-                place = (last.createdAt, last.id.uuid)
-            }
+            var part = Part(walk: try usageWalk(shard, context, turn))
+            try walking(context) { () throws(StoreError) in part.targets = try part.walk.everything() }
+            parts[shard.index] = part
         }
-        return targets
+        return parts
     }
 
     /// What would be free if the targets were on the key's shard: what they alone hold on theirs, less what that one lacks.
@@ -234,21 +223,5 @@ extension Service {
 
     private static func usage(_ sum: UsageWalk.Sum, logicalBytes: UInt64) -> Wire.Usage {
         Wire.Usage(logicalBytes: logicalBytes, uniqueBytes: sum.uniqueBytes, storedBytes: sum.storedBytes)
-    }
-}
-
-extension UsageWalk.Target {
-    fileprivate var isGone: ServiceError {
-        switch self {
-        case .volume: .noSuchVolume
-        case .snapshot: .noSuchSnapshot
-        }
-    }
-
-    fileprivate var size: UInt64 {
-        switch self {
-        case .volume(let volume): volume.size
-        case .snapshot(let snapshot): snapshot.size
-        }
     }
 }

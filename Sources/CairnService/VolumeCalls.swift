@@ -189,7 +189,13 @@ extension Service {
             return answer(.failure(.noSuchVolume))
         }
         lookUp(in: shard, context, answer) { (view) throws(ServiceError) in
-            Wire.DescribeVolumeResponse(volume: Self.describe(try self.volume(id, in: view, context)))
+            let volume = try self.volume(id, for: .use, in: view, context)
+            var description = Self.describe(volume)
+            // Whoever was granted it needs its size; what else its owner made it from and uses it for is the owner's (SPEC D5).
+            if volume.account != context.account {
+                (description.sourceSnapshotID, description.affinity, description.attachmentGeneration) = ([], [], 0)
+            }
+            return Wire.DescribeVolumeResponse(volume: description)
         }
     }
 
@@ -201,29 +207,34 @@ extension Service {
     ) {
         onWorker(context, bytes: request.page.cost(each: 1024), answer) { () throws(ServiceError) in
             let count = try request.page.itemCount()
-            let after = try ListingCursor(token: request.page.token)
-            var found: [VolumeRecord] = []
+            let call = PagedCall(request, of: context.account)
+            let after = try ListingCursor(call)
+            var merged = MergedPage<VolumeRecord>(count: count)
             for shard in self.store.shards {
-                found += try self.view(shard) { (view) throws(ServiceError) in
+                let found = try self.view(shard) { (view) throws(ServiceError) in
                     try storeCall { () throws(StoreError) in
                         try view.volumes(
                             of: context.account,
                             after: after.map { ($0.createdMilliseconds, $0.id) },
-                            limit: count
+                            limit: count,
+                            bytes: Limits.pageBytes
                         )
                     }
                 }
+                merged.add(
+                    found,
+                    place: { ListingCursor(createdMilliseconds: $0.createdAt, id: $0.id.uuid) },
+                    size: \.listedBytes
+                )
             }
             // The page is what was looked at, not what passed the filters: so a filter that little passes costs no long walk.
-            let page = found.sorted { ($0.createdAt, $0.id) < ($1.createdAt, $1.id) }.prefix(count)
+            let (page, last) = merged.take()
             var response = Wire.ListVolumesResponse()
             response.volumes = page.filter {
                 TagRules.matches($0.tags, request.tags)
                     && (request.state == .unspecified || Self.describe($0).state == request.state)
             }.map(Self.describe)
-            if page.count == count, let last = page.last {
-                response.nextPageToken = ListingCursor(createdMilliseconds: last.createdAt, id: last.id.uuid).token
-            }
+            response.nextPageToken = last?.token(in: call) ?? []
             return response
         }
     }

@@ -18,6 +18,10 @@ final class Workers: Sendable {
 
     /// What a job costs beside the bytes that it hashes or reads, in bytes that would take as long.
     static let jobCost = 32 << 10
+    /// What a look-up in an index costs, in bytes that would take as long to hash and compress: about 5 µs.
+    static let lookUpBytes = 8 << 10
+    /// Look-ups after which a job gives way to others: as long as those bytes take.
+    static let lookUpsPerJob = Limits.payloadBytes / lookUpBytes
 
     init(width: Int) {
         queues = (0..<width).map { DispatchQueue(label: "cairn.worker.\($0)") }

@@ -5,153 +5,206 @@ import Logging
 /// Work that is written down in the index and goes on after a restart: releases, what follows from snapshots that are completed
 /// or cancelled, and seals.
 extension Background {
-    /// Frees what versions and volumes that are gone held, in the order in which they went: the items of a lineage build on
-    /// each other.
+    /// Steps of releases in one round: other work comes in between.
+    private static let releaseSteps = 256
+    /// Turns of seals in one round.
+    private static let sealTurns = 4
+
+    /// Frees what versions and volumes that are gone held: accounts take turns, a step at a time, and each one's items are done
+    /// in the order in which they came, for those of a lineage build on each other.
     func release() throws(StoreError) {
-        var place = Key(.work).bytes
+        do throws(StoreError) {
+            for _ in 0..<Self.releaseSteps {
+                try releases.look(shard)
+                guard let turn = releases.next() else { return stuck.removeAll() }
+                if let cursor = try releaseStep(turn) {
+                    releases.giveWay(cursor)
+                } else {
+                    try releases.finish(shard)
+                }
+            }
+        } catch {
+            releases.restart()
+            stuck.removeAll()
+            throw error
+        }
+    }
+
+    /// - Returns: where to go on; nil where nothing more can be done.
+    private func releaseStep(_ turn: WorkLanes<ReleaseCursor>.Turn) throws(StoreError) -> ReleaseCursor? {
+        let key = Key.work(turn.number)
+        guard let item = try workItem(key) else { return nil }
         // A lineage whose index is damaged keeps its items; the others' are carried out.
-        var stuck: Set<LineageID> = []
-        while let (key, item) = try nextWork(from: place) {
-            place = key + [0]
-            if case .seal = item { continue }
-            if let lineage = item.lineage, stuck.contains(lineage) { continue }
-            do throws(StoreError) { try carryOut(item, key) } catch {
-                guard error.code == .damaged else { throw error }
-                if let lineage = item.lineage { stuck.insert(lineage) }
-                shard.logger.error("work cannot be carried out", metadata: ["work": "\(item)", "reason": "\(error)"])
-            }
+        if let lineage = item.lineage, stuck.contains(lineage) { return nil }
+        do throws(StoreError) { return try carryOut(item, key, from: turn.progress) } catch {
+            guard error.code == .damaged else { throw error }
+            if let lineage = item.lineage { stuck.insert(lineage) }
+            shard.logger.error("work cannot be carried out", metadata: ["work": "\(item)", "reason": "\(error)"])
+            return nil
         }
     }
 
-    private func carryOut(_ item: WorkItem, _ key: [UInt8]) throws(StoreError) {
-        switch item {
-        case .releaseVersion(let lineage, let version):
-            try steps(finishing: key) { (transaction, cursor) throws(StoreError) in
-                try transaction.releaseStep(lineage, version, &cursor)
-            }
-        case .trimHead(let lineage):
-            try steps(finishing: key) { (transaction, cursor) throws(StoreError) in
-                try transaction.trimStep(lineage, &cursor)
-            }
-        case .cancelVersion(let lineage, let version):
-            try steps(finishing: key) { (transaction, _) throws(StoreError) in
-                try transaction.cancelStep(lineage, version)
-            }
-        case .settle(let lineage, let version):
-            try steps(finishing: key) { (transaction, cursor) throws(StoreError) in
-                try transaction.settleStep(lineage, version, &cursor)
-            }
-            // Parts that waited for what is below them can be merged now.
-            merges.forget()
-        case .forgetExpected(let snapshot):
-            try steps(finishing: key) { (transaction, _) throws(StoreError) in
-                try transaction.forgetExpectedStep(snapshot)
-            }
-        case .seal: break
-        }
+    private func workItem(_ key: [UInt8]) throws(StoreError) -> WorkItem? {
+        try shard.makeView().index.get(key).map { bytes throws(StoreError) in try WorkItem.decode(bytes) }
     }
 
-    private func nextWork(from place: [UInt8]) throws(StoreError) -> (key: [UInt8], item: WorkItem)? {
-        let cursor = shard.makeView().index.makeCursor()
-        cursor.seek(place)
-        guard try cursor.isValid(), cursor.key.first == Table.work.rawValue else { return nil }
-        return (Array(cursor.key), try WorkItem.decode(cursor.value))
-    }
-
-    /// Steps until one says that it was the last; that one removes the work item.
-    private func steps(
-        finishing key: [UInt8],
-        _ step: @escaping @Sendable (Transaction, inout [UInt8]?) throws(StoreError) -> Bool
-    ) throws(StoreError) {
-        var cursor: [UInt8]?
-        while true {
-            let from = cursor
-            let (isDone, next) = try change(entries: Transaction.releaseStep) { (transaction) throws(StoreError) in
-                var cursor = from
-                let isDone = try step(transaction, &cursor)
-                if isDone { transaction.overlay.delete(key) }
-                return (isDone, cursor)
-            }
-            if isDone { return }
-            cursor = next
+    /// One step of the item; the last one removes it.
+    private func carryOut(_ item: WorkItem, _ key: [UInt8], from progress: ReleaseCursor?) throws(StoreError)
+        -> ReleaseCursor?
+    {
+        let from = progress?.key
+        let (isDone, next) = try change(entries: Transaction.releaseStep) { (transaction) throws(StoreError) in
+            var cursor = from
+            let isDone = try transaction.step(of: item, &cursor)
+            if isDone { transaction.overlay.delete(key) }
+            return (isDone, cursor)
         }
+        // Parts that waited for what is below them can be merged now.
+        if isDone, case .settle = item { merges.forget() }
+        return isDone ? nil : ReleaseCursor(key: next)
     }
 
     // MARK: Seals
 
-    /// Merges and seals what has become complete (SPEC S6), in the order in which it did.
+    /// Merges and seals what has become complete (SPEC S6): accounts take turns, and each one's are done in the order in which they
+    /// became so. Ends with the last of them, or after some turns when other work is due.
     func sealSnapshots() throws(StoreError) {
-        var place = Key(.work).bytes
-        while !isStopped, let (key, item) = try nextWork(from: place) {
-            place = key + [0]
-            tidyIfWoken()
-            if case .seal(let id) = item { try seal(id, work: key) }
+        do throws(StoreError) {
+            var turns = 0
+            while !isStopped, turns < Self.sealTurns || !isTidyDue {
+                try seals.look(shard)
+                guard let turn = seals.next() else { return }
+                if let progress = try sealStep(turn) {
+                    seals.giveWay(progress)
+                } else {
+                    try seals.finish(shard)
+                }
+                turns += 1
+            }
+        } catch {
+            seals.restart()
+            throw error
         }
     }
 
-    private func seal(_ id: SnapshotID, work key: [UInt8]) throws(StoreError) {
+    /// - Returns: how far it has come; nil where nothing more can be done now.
+    private func sealStep(_ turn: WorkLanes<Sealing>.Turn) throws(StoreError) -> Sealing? {
+        let key = Key.work(turn.number)
+        guard case .seal(let id) = try workItem(key) else { return nil }
+        do throws(StoreError) { return try sealStep(id, turn.progress, work: key) } catch {
+            // Of the index: it keeps its item, and no other from being sealed.
+            guard error.code == .damaged else { throw error }
+            noteUnsealed(id, error)
+            return nil
+        }
+    }
+
+    private func sealStep(_ id: SnapshotID, _ progress: Sealing?, work key: [UInt8]) throws(StoreError) -> Sealing? {
         guard let snapshot = try shard.makeView().snapshot(id), snapshot.state == .complete else {
             // Deleted on the way: what it held may be gone already.
             return try finishSealing(id, nil, work: key)
         }
-        let isMerged = try mergeIfRoom(snapshot)
-        if snapshot.seal != nil {
-            if isMerged { try finishSealing(id, nil, work: key) }
-        } else if let seal = try computeSeal(of: snapshot) {
-            try finishSealing(id, seal, work: isMerged ? key : nil)
-        } else if !isStopped {
-            // Damaged: there is none to keep the rest for. (Stopped on the way: the next start begins it again.)
-            try finishSealing(id, nil, work: key)
+        switch progress {
+        case .walk(let walk, let isMerged): return try walkOn(walk, snapshot, work: key, isMerged)
+        case .merge(let start): return try merge(snapshot, from: start, work: key)
+        case nil: return try merge(snapshot, from: nil, work: key)
         }
     }
 
+    private func merge(_ snapshot: SnapshotRecord, from start: [UInt8]?, work key: [UInt8]) throws(StoreError)
+        -> Sealing?
+    {
+        let merging = try mergeIfRoom(snapshot, from: start)
+        if case .partly(let next) = merging { return .merge(from: next) }
+        let isMerged = merging == .all
+        guard snapshot.seal == nil else {
+            return isMerged ? try finishSealing(snapshot.id, nil, work: key) : nil
+        }
+        return try walkOn(SealWalk(shard: shard, snapshot: snapshot), snapshot, work: key, isMerged)
+    }
+
+    private func walkOn(_ walk: SealWalk, _ snapshot: SnapshotRecord, work key: [UInt8], _ isMerged: Bool)
+        throws(StoreError) -> Sealing?
+    {
+        var walk = walk
+        do throws(StoreError) {
+            guard let seal = try walk.step() else { return .walk(walk, isMerged: isMerged) }
+            return try finishSealing(snapshot.id, seal, work: isMerged ? key : nil)
+        } catch {
+            // A snapshot with damaged data has no seal, and there is none to keep the rest for; scrub and reads name the damage.
+            guard error.code == .damaged else { throw error }
+            if try isComplete(snapshot.id) { noteUnsealed(snapshot.id, error) }
+            return try finishSealing(snapshot.id, nil, work: key)
+        }
+    }
+
+    private func noteUnsealed(_ id: SnapshotID, _ error: StoreError) {
+        shard.logger.error("a snapshot cannot be sealed", metadata: ["snapshot": "\(id)", "reason": "\(error)"])
+    }
+
     /// - Parameter key: the work item, where nothing is left to do.
-    private func finishSealing(_ id: SnapshotID, _ seal: SealWalk.Sealed?, work key: [UInt8]?) throws(StoreError) {
+    private func finishSealing(_ id: SnapshotID, _ seal: SealWalk.Sealed?, work key: [UInt8]?) throws(StoreError)
+        -> Sealing?
+    {
         try change(entries: 4) { (transaction) throws(StoreError) in
             if let seal { try transaction.setSeal(seal, of: id) }
             if let key { transaction.overlay.delete(key) }
         }
+        return nil
     }
 
-    /// - Returns: whether all is merged; else it is tried again: a full store can still be sealed, but writes no chunks anew.
-    private func mergeIfRoom(_ snapshot: SnapshotRecord) throws(StoreError) -> Bool {
-        if shard.log.isFull { return false }
-        do throws(StoreError) { try mergePatches(of: snapshot) } catch {
-            guard error.code == .full else { throw error }
-            return false
-        }
-        return true
-    }
-
-    /// Nil where there is none: told to stop, deleted on the way, or damaged.
-    private func computeSeal(of snapshot: SnapshotRecord) throws(StoreError) -> SealWalk.Sealed? {
+    /// Where there is no room it is tried again in another round: a full store can still be sealed, but writes no chunks anew.
+    private func mergeIfRoom(_ snapshot: SnapshotRecord, from start: [UInt8]?) throws(StoreError) -> Merging {
+        if shard.log.isFull { return .noRoom }
         do throws(StoreError) {
-            return try SealWalk(shard: shard, snapshot: snapshot).seal { () throws(StoreError) in
-                self.tidyIfWoken()
-                if self.isStopped { return true }
-                return try !self.isComplete(snapshot.id)
-            }
+            return try mergePatches(of: snapshot, from: start).map { .partly($0) } ?? .all
         } catch {
-            // A snapshot with damaged data has no seal; scrub and reads name the damage.
-            guard error.code == .damaged else { throw error }
-            if try isComplete(snapshot.id) {
-                shard.logger.error(
-                    "a snapshot cannot be sealed",
-                    metadata: ["snapshot": "\(snapshot.id)", "reason": "\(error)"]
-                )
-            }
-            return nil
+            guard error.code == .full else { throw error }
+            return .noRoom
         }
     }
-}
 
-extension Background {
     private func isComplete(_ id: SnapshotID) throws(StoreError) -> Bool {
         try shard.makeView().snapshot(id)?.state == .complete
     }
 }
 
+/// How far a release has come: the key to go on with, where its steps need one.
+struct ReleaseCursor {
+    let key: [UInt8]?
+}
+
+/// How far a snapshot's seal has come.
+enum Sealing {
+    /// Its parts are merged up to this key.
+    case merge(from: [UInt8])
+    case walk(SealWalk, isMerged: Bool)
+}
+
+/// What became of merging a snapshot's parts.
+private enum Merging: Equatable {
+    case all
+    case partly([UInt8])
+    case noRoom
+}
+
+extension Transaction {
+    /// A step of a release; true when it was the last.
+    fileprivate func step(of item: WorkItem, _ cursor: inout [UInt8]?) throws(StoreError) -> Bool {
+        switch item {
+        case .releaseVersion(let lineage, let version): try releaseStep(lineage, version, &cursor)
+        case .trimHead(let lineage): try trimStep(lineage, &cursor)
+        case .cancelVersion(let lineage, let version): try cancelStep(lineage, version)
+        case .settle(let lineage, let version): try settleStep(lineage, version, &cursor)
+        case .forgetExpected(let snapshot): try forgetExpectedStep(snapshot)
+        case .seal: preconditionFailure("a seal is no release")
+        }
+    }
+}
+
 extension WorkItem {
+    var isSeal: Bool { if case .seal = self { true } else { false } }
+
     /// Whose space the item frees; nil for a seal.
     fileprivate var lineage: LineageID? {
         switch self {

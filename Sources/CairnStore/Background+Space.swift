@@ -5,40 +5,66 @@ import CairnLog
 extension Background {
     /// Chunks that one transaction purges.
     private static let purgeStep = 256
+    /// Such transactions, or looks at as many, in one round.
+    private static let purgeSteps = 256
 
     // MARK: Purging
 
-    /// Removes chunks that nothing names and no lease holds.
+    /// A walk through what nothing names.
+    struct PurgeWalk {
+        /// Where it goes on.
+        fileprivate var start = Key(.unreferenced).bytes
+        /// When the first of the pins ends that were met, in nanoseconds of uptime.
+        fileprivate var earliest = UInt64.max
+        /// Whether something may have lost its last name behind it.
+        fileprivate var isStale = false
+    }
+
+    /// Removes chunks that nothing names and no lease holds, so many in one round: other work comes in between.
     /// - Parameter isWoken: whether something may have lost its last name since; else nothing is looked at before the first of the
     ///   pins ends that were met the last time.
     func purge(isWoken: Bool) throws(StoreError) {
-        if !isWoken, let rest = purgeRest, execution.uptime < rest { return }
-        purgeRest = nil
-        var earliest = UInt64.max
-        defer { purgeRest = earliest == .max ? nil : earliest }
+        if purgeWalk == nil, !isWoken, let rest = purgeRest, execution.uptime < rest { return }
         // For one lease time after a start nothing may go: then the table is not walked in vain.
-        guard shard.leases.mayPurge else { return }
-        var start = Key(.unreferenced).bytes
-        while !isStopped {
-            let cursor = shard.makeView().index.makeCursor()
-            cursor.seek(start)
-            var chunks: [ChunkKey] = []
-            while chunks.count < Self.purgeStep, try cursor.isValid(), var key = KeyReader(cursor.key, .unreferenced),
-                let chunk = key.takeChunk()
-            {
-                chunks.append(chunk)
-                start = Array(cursor.key) + [0]
-                cursor.next()
-            }
-            if chunks.isEmpty { return }
-            let (free, end) = shard.leases.beginPurge(chunks)
-            earliest = min(earliest, end ?? .max)
-            defer { shard.leases.endPurge(free) }
-            if free.isEmpty { continue }
-            try change(entries: free.count) { (transaction) throws(StoreError) in
-                for chunk in free { try transaction.purge(chunk) }
+        guard shard.leases.mayPurge else {
+            purgeRest = nil
+            return
+        }
+        var walk = purgeWalk ?? PurgeWalk()
+        if purgeWalk != nil, isWoken { walk.isStale = true }
+        // Where it fails it begins anew.
+        (purgeWalk, purgeRest) = (nil, nil)
+        for _ in 0..<Self.purgeSteps {
+            if isStopped { return }
+            if try purgeStep(&walk) {
+                purgeRest = walk.isStale || walk.earliest == .max ? nil : walk.earliest
+                return
             }
         }
+        purgeWalk = walk
+    }
+
+    /// - Returns: whether the table's end is reached.
+    private func purgeStep(_ walk: inout PurgeWalk) throws(StoreError) -> Bool {
+        let cursor = shard.makeView().index.makeCursor()
+        cursor.seek(walk.start)
+        var chunks: [ChunkKey] = []
+        while chunks.count < Self.purgeStep, try cursor.isValid(), var key = KeyReader(cursor.key, .unreferenced),
+            let chunk = key.takeChunk()
+        {
+            chunks.append(chunk)
+            walk.start = Array(cursor.key) + [0]
+            cursor.next()
+        }
+        if chunks.isEmpty { return true }
+        let (free, end) = shard.leases.beginPurge(chunks)
+        walk.earliest = min(walk.earliest, end ?? .max)
+        defer { shard.leases.endPurge(free) }
+        if free.isEmpty { return false }
+        try change(entries: free.count) { (transaction) throws(StoreError) in
+            for chunk in free { try transaction.purge(chunk) }
+        }
+        return false
     }
 
     // MARK: What the index needs

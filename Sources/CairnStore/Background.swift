@@ -5,7 +5,8 @@ import Logging
 import Synchronization
 
 /// What a shard does on its own: frees what nobody reads, merges parts of chunks, seals snapshots, keeps the index durable,
-/// empties segments that hold little, and gives them back. One thing after the other, each change a transaction of its own, so that it can stop at any point.
+/// empties segments that hold little, and gives them back. One thing after the other, each change a transaction of its own, so
+/// that it can stop at any point; and no thing for long, so that no account's work waits for all of another's (SPEC R3).
 // Safety: its own queue does all the work; the flags are synchronized.
 final class Background: @unchecked Sendable {
     unowned let shard: Shard
@@ -31,11 +32,21 @@ final class Background: @unchecked Sendable {
     var packingRest: (end: UInt64, length: UInt64)?
     /// Until when all chunks that nothing names are pinned, in nanoseconds of uptime; the background's queue alone uses it.
     var purgeRest: UInt64?
+    /// Releases and the like, and seals; the background's queue alone uses them.
+    var releases = WorkLanes<ReleaseCursor> { !$0.isSeal }
+    var seals = WorkLanes<Sealing>(mostBegun: Background.mostSealing) { $0.isSeal }
+    /// Lineages of which something that is due cannot be carried out; the background's queue alone uses it.
+    var stuck: Set<LineageID> = []
+    /// What the last round of purging and merging left over; the background's queue alone uses it.
+    var purgeWalk: PurgeWalk?
+    var isMergeLeft = false
     /// When the last round began, in nanoseconds of uptime; the background's queue alone uses it.
     private var lastRound: UInt64
 
     /// How often it looks for what only time makes possible: leases that have ended.
     private static let interval = Duration.seconds(1)
+    /// Seals that are begun at a time: each may take 40 KiB.
+    private static let mostSealing = 64
 
     init(_ shard: Shard) {
         self.shard = shard
@@ -92,16 +103,23 @@ final class Background: @unchecked Sendable {
         queue.async { [self] in attempt("reclaim") { () throws(StoreError) in try reclaimSegments() } }
     }
 
-    /// What frees space goes first, and seals last: they may take hours.
+    /// Rounds, until nothing is left that can be done now: what frees space, then some turns of the seals. It may take hours.
     private func run() {
-        tidy()
-        attempt("seal") { () throws(StoreError) in try sealSnapshots() }
+        // What was left where it is may be possible now.
+        releases.restart()
+        seals.restart()
+        repeat {
+            tidy()
+            attempt("seal") { () throws(StoreError) in try sealSnapshots() }
+        } while !isStopped && shard.fenceReason == nil && (isLeft || !seals.isEmpty)
     }
 
-    /// Within work that lasts: what cannot wait for its end.
-    func tidyIfWoken() {
-        let isDue = flags.withLock { $0.isWoken } || execution.uptime - lastRound > 1_000_000_000
-        if isDue { tidy() }
+    /// Whether a round ended before all was done.
+    private var isLeft: Bool { !releases.isEmpty || purgeWalk != nil || isMergeLeft }
+
+    /// Whether there is something to do that cannot wait for the last seal.
+    var isTidyDue: Bool {
+        isLeft || flags.withLock { $0.isWoken } || execution.uptime - lastRound > 1_000_000_000
     }
 
     /// Each kind of work for itself: what one cannot do now keeps no other from being done.

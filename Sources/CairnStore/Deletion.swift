@@ -17,11 +17,13 @@ struct Deletion {
     init(of targets: [UsageWalk.Target], _ view: ReadView) throws(StoreError) {
         var affected: Set<LineageID> = []
         for target in targets {
-            switch target {
-            case .snapshot(let snapshot):
+            switch target.name {
+            case .snapshot(let id):
+                guard let snapshot = try view.snapshot(id) else { continue }
                 affected.insert(snapshot.lineage)
                 try delete(snapshot, view)
-            case .volume(let volume):
+            case .volume(let id):
+                guard let volume = try view.volume(id) else { continue }
                 affected.insert(volume.lineage)
                 try delete(volume, view)
             }

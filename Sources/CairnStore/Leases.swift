@@ -54,9 +54,18 @@ final class Leases: Sendable {
         state = Mutex(State(graceEnd: execution.uptime + nanoseconds))
     }
 
+    /// What a call pinned.
+    struct Pins {
+        /// Those that cannot be, for they are being removed.
+        let leaving: Set<ChunkKey>
+        /// In nanoseconds of uptime.
+        let end: UInt64
+        /// When those would have ended that were pinned already.
+        let earlier: [ChunkKey: UInt64]
+    }
+
     /// Pins chunks, whether they are there or not.
-    /// - Returns: those that cannot be, for they are being removed, and the pins' end, in nanoseconds of uptime.
-    func pin(_ chunks: [ChunkKey]) -> (leaving: Set<ChunkKey>, end: UInt64) {
+    func pin(_ chunks: [ChunkKey]) -> Pins {
         let now = execution.uptime
         let end = now + nanoseconds
         return state.withLock { state in
@@ -64,6 +73,13 @@ final class Leases: Sendable {
                 state.sweep(now)
                 state.sweepAt = now + nanoseconds
             }
+            let earlier =
+                state.ends.isEmpty
+                ? [:]
+                : Dictionary(
+                    chunks.compactMap { chunk in state.ends[chunk].map { (chunk, $0) } },
+                    uniquingKeysWith: { one, _ in one }
+                )
             for (account, chunks) in Dictionary(grouping: chunks, by: \.account) {
                 let count = state.counts[account, default: 0] + chunks.count
                 if count > pinsOfOne || state.ends.count + chunks.count > pins {
@@ -72,15 +88,18 @@ final class Leases: Sendable {
                     for chunk in chunks { state.add(chunk, end) }
                 }
             }
-            return (state.purging.isEmpty ? [] : Set(chunks.filter(state.purging.contains)), end)
+            let leaving = state.purging.isEmpty ? [] : Set(chunks.filter(state.purging.contains))
+            return Pins(leaving: leaving, end: end, earlier: earlier)
         }
     }
 
-    /// Forgets pins that were made to end at `end`, of chunks that turned out not to be there; not those made since.
-    func unpin(_ chunks: [ChunkKey], end: UInt64) {
+    /// Takes pins back, of chunks that turned out not to be there: what was promised before holds, and what was since.
+    func unpin(_ chunks: [ChunkKey], _ pins: Pins) {
         if chunks.isEmpty { return }
         state.withLock { state in
-            for chunk in chunks where state.ends[chunk] == end { state.remove(chunk) }
+            for chunk in chunks where state.ends[chunk] == pins.end {
+                if let earlier = pins.earlier[chunk] { state.ends[chunk] = earlier } else { state.remove(chunk) }
+            }
         }
     }
 

@@ -14,7 +14,7 @@ public class ManifestReader {
     /// one search then does for all of them.
     private var gaps: [LineageID: Range<ChunkIndex>] = [:]
 
-    /// Keys looked up so far: a test counts them, for what a caller may not see must cost what a missing thing costs (SPEC C2).
+    /// Keys looked up in the index so far: a test counts them, for what a caller may not see must cost what a missing thing costs (SPEC C2).
     package private(set) var lookups = 0
 
     /// Searches through manifests so far: a test counts them, for through a chain of clones they must not be chunks times clones.
@@ -38,15 +38,16 @@ public class ManifestReader {
     }
 
     /// A record of a kind that is kept decoded.
-    private func hotRecord<Record: StoredRecord & Sendable>(_ key: [UInt8]) throws(StoreError) -> Record? {
+    /// - Parameter mayBeHot: else it is looked up, and not kept.
+    private func hotRecord<Record: StoredRecord & Sendable>(
+        _ key: [UInt8],
+        _ mayBeHot: (Record) -> Bool = { _ in true }
+    ) throws(StoreError) -> Record? {
         let hot = source.hotRecords
-        if let known = hot?.record(key) as? Record {
-            lookups += 1
-            return known
-        }
+        if let known = hot?.record(key) as? Record, mayBeHot(known) { return known }
         guard let bytes = try look(up: key) else { return nil }
         let record = try Record.decode(bytes)
-        hot?.keep(record, key, size: bytes.count)
+        if mayBeHot(record) { hot?.keep(record, key, size: bytes.count) }
         return record
     }
 
@@ -78,8 +79,10 @@ public class ManifestReader {
     /// - Parameter beginning: whether a walk begins, if none is under way.
     func walkCursor(_ lineage: LineageID, beginning: Bool) -> IndexCursor? { nil }
 
-    public func volume(_ id: VolumeID) throws(StoreError) -> VolumeRecord? {
-        try hotRecord(Key.volume(id))
+    /// - Parameter account: who asks, if a client does: of another's volume nothing is kept or found decoded, so that it is looked up
+    ///   as one that is not there (SPEC C2).
+    public func volume(_ id: VolumeID, for account: AccountID? = nil) throws(StoreError) -> VolumeRecord? {
+        try hotRecord(Key.volume(id)) { account == nil || $0.account == account }
     }
 
     public func snapshot(_ id: SnapshotID) throws(StoreError) -> SnapshotRecord? {
@@ -93,28 +96,35 @@ public class ManifestReader {
     }
 
     /// An account's volumes, oldest first.
-    /// - Parameter after: goes on behind this place of the order.
+    /// - Parameters:
+    ///   - after: goes on behind this place of the order.
+    ///   - bytes: with the first volume with which their ``VolumeRecord/listedBytes`` come to as many, it ends.
     public func volumes(
         of account: AccountID,
         after: (createdAt: UInt64, id: UUID128)? = nil,
-        limit: Int
+        limit: Int,
+        bytes: Int = .max
     ) throws(StoreError) -> [VolumeRecord] {
         guard let number = try accountNumber(account) else { return [] }
         let prefix = Key(.volumeListing).then(number.rawValue).bytes
         let start = after.map { Key.volumeListing(number, $0.createdAt, $0.id) }
-        var volumes: [VolumeRecord] = []
-        for entry in try listing(prefix, after: start, limit: limit) {
-            if let volume = try volume(VolumeID(entry.id)) { volumes.append(volume) }
+        var (volumes, room) = ([VolumeRecord](), bytes)
+        for entry in try listing(prefix, after: start, limit: limit) where room > 0 {
+            guard let volume = try volume(VolumeID(entry.id)) else { continue }
+            volumes.append(volume)
+            room -= volume.listedBytes
         }
         return volumes
     }
 
     /// An account's snapshots, or those of one of its volumes, oldest first.
+    /// - Parameters: as of ``volumes(of:after:limit:bytes:)``.
     public func snapshots(
         of account: AccountID,
         volume: VolumeID? = nil,
         after: (createdAt: UInt64, id: UUID128)? = nil,
-        limit: Int
+        limit: Int,
+        bytes: Int = .max
     ) throws(StoreError) -> [SnapshotRecord] {
         guard let number = try accountNumber(account) else { return [] }
         let prefix: [UInt8]
@@ -126,20 +136,28 @@ public class ManifestReader {
             prefix = Key(.snapshotListing).then(number.rawValue).bytes
             start = after.map { Key.snapshotListing(number, $0.createdAt, $0.id) }
         }
-        var snapshots: [SnapshotRecord] = []
+        var (snapshots, room) = ([SnapshotRecord](), bytes)
         var place = start
+        // The first one alone: of another account's volume as much is looked up as of one that is not there (SPEC C2).
+        var count = 1
         // Those that are being made are not shown, and must not make a page look like the last one.
-        while snapshots.count < limit {
-            let listed = try listing(prefix, after: place, limit: limit - snapshots.count)
-            guard let last = listed.last else { break }
-            for entry in listed {
-                // Another account's volume: looked at no further than a volume that is not there.
+        while snapshots.count < limit, room > 0 {
+            let listed = try listing(prefix, after: place, limit: count)
+            guard let last = listed.last else {
+                if count == 1, let volume { _ = try snapshot(SnapshotID(volume.uuid)) }
+                break
+            }
+            for entry in listed where room > 0 {
                 guard let snapshot = try snapshot(SnapshotID(entry.id)), snapshot.account == account else {
                     return snapshots
                 }
-                if snapshot.state != .creating { snapshots.append(try settled(snapshot)) }
+                if snapshot.state == .creating { continue }
+                let settled = try settled(snapshot)
+                snapshots.append(settled)
+                room -= settled.listedBytes
             }
             place = last.key
+            count = limit - snapshots.count
         }
         return snapshots
     }
@@ -237,7 +255,9 @@ public class ManifestReader {
     /// Called when a search in the lineage has come to the first key that is not below `chunk`, or nothing.
     /// - Returns: where the gap from there on ends, `chunk` itself where there is none.
     @discardableResult
-    private func noteGap(_ lineage: LineageID, from chunk: ChunkIndex, _ cursor: IndexCursor) throws(StoreError) -> ChunkIndex {
+    private func noteGap(_ lineage: LineageID, from chunk: ChunkIndex, _ cursor: IndexCursor) throws(StoreError)
+        -> ChunkIndex
+    {
         var end = Self.noChunk
         if try cursor.isValid(), var key = KeyReader(cursor.key, .manifests), key.take(UInt64.self) == lineage.rawValue,
             let next = key.take(UInt64.self)

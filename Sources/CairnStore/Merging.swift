@@ -103,12 +103,19 @@ extension ManifestReader {
     }
 }
 
-/// Computes a snapshot's seal from its manifest (SPEC S6).
+/// Computes a snapshot's seal from its manifest (SPEC S6), a step at a time.
 struct SealWalk {
-    let shard: Shard
+    unowned let shard: Shard
     let snapshot: SnapshotRecord
+    private var seal: SealBuilder
+    private var owners: [AccountID: UInt64] = [:]
+    /// The chunks before it are in the seal.
+    private var position = ChunkIndex(0)
 
+    /// Entries that one step looks at.
     private static let step = 4096
+    /// Bytes of chunks that one step reads and hashes, where there are unmerged ones.
+    private static let stepBytes = 16 << 20
 
     struct Sealed: Sendable {
         let seal: Fingerprint
@@ -116,42 +123,46 @@ struct SealWalk {
         let owners: [OwnerBytes]
     }
 
-    /// Nil when told to stop.
-    func seal(stopping isStopped: () throws(StoreError) -> Bool) throws(StoreError) -> Sealed? {
-        var owners: [AccountID: UInt64] = [:]
-        var seal = SealBuilder(size: snapshot.size, chunkSize: snapshot.chunkSize)
-        let end = ChunkIndex(snapshot.chunkSize.count(for: snapshot.size))
-        var position = ChunkIndex(0)
-        var sealed: UInt64 = 0
-        while true {
-            if try isStopped() { return nil }
-            // A view for each step: one that lasts long keeps RocksDB from dropping what was overwritten.
-            let (entries, next) = try shard.makeView().blocks(
-                of: snapshot.lineage,
-                at: snapshot.version,
-                in: position..<end,
-                limit: Self.step
-            )
-            for entry in entries {
-                seal.add(zeros: entry.chunk.rawValue - sealed)
-                switch entry.state {
-                case .data(let fingerprint?): seal.add(fingerprint)
-                case .data(nil): seal.add(try shard.fingerprint(of: entry.chunk, in: snapshot))
-                case .zeros, .hole: seal.add(zeros: 1)
-                }
-                if case .data = entry.state, let owner = entry.owner {
-                    let start = snapshot.chunkSize.offset(of: entry.chunk)
-                    let length = min(UInt64(snapshot.chunkSize.bytes), snapshot.size - start)
-                    owners[owner, default: 0] += length
-                    // A chunk is each one's whose data is in it: all of them must allow an export. The account itself always does.
-                    for other in entry.others where other != snapshot.account { owners[other, default: 0] += length }
-                }
-                sealed = entry.chunk.rawValue + 1
+    init(shard: Shard, snapshot: SnapshotRecord) {
+        (self.shard, self.snapshot) = (shard, snapshot)
+        seal = SealBuilder(size: snapshot.size, chunkSize: snapshot.chunkSize)
+    }
+
+    /// Nil until it is done.
+    mutating func step() throws(StoreError) -> Sealed? {
+        let end = ChunkIndex(seal.leafCount)
+        // A view for each step: one that lasts long keeps RocksDB from dropping what was overwritten.
+        let (entries, next) = try shard.makeView().blocks(
+            of: snapshot.lineage,
+            at: snapshot.version,
+            in: position..<end,
+            limit: Self.step
+        )
+        var room = Self.stepBytes
+        for entry in entries {
+            if room <= 0 { return nil }
+            seal.add(zeros: entry.chunk.rawValue - seal.leaves)
+            switch entry.state {
+            case .data(let fingerprint?): seal.add(fingerprint)
+            case .data(nil):
+                seal.add(try shard.fingerprint(of: entry.chunk, in: snapshot))
+                room -= snapshot.chunkSize.bytes
+            case .zeros, .hole: seal.add(zeros: 1)
             }
-            guard let next else { break }
-            position = next
+            if case .data = entry.state, let owner = entry.owner {
+                let start = snapshot.chunkSize.offset(of: entry.chunk)
+                let length = min(UInt64(snapshot.chunkSize.bytes), snapshot.size - start)
+                owners[owner, default: 0] += length
+                // A chunk is each one's whose data is in it: all of them must allow an export. The account itself always does.
+                for other in entry.others where other != snapshot.account { owners[other, default: 0] += length }
+            }
+            position = ChunkIndex(entry.chunk.rawValue + 1)
         }
-        seal.add(zeros: end.rawValue - sealed)
+        if let next {
+            position = next
+            return nil
+        }
+        seal.add(zeros: end.rawValue - seal.leaves)
         let shares = owners.map { OwnerBytes(owner: $0.key, bytes: $0.value) }.sorted { $0.owner.name < $1.owner.name }
         return Sealed(seal: seal.finish(), owners: shares)
     }

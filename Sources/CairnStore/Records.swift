@@ -105,6 +105,23 @@ public enum IdempotentCall: UInt8, Sendable, Hashable {
     case deleteSnapshot = 4
     case createSnapshots = 5
     case createGrant = 6
+    case deleteGrant = 7
+}
+
+extension VolumeRecord {
+    /// What it takes in a listing, about: bytes.
+    public var listedBytes: Int { 256 + affinity.count + tags.listedBytes }
+}
+
+extension SnapshotRecord {
+    /// What it takes in a listing, about: bytes.
+    public var listedBytes: Int {
+        256 + description.utf8.count + tags.listedBytes + owners.reduce(0) { $0 + 16 + $1.owner.name.utf8.count }
+    }
+}
+
+extension [String: String] {
+    fileprivate var listedBytes: Int { reduce(0) { $0 + 8 + $1.key.utf8.count + $1.value.utf8.count } }
 }
 
 public struct IdempotencyRecord: Sendable, Hashable {

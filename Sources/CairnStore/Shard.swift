@@ -165,7 +165,9 @@ public final class Shard: @unchecked Sendable {
         reclaims: Bool = false,
         _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value
     ) throws(StoreError) -> Value {
-        try waited { submit(records: records, bytes: bytes, entries: entries, reclaims: reclaims, body, completion: $0) }
+        try waited {
+            submit(records: records, bytes: bytes, entries: entries, reclaims: reclaims, body, completion: $0)
+        }
     }
 
     /// What `begin` completes with. Not on a queue that the completion takes.
@@ -441,19 +443,19 @@ public final class Shard: @unchecked Sendable {
         guard let number = try view.accountNumber(account) else { return fingerprints.map { _ in false } }
         let chunks = fingerprints.map { ChunkKey(own: number, $0) }
         // Pinned first, then looked up in a newer view: a chunk that is seen there and is not being purged stays.
-        let (leaving, end) = leases.pin(chunks)
+        let pins = leases.pin(chunks)
         let present = makeView()
         var answers: [Bool] = []
         answers.reserveCapacity(chunks.count)
         var absent: [ChunkKey] = []
         for chunk in chunks {
             // One that is damaged must be sent again: that heals it.
-            let record = try present.soundChunk(chunk)
-            if record == nil { absent.append(chunk) }
-            answers.append(record != nil && !leaving.contains(chunk))
+            let isHere = try present.soundChunk(chunk) != nil
+            if !isHere { absent.append(chunk) }
+            answers.append(isHere && !pins.leaving.contains(chunk))
         }
         // Nobody can have been promised what is not there: an import of new data leaves no pins behind.
-        leases.unpin(absent, end: end)
+        leases.unpin(absent, pins)
         return answers
     }
 }

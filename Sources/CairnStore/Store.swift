@@ -22,6 +22,8 @@ public final class Store: Sendable {
     private let slots: [ShardSlot]
     private let lock: FolderLock
     let intents = IntentsUnderWay()
+    /// Whether merging may make an account's data larger.
+    public let growth: GrowthRule
     let whenRecovered = Mutex<@Sendable (Shard) -> Void>({ _ in })
 
     /// The present ones: to be asked for anew by each call, for a shard that fails is replaced by another object.
@@ -36,7 +38,8 @@ public final class Store: Sendable {
         return (counts.recoveries, counts.failures)
     }
 
-    private init(id: UUID128, slots: [ShardSlot], lock: FolderLock) {
+    private init(id: UUID128, slots: [ShardSlot], lock: FolderLock, growth: GrowthRule) {
+        self.growth = growth
         self.id = id
         self.slots = slots
         self.lock = lock
@@ -89,6 +92,8 @@ public final class Store: Sendable {
             )
         }
         let lock = try FolderLock(folder)
+        var options = options
+        options.growth = GrowthRule()
         let opening = ShardOpening(header: header, folder: folder, options: options)
         var slots: [ShardSlot] = []
         do throws(StoreError) {
@@ -99,7 +104,7 @@ public final class Store: Sendable {
             for slot in slots { slot.close() }
             throw error
         }
-        return Store(id: header.id, slots: slots, lock: lock)
+        return Store(id: header.id, slots: slots, lock: lock, growth: options.growth)
     }
 
     /// Ends calls that wait, makes everything durable, and lets go of the folder.

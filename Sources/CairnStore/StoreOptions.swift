@@ -39,6 +39,8 @@ public struct StoreOptions: Sendable {
     public var scrubBytesPerSecond: UInt64 = 8 << 20
     /// How often its place is made durable: what was read since is read again after a restart.
     public var scrubSaveInterval = Duration.seconds(30)
+    /// The store's; see ``Store/growth``.
+    var growth = GrowthRule()
     /// What stands between a shard and its files: tests make it fail.
     var indexStep: @Sendable (IndexDatabase.Step) throws(StoreError) -> Void = { (_) throws(StoreError) in }
     var storage: @Sendable (ShardIndex, any SegmentStorage) -> any SegmentStorage = { $1 }

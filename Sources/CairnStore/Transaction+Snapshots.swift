@@ -172,19 +172,39 @@ extension Transaction {
     /// was uploaded until now (SPEC V5).
     /// - Parameter keepsRecord: whether it stays visible, as an error.
     public func cancel(_ snapshot: SnapshotRecord, keepsRecord: Bool, at now: UInt64) throws(StoreError) {
-        for var later in try outstanding(of: snapshot.volume) where later.version > snapshot.version {
+        for var later in try outstanding(of: snapshot.volume)
+        where later.version > snapshot.version && !later.needsRebase {
             later.needsRebase = true
             put(later)
         }
-        overlay.delete(Key.outstanding(snapshot.volume, snapshot.version))
+        try hide([snapshot], of: snapshot.lineage)
+        try leave(snapshot, keepsRecord: keepsRecord, at: now)
+    }
+
+    /// V9: all that are outstanding go with their volume.
+    func cancelAll(of volume: VolumeRecord, at now: UInt64) throws(StoreError) {
+        let all = try outstanding(of: volume.id)
+        try hide(all, of: volume.lineage)
+        for snapshot in all.reversed() { try leave(snapshot, keepsRecord: false, at: now) }
+    }
+
+    /// Other versions see nothing more of what was uploaded to the snapshots.
+    private func hide(_ snapshots: [SnapshotRecord], of id: LineageID) throws(StoreError) {
         settleWritten()
-        if try hasEntries(snapshot.lineage, snapshot.version) {
-            var lineage = try self.lineage(snapshot.lineage)
-            lineage.cancelled = (lineage.cancelled + [snapshot.version]).sorted()
-            put(lineage, snapshot.lineage)
-            // Before the release that letting go of the version may bring about: that one relies on it.
-            try addWork(.cancelVersion(snapshot.lineage, snapshot.version))
-        }
+        var written: [DataVersion] = []
+        for snapshot in snapshots where try hasEntries(id, snapshot.version) { written.append(snapshot.version) }
+        if written.isEmpty { return }
+        var lineage = try self.lineage(id)
+        lineage.cancelled = (lineage.cancelled + written).sorted()
+        // Once for all of them: it may be long.
+        put(lineage, id)
+        // Before the release that letting go of a version may bring about: that one relies on it.
+        for version in written { try addWork(.cancelVersion(id, version)) }
+    }
+
+    /// A hidden snapshot is outstanding no more.
+    private func leave(_ snapshot: SnapshotRecord, keepsRecord: Bool, at now: UInt64) throws(StoreError) {
+        overlay.delete(Key.outstanding(snapshot.volume, snapshot.version))
         try changeRetained(snapshot.lineage, snapshot.version) { retained in
             retained.hasSnapshot = false
             retained.isIncomplete = false

@@ -69,7 +69,7 @@ extension Transaction {
     /// V9: the volume goes, its snapshots stay, but for those in progress, and for the initial one, which goes unless something
     /// was cloned from it. The caller has made sure that those in progress may go.
     public func deleteVolume(_ volume: VolumeRecord) throws(StoreError) {
-        for snapshot in try outstanding(of: volume.id).reversed() { try deleteSnapshot(snapshot) }
+        try cancelAll(of: volume, at: execution.milliseconds)
         for snapshot in try waiting(of: volume) where snapshot.id != volume.initialSnapshot {
             try deleteSnapshot(snapshot)
         }

@@ -6,10 +6,30 @@ import CairnLog
 /// Distinct chunks are counted with a table of those that were seen. So that its memory stays bounded the fingerprints are cut
 /// into ranges, as many as it takes, with a walk through the manifests for each.
 public struct UsageWalk {
-    /// What is asked about.
-    public enum Target: Sendable {
-        case volume(VolumeRecord)
-        case snapshot(SnapshotRecord)
+    /// What is asked about: of its record what the walk needs, and no more. An account may have a hundred thousand.
+    public struct Target: Sendable {
+        enum Name: Sendable, Hashable {
+            case volume(VolumeID)
+            case snapshot(SnapshotID)
+        }
+
+        let name: Name
+        /// Bytes.
+        public let size: UInt64
+        /// What it reads; nil where it has no data here.
+        let source: ReadSource?
+
+        public static func volume(_ record: VolumeRecord) -> Self {
+            let source = record.kind == .remote ? ReadSource(record) : nil
+            return Self(name: .volume(record.id), size: record.size, source: source)
+        }
+
+        public static func snapshot(_ record: SnapshotRecord) -> Self {
+            let source = record.state == .error ? nil : ReadSource(record)
+            return Self(name: .snapshot(record.id), size: record.size, source: source)
+        }
+
+        public var isVolume: Bool { if case .volume = name { true } else { false } }
     }
 
     /// Bytes that are held, or would be freed.
@@ -33,18 +53,21 @@ public struct UsageWalk {
     }
 
     /// Chunks and parts that the table holds at a time: about 100 bytes each.
-    public static let tableItems = 1 << 19
+    public static let tableItems = 1 << 17
     /// Entries between two looks at whether anybody still waits.
     private static let step = 1024
+    /// Volumes or snapshots that are looked up together: each may have 32 KiB of tags.
+    private static let listed = 64
 
     let view: ReadView
     let account: AccountNumber?
+    private let name: AccountID
     private let tableItems: Int
     private let check: () throws(StoreError) -> Void
 
     /// - Parameters:
     ///   - account: whose volumes and snapshots are asked about.
-    ///   - check: asked now and then; throws to end the walk.
+    ///   - check: asked now and then; may block, and throws to end the walk.
     public init(
         _ shard: Shard,
         of account: AccountID,
@@ -52,6 +75,7 @@ public struct UsageWalk {
         check: @escaping () throws(StoreError) -> Void
     ) throws(StoreError) {
         view = shard.makeView()
+        name = account
         self.account = try view.accountNumber(account)
         (self.tableItems, self.check) = (tableItems, check)
     }
@@ -59,10 +83,37 @@ public struct UsageWalk {
     /// The target as the walk sees it; nil where it was deleted before the walk was made. Only such targets may be walked: of another
     /// view's the manifest may be gone.
     public func present(_ target: Target) throws(StoreError) -> Target? {
-        switch target {
-        case .volume(let volume): try view.volume(volume.id).map(Target.volume)
-        case .snapshot(let snapshot): try view.snapshot(snapshot.id).map(Target.snapshot)
+        switch target.name {
+        case .volume(let id): try view.volume(id).map(Target.volume)
+        case .snapshot(let id): try view.snapshot(id).map(Target.snapshot)
         }
+    }
+
+    /// The account's snapshots, but the initial ones, and its volumes.
+    public func everything() throws(StoreError) -> [Target] {
+        var targets: [Target] = []
+        try list { (place) throws(StoreError) in
+            let page = try view.snapshots(of: name, after: place, limit: Self.listed)
+            targets += page.filter { !$0.isInitial }.map(Target.snapshot)
+            return page.count == Self.listed ? page.last.map { ($0.createdAt, $0.id.uuid) } : nil
+        }
+        try list { (place) throws(StoreError) in
+            let page = try view.volumes(of: name, after: place, limit: Self.listed)
+            targets += page.map(Target.volume)
+            return page.count == Self.listed ? page.last.map { ($0.createdAt, $0.id.uuid) } : nil
+        }
+        return targets
+    }
+
+    private typealias Place = (createdAt: UInt64, id: UUID128)
+
+    /// Page by page; `body` says behind which place the next one begins.
+    private func list(_ body: (Place?) throws(StoreError) -> Place?) throws(StoreError) {
+        var place: Place?
+        repeat {
+            try check()
+            place = try body(place)
+        } while place != nil
     }
 
     /// What the targets hold together: a chunk that several hold counts once. A LOCAL volume itself holds nothing here.
@@ -162,16 +213,6 @@ public struct UsageWalk {
                 looked += 1
                 if looked.isMultiple(of: Self.step) { try check() }
             }
-        }
-    }
-}
-
-extension UsageWalk.Target {
-    /// What it reads; nil where it has no data here.
-    fileprivate var source: ReadSource? {
-        switch self {
-        case .volume(let volume): volume.kind == .remote ? ReadSource(volume) : nil
-        case .snapshot(let snapshot): snapshot.state == .error ? nil : ReadSource(snapshot)
         }
     }
 }

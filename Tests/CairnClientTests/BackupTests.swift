@@ -178,7 +178,7 @@ struct BackupTests {
         #expect(try Self.content(server, summary.snapshot) == contents(disk))
     }
 
-    @Test("S6: a seal that is another than what was read is told")
+    @Test("S6: a seal that is another than what was read is told, and the snapshot does not stay as a good one")
     func wrongSeal() async throws {
         let folder = TemporaryFolder()
         var random = SeededRandom(seed: 27)
@@ -197,7 +197,8 @@ struct BackupTests {
             volume: server.volume
         )
         let error = await #expect(throws: ClientError.self) { try await limited { try await backup.run() } }
-        #expect(error?.code == .damaged)
+        #expect(error?.code == .damaged && error?.text.contains("it was deleted") == true)
+        #expect(Self.last(server).isDeleted && Self.last(server).id != first.snapshot)
     }
 
     @Test("V3: a REMOTE volume takes no backup, and a disk must fit")
@@ -227,12 +228,14 @@ struct BackupTests {
     }
 }
 
-/// Passes all calls on; before a snapshot is made it does what it likes.
-private final class Meddler: Caller {
+/// Passes all calls on; before those of one method it does what it likes.
+final class Meddler: Caller {
     private let server: FakeServer
+    private let method: UInt32
     private let body: @Sendable () -> Void
-    init(_ server: FakeServer, _ body: @escaping @Sendable () -> Void) {
+    init(_ server: FakeServer, before method: Wire.Method = .createSnapshot, _ body: @escaping @Sendable () -> Void) {
         self.server = server
+        self.method = UInt32(method.rawValue)
         self.body = body
     }
 
@@ -240,7 +243,7 @@ private final class Meddler: Caller {
         _ call: OutgoingCall,
         completion: @escaping @Sendable (Result<Answer, ClientError>) -> Void
     ) -> any Cancellable {
-        if call.method == UInt32(Wire.Method.createSnapshot.rawValue) { body() }
+        if call.method == method { body() }
         return server.start(call, completion: completion)
     }
 }

@@ -110,7 +110,8 @@ struct CallEncodingTests {
                 resource: wire.map { Wire.Target(target: $0) },
                 grantee: "bob",
                 permission: .export,
-                createdAtMs: 5
+                createdAtMs: 5,
+                grantor: "alice"
             )
             let key = IdempotencyKey([1, 2, 3])!
             let (create, made) = try await Self.asked(Wire.CreateGrantRequest.self, answer: .init(grant: answer)) {
@@ -119,9 +120,11 @@ struct CallEncodingTests {
             #expect(create.grant?.resource?.target == wire && create.grant?.permission == .export)
             #expect(create.idempotencyKey == [1, 2, 3])
             #expect(made.resource == resource && made.grantee == "bob" && made.permission == .export)
+            #expect(made.grantor == "alice")
             let (delete, _) = try await Self.asked(Wire.DeleteGrantRequest.self, answer: .init()) {
-                try await $0.deleteGrant(.use, on: resource, to: "bob")
+                try await $0.deleteGrant(.use, on: resource, to: "bob", key: key)
             }
+            #expect(delete.idempotencyKey == [1, 2, 3])
             #expect(delete.grant?.resource?.target == wire && delete.grant?.permission == .use)
         }
     }

@@ -49,10 +49,7 @@ extension FakeServer {
 
     private func create(_ request: Wire.CreateSnapshotRequest) throws -> Wire.CreateSnapshotResponse {
         state.withLock { state in
-            state.lastVersion += 1
-            let base = state.local.last { $0.state == .complete }?.chunks ?? [:]
-            let id = SnapshotID(.random(shard: ShardIndex(0)))
-            var made = LocalSnapshot(id: id, version: state.lastVersion, chunks: base)
+            var made = state.newSnapshot()
             for chunk in request.expected {
                 made.expected[chunkSize.chunk(at: chunk.offset).rawValue] = Fingerprint(bytes: chunk.token)!
             }
@@ -81,8 +78,13 @@ extension FakeServer {
         description.progress = snapshot.percent
         description.needsRebase = snapshot.needsRebase
         description.missing = UInt64(snapshot.missing.count)
-        description.seal = snapshot.state == .complete ? Wire.Seal(value: seal(of: snapshot, state.size).bytes) : nil
+        description.seal = snapshot.state == .complete ? told(seal(of: snapshot, state.size), state) : nil
         return description
+    }
+
+    private func told(_ seal: Fingerprint, _ state: State) -> Wire.Seal? {
+        if state.isSealWithheld { return nil }
+        return state.isSealPending ? Wire.Seal(pending: true) : Wire.Seal(value: seal.bytes)
     }
 
     func seal(of snapshot: LocalSnapshot, _ size: UInt64) -> Fingerprint {
@@ -112,19 +114,21 @@ extension FakeServer {
             guard let place = state.earliest, state.local[place].id.bytes == id else {
                 throw CallError(.invalidSnapshotID)
             }
+            let snapshot = state.local[place]
+            if request.percent == 100 {
+                guard snapshot.missing.isEmpty else { throw CallError(.failedPrecondition, "missing") }
+                guard !snapshot.needsRebase || request.rebased else { throw CallError(.needsRebase) }
+            }
             try state.advance(place, to: request.percent)
             guard request.percent == 100 else {
                 return Wire.SnapshotProgressResponse(state: .inProgress, percent: request.percent)
             }
-            let snapshot = state.local[place]
-            guard snapshot.missing.isEmpty else { throw CallError(.failedPrecondition, "missing") }
-            guard !snapshot.needsRebase || request.rebased else { throw CallError(.needsRebase) }
             state.local[place].rebased = request.rebased
             state.complete(place)
             return Wire.SnapshotProgressResponse(
                 state: .complete,
                 percent: 100,
-                seal: Wire.Seal(value: seal(of: snapshot, state.size).bytes)
+                seal: told(seal(of: snapshot, state.size), state)
             )
         }
     }
@@ -162,6 +166,9 @@ extension FakeServer {
     func checkSnapshot(_ request: Wire.UploadBlockRequest, _ state: State) throws {
         guard state.kind == .local else { return }
         guard case .snapshotID(let id) = request.target?.target else { throw CallError(.wrongVolumeKind) }
+        guard !state.local.contains(where: { $0.id.bytes == id && $0.state == .complete }) else {
+            throw CallError(.snapshotAlreadyComplete)
+        }
         guard let place = state.earliest, state.local[place].id.bytes == id,
             request.dataVersion == 0 || request.dataVersion == state.local[place].version
         else { throw CallError(.invalidDataVersion) }
@@ -173,7 +180,19 @@ extension FakeServer.State {
     var earliest: Int? { local.firstIndex { $0.state == .inProgress } }
 
     mutating func report(_ percent: UInt32, _ request: Wire.UploadBlockRequest) throws {
-        try advance(earliest!, to: percent)
+        let place = earliest!
+        try advance(place, to: percent)
+        if percent == 100 { complete(place) }
+    }
+
+    /// The volume's next snapshot: it starts from the last that is complete.
+    mutating func newSnapshot() -> FakeServer.LocalSnapshot {
+        lastVersion += 1
+        return FakeServer.LocalSnapshot(
+            id: SnapshotID(.random(shard: ShardIndex(0))),
+            version: lastVersion,
+            chunks: local.last { $0.state == .complete }?.chunks ?? [:]
+        )
     }
 
     mutating func advance(_ place: Int, to percent: UInt32) throws {
@@ -185,6 +204,7 @@ extension FakeServer.State {
     /// The next one stands on this one from now on.
     mutating func complete(_ place: Int) {
         local[place].state = .complete
+        local[place].percent = 100
         if let next = earliest { local[next].chunks = local[place].chunks }
     }
 }

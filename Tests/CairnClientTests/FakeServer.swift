@@ -32,6 +32,11 @@ final class FakeServer: Caller {
         var corrupts = false
         var pageItems = 7
         var seal: Fingerprint?
+        /// Seals of the LOCAL volume's snapshots are not told yet, or not at all.
+        var isSealPending = false
+        var isSealWithheld = false
+        /// ListBlocks is answered PERMISSION_DENIED: there is data of an account that grants USE only.
+        var refusesListing = false
         var inFlight = 0
         var mostInFlight = 0
         /// Tokens that downloads named as known, and blocks that were answered so.
@@ -164,7 +169,8 @@ final class FakeServer: Caller {
 
     private func list(_ request: Wire.ListBlocksRequest) throws -> Wire.ListBlocksResponse {
         let after = request.page?.pageToken ?? []
-        return state.withLock { state in
+        return try state.withLock { state in
+            guard !state.refusesListing else { throw CallError(.permissionDenied) }
             let from = after.isEmpty ? 0 : UInt64(String(decoding: after, as: UTF8.self))!
             let held = state[request.target]
             let chunks = held.keys.filter { $0 >= from }.sorted().prefix(state.pageItems)

@@ -130,6 +130,22 @@ struct ImportTests {
         #expect(server.content == (try contents(path)))
     }
 
+    @Test("D5: what may not be listed is replaced as a whole, zeros and holes too")
+    func unlisted() async throws {
+        let folder = TemporaryFolder()
+        var random = SeededRandom(seed: 11)
+        let server = FakeServer(size: 1 << 20)
+        for chunk: UInt64 in 0..<256 { server.place(random.bytes(Self.chunk), at: chunk) }
+        server.state.withLock { $0.refusesListing = true }
+        let image = random.bytes(64 << 10) + [UInt8](repeating: 0, count: 64 << 10)
+        let path = try folder.sparse("image", size: 1 << 20, [512 << 10: image])
+        let summary = try await Self.run(path, into: server)
+        #expect(server.content == (try contents(path)))
+        #expect(summary.progress.transferred == 64 << 10 && summary.progress.inPlace == 0)
+        #expect(server.state.withLock { $0.chunks[255] } == nil, "a hole of the file is a hole of the volume")
+        #expect(server.state.withLock { $0.chunks[(600 << 10) / 4096] } == .zeros)
+    }
+
     @Test func tooLargeASourceIsRefusedBeforeAnythingIsSent() async throws {
         let folder = TemporaryFolder()
         let path = try folder.sparse("image", size: (1 << 20) + 1, [:])

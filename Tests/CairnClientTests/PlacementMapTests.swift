@@ -41,6 +41,15 @@ struct PlacementMapTests {
         #expect(map.known == 40960)
     }
 
+    @Test("D5: of a listing that is refused half way the rest may hold anything")
+    func theRestIsUnknown() throws {
+        var map = try map([BlockDescription(offset: 4096, length: 4096, state: .zeros)], isLast: false)
+        map.end()
+        #expect(map.known == 40960 && map.firstAllocated(from: 8192) == 8192)
+        #expect(map.take(0..<16384) == [.hole, .zeros, .unknown, .unknown])
+        #expect(map.take(32768..<40960) == [.unknown, .unknown] && map.count == 0)
+    }
+
     @Test(arguments: [
         [
             BlockDescription(offset: 8192, length: 4096, state: .data),

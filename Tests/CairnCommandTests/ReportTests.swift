@@ -33,6 +33,24 @@ struct ReportTests {
         #expect(try OwnerText.text(Self.snapshot([], state: .inProgress)).contains("complete snapshot"))
     }
 
+    @Test("D5: a grant tells who gave it")
+    func grantor() throws {
+        let grant = try Grant(Wire.Grant(grantee: "bob", permission: .use, grantor: "alice"))
+        #expect(Output.json(GrantReport(grant)).contains("\"grantor\" : \"alice\""))
+        #expect(GrantCommands.List.row(grant).prefix(4) == ["use", "account", "alice", "bob"])
+    }
+
+    @Test("S6, S8: an interrupted backup is told to go on only with what may be in progress")
+    func advice() {
+        let id = SnapshotID(.random(shard: ShardIndex(1)))
+        for phase in [Backup.Phase.preparing, .scanning, .uploading, .completing] {
+            #expect(BackupCommand.advice(id, phase).contains("--resume"))
+        }
+        #expect(BackupCommand.advice(id, .completing).contains("may be complete"))
+        let sealing = BackupCommand.advice(id, .sealing)
+        #expect(sealing.contains("is complete") && sealing.contains("not compared") && !sealing.contains("--resume"))
+    }
+
     @Test("R1: a difference is summed by what the blocks are now")
     func difference() {
         var sum = DiffSum()

@@ -45,6 +45,17 @@ struct SettingsTests {
         )
     }
 
+    @Test("R2: counting may take half an hour; who sets a time-out gets that, and other commands the library's")
+    func longCalls() throws {
+        let long = try UsageCommand.parse([]).callLimit
+        let said = "server = s\nidentity = i\n"
+        #expect(try ConnectionOptions.clientOptions(merge(file: said), callLimit: long).callLimit == .seconds(1800))
+        let limited = try merge(file: said + "timeout = 30s\n")
+        #expect(try ConnectionOptions.clientOptions(limited, callLimit: long).callLimit == .seconds(30))
+        let plain = try ConnectionOptions.clientOptions(merge(file: said), callLimit: StatusCommand.parse([]).callLimit)
+        #expect(plain.callLimit == ClientOptions().callLimit)
+    }
+
     @Test func anIdentityBeatsWeakerFiles() throws {
         var flags = Settings()
         flags.identity = "name"

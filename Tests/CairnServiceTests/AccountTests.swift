@@ -45,6 +45,54 @@ import Testing
         )
     }
 
+    @Test(
+        "R3: merging parts into whole chunks does not bring an account beyond what it may store; its snapshots are sealed all the same"
+    )
+    func merging() throws {
+        let harness = try ServiceHarness(shards: 2)
+        let chunks = 20
+        let base = try harness.createVolume(.init(size: 4 << 20))
+        var random = SystemRandomNumberGenerator()
+        var content = (0..<chunks * 65536).map { _ in UInt8.random(in: 1...255, using: &random) }
+        try harness.write(content, at: 0, to: base.volumeID)
+        let source = try harness.begin(base.volumeID).snapshotID
+        let clone = try harness.createVolume(.init(snapshotID: source)).volumeID
+        let stored = try #require(try describe(harness, alice).usage?.storedBytes)
+        try set(harness, Wire.AccountLimits(storedBytes: stored + 100_000), alice)
+        // They take nothing yet; each chunk that is made whole takes 64 KiB.
+        _ = try harness.call(
+            harness.service.writeZeroes,
+            .init(
+                target: .init(target: .volumeID(clone)),
+                ranges: (0..<chunks).map { .init(offset: UInt64($0) * 65536, length: 512) }
+            )
+        )
+        for chunk in 0..<chunks {
+            content.replaceSubrange(chunk * 65536..<chunk * 65536 + 512, with: [UInt8](repeating: 0, count: 512))
+        }
+        let snapshot = try harness.begin(clone).snapshotID
+        func seal() throws -> Wire.Seal? {
+            try harness.call(harness.service.describeSnapshot, .init(target: .snapshotID(snapshot))).snapshot?.seal
+        }
+        #expect(try harness.eventually { try seal()?.pending == false })
+        let after = try #require(try describe(harness, alice).usage?.storedBytes)
+        #expect(after > stored && after <= stored + 100_000)
+        #expect(try harness.read(.snapshotID(snapshot), 0, UInt64(content.count)) == content)
+        // The seal is that of the content, however it is kept.
+        let plain = try harness.createVolume(.init(size: 4 << 20), as: ServiceHarness.bob).volumeID
+        var request = Wire.UploadBlockRequest(target: .init(target: .volumeID(plain)))
+        request.blocks = [ServiceHarness.block(content, at: 0)]
+        _ = try harness.upload(request, payload: content, as: ServiceHarness.bob)
+        let same = try harness.call(harness.service.createSnapshot, .init(volumeID: plain), as: ServiceHarness.bob)
+            .snapshotID
+        func otherSeal() throws -> Wire.Seal? {
+            try harness.call(harness.service.describeSnapshot, .init(target: .snapshotID(same)), as: ServiceHarness.bob)
+                .snapshot?.seal
+        }
+        #expect(try harness.eventually { try otherSeal()?.pending == false })
+        #expect(try seal()?.value == otherSeal()?.value)
+    }
+
     @Test("R3: of many volumes that are made at once on several shards exactly as many are as the limit lets")
     func volumesAtOnce() throws {
         let harness = try ServiceHarness(shards: 4)

@@ -1,4 +1,5 @@
 import CairnCore
+import CairnCrypto
 import CairnStore
 import CairnWire
 import Dispatch
@@ -142,20 +143,186 @@ import Testing
         for number in 0..<6 {
             let waiter = Waiter<Int>()
             answers.append(waiter)
-            try gate.run(for: account(number), { waiter.set($0) }) {
+            try gate.run(CallContext(account: account(number)), waiting: 60_000, { waiter.set($0) }) { _ in
                 begin.wait()
                 return number
             }
         }
         for number in [0, 5] {
-            let refused = refusal { try gate.run(for: account(number), { (_: Result<Int, ServiceError>) in }) { 0 } }
+            let refused = refusal {
+                let context = CallContext(account: account(number))
+                try gate.run(context, waiting: 60_000, { (_: Result<Int, ServiceError>) in }) { _ in 0 }
+            }
             #expect(refused?.code == .throttled)
         }
         for _ in 0..<6 { begin.signal() }
         for (number, answer) in answers.enumerated() { #expect(try answer.get() == number) }
         // Who was answered may ask again.
         let again = Waiter<Int>()
-        try gate.run(for: account(0), { again.set($0) }) { 7 }
+        try gate.run(CallContext(account: account(0)), waiting: 60_000, { again.set($0) }) { _ in 7 }
         #expect(try again.get() == 7)
+    }
+
+    /// As many walks as run at a time, which end when they are told to; the gate's other callers wait for them.
+    private func occupy(_ gate: UsageGate, until end: DispatchSemaphore) throws -> [Waiter<Int>] {
+        try (0..<UsageGate.running).map { number in
+            let waiter = Waiter<Int>()
+            let context = CallContext(account: AccountID("large-\(number)")!)
+            try gate.run(context, waiting: 60_000, { waiter.set($0) }) { _ in
+                end.wait()
+                return number
+            }
+            return waiter
+        }
+    }
+
+    @Test(
+        "R2, R3: who waits for others' walks and is cancelled, or waits too long, is answered then; its account is free"
+    )
+    func usageGateWaits() throws {
+        let gate = UsageGate()
+        let end = DispatchSemaphore(value: 0)
+        let walks = try occupy(gate, until: end)
+        let small = AccountID("small")!
+        func ask(_ context: CallContext, waiting: UInt64 = 60_000) throws -> Waiter<Int> {
+            let waiter = Waiter<Int>()
+            try gate.run(context, waiting: waiting, { waiter.set($0) }) { _ in 7 }
+            return waiter
+        }
+        // Past the caller's deadline, then past the server's limit.
+        let soon = DispatchTime.now().uptimeNanoseconds + 50_000_000
+        let late = try ask(CallContext(account: small, deadline: soon))
+        #expect(refusal { try late.get() }?.code == .deadlineExceeded)
+        let long = try ask(CallContext(account: small), waiting: 50)
+        #expect(refusal { try long.get() }?.code == .throttled)
+        // Cancelled: the account's next call need not wait until that is noticed.
+        let isGone = Mutex(false)
+        let gone = try ask(CallContext(account: small) { isGone.withLock { $0 } })
+        #expect(refusal { try ask(CallContext(account: small)) }?.code == .throttled)
+        isGone.withLock { $0 = true }
+        let next = try ask(CallContext(account: small))
+        #expect(refusal { try gone.get() }?.code == .cancelled)
+        for _ in walks { end.signal() }
+        #expect(try next.get() == 7)
+        for (number, walk) in walks.enumerated() { #expect(try walk.get() == number) }
+    }
+
+    @Test(
+        "R2, R3: long walks give way: another account's short one is answered while they go on, and each of them goes on"
+    )
+    func usageGateTurns() throws {
+        let gate = UsageGate()
+        let isOver = Mutex(false)
+        let large = try (0..<4).map { number in
+            let waiter = Waiter<Int>()
+            let context = CallContext(account: AccountID("large-\(number)")!)
+            try gate.run(context, waiting: 60_000, { waiter.set($0) }) { turn in
+                while !isOver.withLock({ $0 }) { turn.giveWay() }
+                return number
+            }
+            return waiter
+        }
+        for number in 0..<3 {
+            let small = Waiter<Int>()
+            try gate.run(CallContext(account: AccountID("small-\(number)")!), waiting: 60_000, { small.set($0) }) { _ in
+                7
+            }
+            #expect(try small.get() == 7)
+        }
+        isOver.withLock { $0 = true }
+        for (number, walk) in large.enumerated() { #expect(try walk.get() == number) }
+    }
+
+    /// A call's looks at whether it is still wanted: each step has one.
+    private func looks(_ call: (CallContext) throws -> Void) rethrows -> Int {
+        let looks = Mutex(0)
+        try call(
+            CallContext(account: ServiceHarness.alice.account) {
+                looks.withLock { $0 += 1 }
+                return false
+            }
+        )
+        return looks.withLock { $0 }
+    }
+
+    private func tokens(_ count: Int) -> [[UInt8]] {
+        (0..<count).map { index in withUnsafeBytes(of: index) { Array($0) } + [UInt8](repeating: 1, count: 24) }
+    }
+
+    @Test("R3, A1, U7: calls that name many tokens cost a look-up for each, and are carried out in steps")
+    func tokenCosts() throws {
+        let harness = try ServiceHarness(shards: 1) { Self.single(&$1) }
+        let service = harness.service
+        let volume = try harness.createVolume().volumeID
+        let many = tokens(16384)
+        let query = try order(harness) { service.queryChunks(.init(tokens: many), $0) { _ in } }
+        let renewal = try order(harness) { service.renewLease(.init(tokens: many), $0) { _ in } }
+        let release = try order(harness) { service.releaseLease(.init(tokens: many), $0) { _ in } }
+        let named = try order(harness) { context in
+            var request = Wire.UploadBlockRequest(target: .init(target: .volumeID(volume)))
+            request.blocks = many.prefix(64).enumerated().map { index, token in
+                Wire.UploadBlock(offset: UInt64(index) << 16, length: 65536, source: .token(token))
+            }
+            service.uploadBlock(request, payload: nil, context) { _ in }
+        }
+        for order in [query, renewal, release, named] {
+            #expect(order.first == "bob" && order.prefix(16).allSatisfy { $0 == "bob" }, "\(order)")
+        }
+        let steps = try looks { context in
+            let answer = try harness.call(service.queryChunks, .init(tokens: many), as: context)
+            #expect(answer.present.count == 2048 && answer.present.allSatisfy { $0 == 0 })
+        }
+        #expect(steps > 16384 / Workers.lookUpsPerJob)
+        // It ends between them where nobody waits any more.
+        let left = Mutex(3)
+        let gone = CallContext(account: ServiceHarness.alice.account) {
+            left.withLock { left in
+                left -= 1
+                return left < 0
+            }
+        }
+        #expect(refusal { try harness.call(service.queryChunks, .init(tokens: many), as: gone) }?.code == .cancelled)
+        #expect(left.withLock { $0 } == -1)
+    }
+
+    @Test("R3, V10: chunks that an upload names on another shard are read and hashed some at a time")
+    func foreignTokens() throws {
+        let harness = try ServiceHarness(chunkSize: 4 << 20, segmentBytes: 64 << 20)
+        let chunk = 4 << 20
+        let home = harness.service.homeShard(of: ServiceHarness.alice.account).index
+        var volume: [UInt8] = []
+        for key in 0..<64 as Range<UInt8> where volume.isEmpty {
+            let id = try harness.createVolume(.init(size: 64 << 20, affinity: [key])).volumeID
+            if VolumeID(bytes: id)!.uuid.shard != home { volume = id }
+        }
+        try #require(!volume.isEmpty)
+        var tokens: [[UInt8]] = []
+        for index in 0..<12 as Range<UInt8> {
+            let bytes = [UInt8](repeating: index + 1, count: chunk)
+            let staging = Wire.UploadBlockRequest(blocks: [ServiceHarness.block(bytes, at: 0)])
+            tokens.append(try #require(try harness.upload(staging, payload: bytes).chunks.first).token)
+        }
+        var request = Wire.UploadBlockRequest(target: .init(target: .volumeID(volume)))
+        request.blocks = tokens.enumerated().map { index, token in
+            Wire.UploadBlock(offset: UInt64(index * chunk), length: UInt32(chunk), source: .token(token))
+        }
+        // The call's begin, its preparation, three steps of four chunks, before and in its commit.
+        #expect(try looks { _ = try harness.upload(request, as: $0) } >= 7)
+        #expect(try harness.read(.volumeID(volume), UInt64(11 * chunk), 512) == [UInt8](repeating: 12, count: 512))
+    }
+
+    @Test("R3, S5: a chunk list costs its look-ups, step by step")
+    func listCosts() throws {
+        let harness = try ServiceHarness(chunkSize: 4096, shards: 1) { Self.single(&$1) }
+        let volume = try harness.localVolume(size: 64 << 20)
+        let zero = ZeroChunk.fingerprint(.minimum).bytes
+        var request = Wire.CreateSnapshotRequest(volumeID: volume)
+        request.chunks = (0..<8192).map { Wire.ChunkPlacement(offset: $0 << 12, token: zero) }
+        let answer = Waiter<Wire.CreateSnapshotResponse>()
+        let list = request
+        let order = try order(harness) { harness.service.createSnapshot(list, $0) { answer.set($0) } }
+        // It has begun; what costs waits for the others.
+        #expect(order.first == "alice" && order.dropFirst().prefix(20).allSatisfy { $0 == "bob" }, "\(order)")
+        _ = try answer.get()
     }
 }

@@ -71,6 +71,67 @@ import Testing
         #expect(try harness.eventually { try count(harness) == 0 })
     }
 
+    @Test("D5: who was granted a volume may describe it, as a snapshot: without its source, affinity and attachment")
+    func describedVolume() throws {
+        let harness = try ServiceHarness()
+        let source = try harness.createVolume(.init(size: 2 << 20)).initialSnapshotID
+        let created = try harness.createVolume(.init(snapshotID: source, affinity: [1, 2, 3]))
+        _ = try harness.call(harness.service.attachVolume, .init(volumeID: created.volumeID))
+        let asked = Wire.DescribeVolumeRequest(volumeID: created.volumeID)
+        func asBob() throws -> Wire.VolumeDescription? {
+            try harness.call(harness.service.describeVolume, asked, as: ServiceHarness.bob).volume
+        }
+        // A snapshot's grant is not its volume's.
+        _ = try harness.call(
+            harness.service.createGrant,
+            .init(grant: grant(for: .snapshotID(created.initialSnapshotID)))
+        )
+        #expect(refusal { _ = try asBob() } == .noSuchVolume)
+        let given = grant(for: .volumeID(created.volumeID))
+        _ = try harness.call(harness.service.createGrant, .init(grant: given))
+        var expected = try #require(try harness.call(harness.service.describeVolume, asked).volume)
+        #expect(expected.sourceSnapshotID == source && expected.attachmentGeneration == 1)
+        (expected.sourceSnapshotID, expected.affinity, expected.attachmentGeneration) = ([], [], 0)
+        #expect(try asBob() == expected)
+        _ = try harness.call(harness.service.deleteGrant, .init(grant: given))
+        #expect(refusal { _ = try asBob() } == .noSuchVolume)
+    }
+
+    @Test("S6, D5: the seal of one's own snapshot over another's data is pending until it is known whose data is in it")
+    func sealOverForeignData() throws {
+        let harness = try ServiceHarness()
+        let created = try harness.createVolume(.init(size: 1 << 20))
+        try harness.write([UInt8](repeating: 7, count: 65536), at: 0, to: created.volumeID)
+        let base = try harness.begin(created.volumeID).snapshotID
+        var use = grant(for: .snapshotID(base))
+        use.permission = .use
+        _ = try harness.call(harness.service.createGrant, .init(grant: use))
+        let clone = try harness.createVolume(.init(snapshotID: base, kind: .local), as: ServiceHarness.bob)
+        for isOverwritten in [false, true] {
+            let snapshot = try harness.call(
+                harness.service.createSnapshot,
+                .init(volumeID: clone.volumeID),
+                as: ServiceHarness.bob
+            ).snapshotID
+            if isOverwritten {
+                try harness.upload([UInt8](repeating: 8, count: 65536), at: 0, to: snapshot, as: ServiceHarness.bob)
+            }
+            let done = try harness.call(
+                harness.service.snapshotProgress,
+                .init(target: .snapshotID(snapshot), percent: 100),
+                as: ServiceHarness.bob
+            )
+            #expect(done.seal?.pending == true)
+            func seal() throws -> Wire.Seal? {
+                let asked = Wire.DescribeSnapshotRequest(target: .snapshotID(snapshot))
+                return try harness.call(harness.service.describeSnapshot, asked, as: ServiceHarness.bob).snapshot?.seal
+            }
+            #expect(try harness.eventually { try seal()?.pending != true })
+            // Withheld where alice's data is in it.
+            #expect(try seal()?.value.isEmpty == (isOverwritten ? false : nil))
+        }
+    }
+
     @Test("D5: grants that a crash kept from being withdrawn are withdrawn after the start, and no others")
     func sweptAtStart() throws {
         let harness = try ServiceHarness()

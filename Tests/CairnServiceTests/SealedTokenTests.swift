@@ -1,4 +1,5 @@
 import CairnCore
+import CairnWire
 import Testing
 
 @testable import CairnService
@@ -12,55 +13,73 @@ import Testing
         return cursor
     }
 
-    @Test("The bytes of tokens stay: a server of another version goes on with a listing, and knows a snapshot")
-    func golden() throws {
-        let listing = ListingCursor(createdMilliseconds: 0x0123_4567_89ab_cdef, id: id)
-        let account = try #require(AccountID("alice"))
-        let snapshot = SnapshotID(id)
-        #expect(hex(listing.token) == "01efcdab8967452301000102030405060708090a0b0c0d0e0ffcca3c2f")
-        #expect(hex(BlockCursor.token(ChunkIndex(300))) == "022c01000000000000247d5150")
-        #expect(hex(AccountCursor.token(account)) == "0305000000616c696365b56a4a2f")
-        #expect(hex(GrantCursor.token([7, 8, 9])) == "03070809e3be13bb")
-        #expect(
-            hex(damage.token)
-                == "03020001efcdab8967452301000102030405060708090a0b0c0d0e0f2c0100000000000001a9e7a80f"
-        )
-        #expect(hex(SnapshotToken.token(snapshot)) == "01000102030405060708090a0b0c0d0e0fb7edb01e")
+    /// One that goes on with a token.
+    private func call(_ token: [UInt8] = [], of account: String = "alice") -> PagedCall {
+        PagedCall(Wire.ListVolumesRequest(page: .init(pageToken: token)), of: AccountID(account))
+    }
 
-        #expect(try ListingCursor(token: listing.token) == listing)
-        #expect(try BlockCursor.chunk(BlockCursor.token(ChunkIndex(300))) == ChunkIndex(300))
-        #expect(try AccountCursor.account(AccountCursor.token(account)) == account)
-        #expect(try GrantCursor.key(GrantCursor.token([7, 8, 9])) == [7, 8, 9])
-        #expect(try DamageCursor(token: damage.token)?.token == damage.token)
+    @Test("The bytes of a snapshot's token stay: a server of another version knows the snapshot")
+    func golden() throws {
+        let snapshot = SnapshotID(id)
+        #expect(Hex.encode(SnapshotToken.token(snapshot)) == "01000102030405060708090a0b0c0d0e0fb7edb01e")
         #expect(try SnapshotToken.id(SnapshotToken.token(snapshot)) == snapshot)
     }
 
-    @Test(
-        "A token with any bit changed, cut, made longer or of another kind is refused; an empty one is the first page"
-    )
+    @Test("Page tokens open to what they were made of; an empty one is the first page")
+    func places() throws {
+        let listing = ListingCursor(createdMilliseconds: 0x0123_4567_89ab_cdef, id: id)
+        let account = try #require(AccountID("alice"))
+        #expect(try ListingCursor(call(listing.token(in: call()))) == listing)
+        #expect(try BlockCursor.chunk(call(BlockCursor.token(ChunkIndex(300), in: call()))) == ChunkIndex(300))
+        #expect(try AccountCursor.account(call(AccountCursor.token(account, in: call()))) == account)
+        #expect(try GrantCursor.key(call(GrantCursor.token([7, 8, 9], in: call()))) == [7, 8, 9])
+        let token = damage.token(in: call())
+        #expect(try DamageCursor(call(token))?.token(in: call()) == token)
+        #expect(try BlockCursor.chunk(call()) == nil)
+        #expect(try ListingCursor(call()) == nil)
+    }
+
+    @Test("R1: a page token is good for one method, one account and the same filters, whatever the page's size")
+    func scopes() throws {
+        let token = BlockCursor.token(ChunkIndex(300), in: call())
+        let account = AccountID("alice")
+        let others: [PagedCall] = [
+            call(token, of: "bob"), PagedCall(Wire.ListVolumesRequest(page: .init(pageToken: token)), of: nil),
+            PagedCall(Wire.ListSnapshotsRequest(page: .init(pageToken: token)), of: account),
+            PagedCall(Wire.ListVolumesRequest(page: .init(pageToken: token), state: .available), of: account),
+            PagedCall(
+                Wire.ListVolumesRequest(page: .init(pageToken: token), tags: [.init(key: "a", value: "b")]),
+                of: account
+            ),
+        ]
+        for other in others {
+            let error = #expect(throws: ServiceError.self) { try BlockCursor.chunk(other) }
+            #expect(error?.code == .invalidArgument && error?.text.contains("page_token") == true)
+        }
+        let larger = PagedCall(Wire.ListVolumesRequest(page: .init(limit: 7, pageToken: token)), of: account)
+        #expect(try BlockCursor.chunk(larger) == ChunkIndex(300))
+    }
+
+    @Test("A token with any bit changed, cut, made longer or of another kind is refused")
     func refused() throws {
-        let token = BlockCursor.token(ChunkIndex(300))
+        let token = BlockCursor.token(ChunkIndex(300), in: call())
         for bit in 0..<token.count * 8 {
             var wrong = token
             wrong[bit / 8] ^= 1 << UInt8(bit % 8)
-            #expect(throws: ServiceError.self) { try BlockCursor.chunk(wrong) }
+            #expect(throws: ServiceError.self) { try BlockCursor.chunk(call(wrong)) }
         }
         for count in 1..<token.count {
-            #expect(throws: ServiceError.self) { try BlockCursor.chunk(Array(token.prefix(count))) }
+            #expect(throws: ServiceError.self) { try BlockCursor.chunk(call(Array(token.prefix(count)))) }
         }
-        let longer = SealedToken.seal(version: 2) { $0.put(bytes: [UInt8](repeating: 0, count: 9)) }
-        let listing = ListingCursor(createdMilliseconds: 1, id: id).token
-        let empty = SealedToken.seal(version: 3) { _ in }
-        #expect(throws: ServiceError.self) { try BlockCursor.chunk(longer) }
-        #expect(throws: ServiceError.self) { try ListingCursor(token: token) }
-        #expect(throws: ServiceError.self) { try AccountCursor.account(damage.token) }
-        #expect(throws: ServiceError.self) { try DamageCursor(token: listing) }
-        #expect(throws: ServiceError.self) { try GrantCursor.key(empty) }
+        let longer = call().seal(version: 2) { $0.put(bytes: [UInt8](repeating: 0, count: 9)) }
+        let listing = ListingCursor(createdMilliseconds: 1, id: id).token(in: call())
+        let empty = call().seal(version: 3) { _ in }
+        #expect(throws: ServiceError.self) { try BlockCursor.chunk(call(longer)) }
+        #expect(throws: ServiceError.self) { try ListingCursor(call(token)) }
+        #expect(throws: ServiceError.self) { try AccountCursor.account(call(damage.token(in: call()))) }
+        #expect(throws: ServiceError.self) { try DamageCursor(call(listing)) }
+        #expect(throws: ServiceError.self) { try GrantCursor.key(call(empty)) }
         #expect(throws: ServiceError.self) { try SnapshotToken.id(token) }
         #expect(throws: ServiceError.self) { try SnapshotToken.id([]) }
-        #expect(try BlockCursor.chunk([]) == nil)
-        #expect(try ListingCursor(token: []) == nil)
     }
-
-    private func hex(_ bytes: [UInt8]) -> String { Hex.encode(bytes) }
 }

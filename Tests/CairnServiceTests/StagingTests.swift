@@ -2,6 +2,7 @@ import CairnCore
 import CairnCrypto
 import CairnStore
 import CairnWire
+import Synchronization
 import Testing
 
 @testable import CairnService
@@ -192,5 +193,45 @@ import Testing
         #expect(try harness.eventually { try !holds(short[0]) })
         #expect(try present(harness, long + short) == [0b01])
         for shard in harness.store.shards { #expect(try shard.audit().problems == []) }
+    }
+
+    @Test("U7, R3: LZ4 chunks are decoded and hashed in steps; the call ends between them when nobody waits any more")
+    func steps() throws {
+        let harness = try ServiceHarness(chunkSize: 4 << 20, segmentBytes: 64 << 20)
+        let raw = [UInt8](repeating: 7, count: 4 << 20)
+        let target = Buffer(copying: [UInt8](repeating: 0, count: raw.count / 16))
+        let count = try #require(raw.withUnsafeBytes { LZ4.compress($0, into: target.memory) })
+        let packed = Array(target.memory[0..<count])
+        let checksum = raw.withUnsafeBytes { Checksum.encode(CRC32C.extend(0, $0)) }
+        var request = Wire.UploadBlockRequest()
+        request.blocks = (0..<12).map { index in
+            var block = Wire.UploadBlock(offset: UInt64(index * raw.count), length: UInt32(raw.count), codec: .lz4)
+            block.checksum = Wire.Checksum(algorithm: .crc32c, value: checksum)
+            block.source = .payloadLength(UInt32(count))
+            return block
+        }
+        let payload = Array((0..<12).map { _ in packed }.joined())
+        let looks = Mutex(0)
+        // The call's begin, and the first of three steps of 16 MiB.
+        let gone = CallContext(account: ServiceHarness.alice.account) {
+            looks.withLock { looks in
+                looks += 1
+                return looks > 2
+            }
+        }
+        #expect(refusal { try harness.upload(request, payload: payload, as: gone) }?.code == .cancelled)
+        let token = raw.withUnsafeBytes { SHA256.hash($0).bytes }
+        #expect(try present(harness, [token]) == [0])
+        looks.withLock { $0 = -100 }
+        let answer = try harness.upload(request, payload: payload, as: gone)
+        #expect(answer.chunks.map(\.token) == (0..<12).map { _ in token })
+        #expect(answer.chunks.map(\.offset) == (0..<12).map { UInt64($0 * raw.count) })
+        // And before its commit.
+        #expect(looks.withLock { $0 } >= -100 + 5)
+        // What is wrong with a later block is said before anything is hashed.
+        request.blocks[0].checksum?.value[0] ^= 1
+        request.blocks[11].offset = 512
+        let wrong = refusal { try harness.upload(request, payload: payload) }
+        #expect(wrong?.code == .invalidArgument && wrong?.blockIndex == 11)
     }
 }

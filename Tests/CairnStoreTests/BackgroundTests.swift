@@ -1,5 +1,8 @@
 import CairnCore
+import CairnCrypto
+import Dispatch
 import Foundation
+import Synchronization
 import Testing
 
 @testable import CairnStore
@@ -101,5 +104,219 @@ import Testing
         #expect(error?.code == .damaged)
         try good.write(to: superblock)
         try Store.open(at: folder).close()
+    }
+
+    // MARK: Turns
+
+    private static let (greedy, small) = (AccountID("greedy")!, AccountID("small")!)
+
+    /// Does what makes work while the background is busy, then `body` on the background's queue, which goes on after it.
+    private func beforeTheBackground<Value: Sendable>(
+        _ scratch: ScratchStore,
+        _ make: () throws -> Void,
+        _ body: @escaping @Sendable (Background) throws(StoreError) -> Value
+    ) throws -> Value {
+        let background = scratch.shard.background!
+        let isThere = DispatchSemaphore(value: 0)
+        let isMade = DispatchSemaphore(value: 0)
+        let done = DispatchSemaphore(value: 0)
+        let result = Mutex<Result<Value, StoreError>?>(nil)
+        background.queue.async {
+            isThere.signal()
+            _ = isMade.wait(timeout: .now() + 60)
+            let value = Result { () throws(StoreError) in try body(background) }
+            result.withLock { $0 = value }
+            done.signal()
+        }
+        try #require(isThere.wait(timeout: .now() + 60) == .success)
+        do { try make() } catch {
+            isMade.signal()
+            throw error
+        }
+        isMade.signal()
+        try #require(done.wait(timeout: .now() + 60) == .success)
+        return try result.withLock { $0! }.get()
+    }
+
+    private func volumes(_ scratch: ScratchStore, _ count: Int, of account: AccountID, chunk: Int = 4096) throws
+        -> [VolumeRecord]
+    {
+        try scratch.change(entries: 8 * count) { (transaction) throws(StoreError) in
+            var volumes: [VolumeRecord] = []
+            for _ in 0..<count {
+                volumes.append(
+                    try transaction.createVolume(
+                        account: account,
+                        kind: .remote,
+                        size: 64 << 20,
+                        chunkSize: ChunkSize(bytes: chunk)!,
+                        source: nil,
+                        affinity: [],
+                        tags: [:]
+                    )
+                )
+            }
+            return volumes
+        }
+    }
+
+    private func delete(_ scratch: ScratchStore, _ volumes: [VolumeRecord]) throws {
+        try scratch.change(entries: 8 * volumes.count, reclaims: true) { (transaction) throws(StoreError) in
+            for volume in volumes { try transaction.deleteVolume(try transaction.volume(volume.id)!) }
+        }
+    }
+
+    @Test("R3: a deletion is carried out in the first round, though another account's backlog takes more than that")
+    func releasesTakeTurns() throws {
+        let scratch = try ScratchStore(segmentBytes: 16 << 20)
+        let many = try volumes(scratch, 300, of: Self.greedy)
+        let one = try volumes(scratch, 1, of: Self.small)
+        let lineages = (many + one).map(\.lineage)
+        let left = try beforeTheBackground(scratch) {
+            try delete(scratch, many)
+            try delete(scratch, one)
+        } _: { background throws(StoreError) in
+            background.releases.restart()
+            try background.release()
+            let view = background.shard.makeView()
+            var left: [LineageID] = []
+            for lineage in lineages where try view.index.get(Key.lineage(lineage)) != nil { left.append(lineage) }
+            return left
+        }
+        #expect(!left.contains(one[0].lineage) && left.count > 10)
+        #expect(try scratch.eventually { try scratch.isEmpty(.lineages) && scratch.isEmpty(.work) })
+    }
+
+    @Test("S6, R3: a snapshot is sealed in the first round, though another account has many that were complete before")
+    func sealsTakeTurns() throws {
+        let scratch = try ScratchStore(segmentBytes: 16 << 20)
+        let (many, one) = (try volumes(scratch, 1, of: Self.greedy)[0], try volumes(scratch, 1, of: Self.small)[0])
+        #expect(try scratch.eventually { try scratch.isEmpty(.work) })
+        let made = Mutex<[SnapshotID]>([])
+        let sealed = try beforeTheBackground(scratch) {
+            let snapshots = try scratch.change(entries: 800) { (transaction) throws(StoreError) in
+                var snapshots: [SnapshotID] = []
+                for volume in Array(repeating: many, count: 100) + [one] {
+                    let present = try transaction.volume(volume.id)!
+                    snapshots.append(try transaction.createSnapshot(of: present, description: "", tags: [:]).id)
+                }
+                return snapshots
+            }
+            made.withLock { $0 = snapshots }
+        } _: { background throws(StoreError) in
+            background.seals.restart()
+            try background.sealSnapshots()
+            let view = background.shard.makeView()
+            var sealed: [Bool] = []
+            for id in made.withLock({ $0 }) { sealed.append(try view.snapshot(id)?.seal != nil) }
+            return sealed
+        }
+        #expect(sealed.last == true && sealed.count { $0 } < 50)
+        // Each one's in their order.
+        #expect(sealed.first == true)
+        #expect(try scratch.eventually { try scratch.isEmpty(.work) })
+    }
+
+    @Test("R3: parts of chunks are merged some in a round, and those of another volume are among them")
+    func mergesTakeTurns() throws {
+        let scratch = try ScratchStore(segmentBytes: 32 << 20)
+        let large = 4 << 20
+        let many = try volumes(scratch, 1, of: Self.greedy, chunk: large)[0]
+        let one = try volumes(scratch, 1, of: Self.small, chunk: large)[0]
+        let places = (0..<8).map {
+            PatchedPlace(lineage: many.lineage, version: many.dataVersion, chunk: ChunkIndex($0))
+        }
+        let last = PatchedPlace(lineage: one.lineage, version: one.dataVersion, chunk: ChunkIndex(7))
+        let part = noise(512, 9)
+        let left = try beforeTheBackground(scratch) {
+            try scratch.change(records: 9, bytes: 9 * 512, entries: 32) { (transaction) throws(StoreError) in
+                for place in places {
+                    try transaction.writePatch(at: place.chunk.rawValue * UInt64(large), part, of: many)
+                }
+                try transaction.writePatch(at: 7 * UInt64(large), part, of: one)
+            }
+        } _: { background throws(StoreError) in
+            _ = background.merges.takeAll()
+            background.merges.add(places + [last])
+            try background.mergeListed()
+            let view = background.shard.makeView()
+            var left: [LineageID] = []
+            for place in places + [last] {
+                let entry = try view.entries(place.lineage, place.chunk, upTo: place.version, all: false).first
+                if entry?.entry.patches.isEmpty == false { left.append(place.lineage) }
+            }
+            return left
+        }
+        #expect(!left.isEmpty && left.count < 9 && !left.contains(one.lineage))
+        #expect(try scratch.eventually { try scratch.isEmpty(.patched) })
+    }
+
+    @Test("S6: a seal is computed in steps, and is what its chunks give at once")
+    func sealSteps() throws {
+        let scratch = try ScratchStore(segmentBytes: 16 << 20)
+        let volume = try volumes(scratch, 1, of: Self.small)[0]
+        let data = chunkData(noise(4096, 3))
+        try scratch.change(records: 1, bytes: 4096, entries: 5100) { (transaction) throws(StoreError) in
+            try transaction.writeChunk(ChunkIndex(5000), of: volume, .data(data))
+            for chunk in 0..<5000 { try transaction.writeChunk(ChunkIndex(UInt64(chunk)), of: volume, .zeros) }
+        }
+        let snapshot = try scratch.change { (transaction) throws(StoreError) in
+            try transaction.createSnapshot(of: try transaction.volume(volume.id)!, description: "", tags: [:])
+        }
+        var walk = SealWalk(shard: scratch.shard, snapshot: snapshot)
+        var steps = 0
+        var sealed: SealWalk.Sealed?
+        while sealed == nil, steps < 10 {
+            sealed = try walk.step()
+            steps += 1
+        }
+        var expected = SealBuilder(size: snapshot.size, chunkSize: snapshot.chunkSize)
+        expected.add(zeros: 5000)
+        expected.add(data.fingerprint)
+        expected.add(zeros: expected.leafCount - 5001)
+        #expect(steps == 2 && sealed?.seal == expected.finish())
+        #expect(sealed?.owners == [OwnerBytes(owner: Self.small, bytes: 4096)])
+        #expect(try scratch.eventually { try scratch.shard.makeView().snapshot(snapshot.id)?.seal == sealed?.seal })
+    }
+
+    @Test("R3: lanes take turns, keep each account's order beyond what they hold in memory, and resume what gave way")
+    func lanes() throws {
+        let scratch = try ScratchStore(segmentBytes: 16 << 20)
+        let (many, one) = (try volumes(scratch, 1, of: Self.greedy)[0], try volumes(scratch, 1, of: Self.small)[0])
+        #expect(try scratch.eventually { try scratch.isEmpty(.work) })
+        let ran = try beforeTheBackground(scratch) {
+            try scratch.change(entries: 2000) { (transaction) throws(StoreError) in
+                for volume in Array(repeating: many, count: 200) + [one, one] + Array(repeating: many, count: 20) {
+                    _ = try transaction.createSnapshot(
+                        of: try transaction.volume(volume.id)!,
+                        description: "",
+                        tags: [:]
+                    )
+                }
+            }
+        } _: { background throws(StoreError) in
+            var lanes = WorkLanes<Int>(mostBegun: 1) { $0.isSeal }
+            var ran: [(number: UInt64, steps: Int)] = []
+            try lanes.look(background.shard)
+            while let turn = lanes.next() {
+                // Those of even numbers take three steps.
+                let steps = (turn.progress ?? 0) + 1
+                if turn.number.isMultiple(of: 2), steps < 3 {
+                    lanes.giveWay(steps)
+                } else {
+                    ran.append((turn.number, steps))
+                    try lanes.finish(background.shard)
+                }
+                try lanes.look(background.shard)
+            }
+            return ran
+        }
+        let first = try #require(ran.map(\.number).min())
+        let own = (first + 200)...(first + 201)
+        #expect(ran.map(\.number).filter { !own.contains($0) } == (first..<first + 222).filter { !own.contains($0) })
+        #expect(ran.map(\.number).filter { own.contains($0) } == Array(own))
+        #expect(ran.allSatisfy { $0.steps == ($0.number.isMultiple(of: 2) ? 3 : 1) })
+        // The two of the small account are among the first.
+        #expect(try #require(ran.lastIndex { own.contains($0.number) }) < 8)
     }
 }

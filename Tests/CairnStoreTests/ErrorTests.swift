@@ -23,31 +23,53 @@ import Testing
         let seed = Torture.seed(Self.level)
         // Memory, where there is such a folder: how long a sync takes is not what is looked at here.
         let folder = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : NSTemporaryDirectory()
-        var (call, hits, recoveries, lost) = (1, 0, 0, 0)
-        while true {
-            do {
-                let run = try ErrorRun(in: folder, operations: operations, seed: seed, call: call)
-                defer { run.remove() }
-                try run.play()
-                hits += run.hits
-                recoveries += run.recoveries
-                // The script has fewer calls than that.
-                if run.hits == 0 { break }
-            } catch {
-                lost += 1
-                Issue.record("call \(call) of \(operations) operations, seed \(seed): \(error)")
-                if lost > 4 { break }
+        let sums = Mutex(Sums())
+        // Each fault is a run of its own: one for each processor at a time.
+        DispatchQueue.concurrentPerform(iterations: ProcessInfo.processInfo.activeProcessorCount) { _ in
+            while let call = sums.withLock({ $0.next() }) {
+                do {
+                    let run = try ErrorRun(in: folder, operations: operations, seed: seed, call: call)
+                    defer { run.remove() }
+                    try run.play()
+                    sums.withLock { $0.add(run) }
+                } catch {
+                    sums.withLock {
+                        $0.failures.append("call \(call) of \(operations) operations, seed \(seed): \(error)")
+                    }
+                }
             }
-            call += 1
         }
-        #expect(call > operations)
+        let sum = sums.withLock(\.self)
+        for failure in sum.failures { Issue.record("\(failure)") }
+        #expect(sum.faults >= operations)
         Torture.report(
             Self.level,
             [
-                "operations": operations, "faults": call - 1, "calls_failed": hits, "recoveries": recoveries,
-                "lost": lost,
+                "operations": operations, "faults": sum.faults, "calls_failed": sum.hits, "recoveries": sum.recoveries,
+                "lost": sum.failures.count,
             ]
         )
+    }
+
+    private struct Sums {
+        private var calls = 0
+        private var isAtEnd = false
+        private(set) var (faults, hits, recoveries) = (0, 0, 0)
+        var failures: [String] = []
+
+        /// The number of the call that fails next; nil where the script has no more, or enough was found.
+        mutating func next() -> Int? {
+            guard !isAtEnd, failures.count < 5 else { return nil }
+            calls += 1
+            return calls
+        }
+
+        mutating func add(_ run: ErrorRun) {
+            // The script has fewer calls than that.
+            if run.hits == 0 { isAtEnd = true } else { faults += 1 }
+            hits += run.hits
+            recoveries += run.recoveries
+        }
     }
 }
 

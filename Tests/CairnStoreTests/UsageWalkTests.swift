@@ -25,4 +25,39 @@ import Testing
         #expect(try walk.holding(present).storedBytes >= 32 << 10)
         #expect(throws: StoreError.self) { _ = try walk.holding([.volume(gone)]) }
     }
+
+    @Test("R2, R3: of a volume or snapshot that is walked no tags are kept, and no more than some 100 bytes")
+    func small() throws {
+        // No references: nothing of a record hides behind it.
+        #expect(_isPOD(UsageWalk.Target.self) && MemoryLayout<UsageWalk.Target>.stride <= 128)
+    }
+
+    @Test("R2: an account's whole is its volumes and its snapshots, but the initial ones, however many they are")
+    func everything() throws {
+        let scratch = try ScratchStore(segmentBytes: 32 << 20)
+        let volume = try scratch.volume()
+        try scratch.change(entries: 4000) { (transaction) throws(StoreError) in
+            for number in 0..<150 {
+                let present = try transaction.volume(volume.id)!
+                _ = try transaction.createSnapshot(of: present, description: "", tags: ["number": "\(number)"])
+            }
+            for _ in 0..<70 {
+                _ = try transaction.createVolume(
+                    account: ScratchStore.account,
+                    kind: .remote,
+                    size: 1 << 20,
+                    chunkSize: .minimum,
+                    source: nil,
+                    affinity: [],
+                    tags: [:]
+                )
+            }
+        }
+        let walk = try UsageWalk(scratch.shard, of: ScratchStore.account) {}
+        let all = try walk.everything()
+        #expect(all.count { $0.isVolume } == 71 && all.count { !$0.isVolume } == 150)
+        #expect(all.reduce(0) { $0 + $1.size } == 151 * (16 << 20) + 70 << 20)
+        let others = try UsageWalk(scratch.shard, of: AccountID("other")!) {}
+        #expect(try others.everything().isEmpty)
+    }
 }

@@ -1,7 +1,11 @@
-import CairnClient
 import CairnCore
+import CairnRPC
+import CairnWire
 import Foundation
+import Synchronization
 import Testing
+
+@testable import CairnClient
 
 /// `cairn backup` and `cairn restore`, as a user runs them.
 @Suite(.serialized, .server("prompt-seconds=1"))
@@ -155,6 +159,35 @@ struct BackupCommandTests {
         #expect(try done.number("transferred_bytes") == 65536)
     }
 
+    @Test(
+        "S3, S6: of two backups that overlap, the one that was overtaken begins again; both are what was on their disks"
+    )
+    func overlapping() async throws {
+        let account = freshAccount()
+        let (disk, other) = (try disk(209), try self.disk(210))
+        let volume = try await report(account, ["backup", disk, "--volume", "home", "--create"]).text("volume_id")
+        try Image.overwrite(disk, at: 5000, [1, 2, 3])
+        let client = try server.client(account)
+        // The other one runs, from its beginning to its end, when the first has scanned its disk.
+        let overtaking = Overtaking(client.caller) {
+            await #expect(throws: Never.self) { try await report(account, ["backup", other, "--volume", "home"]) }
+        }
+        let backup = Backup(
+            client: Client(caller: overtaking),
+            source: try ImportSource.open(disk),
+            volume: VolumeID(text: volume)!
+        )
+        let summary = try await backup.run()
+        #expect(summary.sealCheck == .matched && summary.expected == 0)
+        let left = try await client.snapshots(of: VolumeID(text: volume)!, state: .complete).all()
+        #expect(try await client.snapshots(of: VolumeID(text: volume)!, state: .inProgress).all().isEmpty)
+        for (snapshot, source) in [(summary.snapshot, disk), (left[left.count - 2].id, other)] {
+            let back = folder.fresh("back")
+            _ = try await report(account, ["restore", "\(snapshot)", back])
+            #expect(try await Image.same(source, back, in: folder))
+        }
+    }
+
     @Test("S8: with --cancel-on-interrupt nothing stays in progress")
     func cancel() async throws {
         let account = freshAccount()
@@ -213,5 +246,31 @@ struct BackupCommandTests {
         let again = try await server.cairn(account, ["import", disk, "--resume", "--name", "r"])
         #expect(again.status == 0 && again.output.contains("was there already"))
         #expect(try await server.cairn(account, ["import", disk, "--resume", "--name", "none"]).status == 64)
+    }
+}
+
+/// Passes all calls on; before the first snapshot is made, something else is done.
+private final class Overtaking: CairnClient.Caller {
+    private let caller: any CairnClient.Caller
+    private let body: Mutex<(@Sendable () async -> Void)?>
+
+    init(_ caller: any CairnClient.Caller, _ body: @escaping @Sendable () async -> Void) {
+        self.caller = caller
+        self.body = Mutex(body)
+    }
+
+    func start(
+        _ call: OutgoingCall,
+        completion: @escaping @Sendable (Result<Answer, ClientError>) -> Void
+    ) -> any Cancellable {
+        guard call.method == UInt32(Wire.Method.createSnapshot.rawValue), let body = body.withLock({ $0.take() }) else {
+            return caller.start(call, completion: completion)
+        }
+        let cell = CancelCell()
+        Task {
+            await body()
+            cell.hold(caller.start(call, completion: completion))
+        }
+        return cell
     }
 }

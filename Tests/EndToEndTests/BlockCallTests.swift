@@ -93,6 +93,15 @@ struct BlockCallTests {
         _ = try await discard(caller, .volumeID(volume), [whole])
         #expect(try await caller.blocks(.volumeID(volume)).filter { $0.state != .hole }.isEmpty)
         #expect(try await caller.download(volume, whole) == [UInt8](repeating: 0, count: 1 << 20))
+        for targets in [[], [Wire.Target.Target.volumeID(volume).wire]] {
+            let usage = try await caller.call(Wire.GetUsageRequest(targets: targets)).message.total
+            #expect(usage?.uniqueBytes ?? 0 == 0 && usage?.storedBytes ?? 0 == 0, "\(targets)")
+        }
+        // A snapshot holds what was there before: that is all that is paid for, once.
+        try await caller.upload(volume, .plain(0, Content.noise(5, 4 * 65536)))
+        _ = try await caller.createSnapshot(volume)
+        _ = try await discard(caller, .volumeID(volume), [whole])
+        #expect(try await caller.call(Wire.GetUsageRequest()).message.total?.storedBytes == 4 * 65536)
     }
 
     @Test("R1: ListBlocks of a range, of volumes and of snapshots, tells states, tokens and owners")
@@ -157,5 +166,23 @@ struct BlockCallTests {
         #expect(Array(complete.dropFirst()) == [made[0], made[2], made[4], made[6]])
         #expect(Set(try await list(.init())).isSuperset(of: made))
         #expect(try await caller.describeSnapshot(made[4]).description == "number 4")
+        let first = Wire.ListSnapshotsRequest(page: .init(limit: 1), volumeID: remote, state: .complete)
+        let token = try await caller.call(first).message.nextPageToken
+        let page = Wire.PageRequest(limit: 2, pageToken: token)
+        #expect(
+            try await caller.call(Wire.ListSnapshotsRequest(page: page, volumeID: remote, state: .complete)).message
+                .snapshots.map(\.snapshotID) == [made[0], made[2]]
+        )
+        for other in [
+            Wire.ListSnapshotsRequest(page: page), .init(page: page, volumeID: remote),
+            .init(page: page, volumeID: local, state: .complete),
+            .init(page: page, volumeID: remote, state: .inProgress),
+            .init(page: page, volumeID: remote, tags: [.init(key: "third", value: "0")], state: .complete),
+        ] {
+            let error = try await failure { try await caller.call(other) }
+            #expect(error.reason == .invalidArgument && error.text.contains("page_token"), "\(error)")
+        }
+        let volumes = try await failure { try await caller.call(Wire.ListVolumesRequest(page: page)) }
+        #expect(volumes.reason == .invalidArgument && volumes.text.contains("page_token"), "\(volumes)")
     }
 }

@@ -122,9 +122,30 @@ struct DiffTests {
     @Test("R1: sides of other chunk sizes are compared by their bytes; what is not there is refused")
     func refusals() async throws {
         let caller = try await server.connect(freshAccount())
-        let one = try await caller.createSnapshot(try await caller.createVolume().volumeID).snapshotID
-        let other = try await caller.createSnapshot(try await caller.createVolume(chunkSize: 4096).volumeID).snapshotID
-        #expect(try await caller.changed(.snapshotID(one), .snapshotID(other)).isEmpty)
+        let (first, second) = (
+            try await caller.createVolume().volumeID, try await caller.createVolume(chunkSize: 4096).volumeID
+        )
+        let bytes = Content.noise(120, 1 << 20)
+        try await caller.upload(first, .plain(0, bytes))
+        try await caller.upload(second, .plain(0, bytes))
+        let one = try await caller.createSnapshot(first).snapshotID
+        let equal = try await caller.createSnapshot(second).snapshotID
+        #expect(try await caller.changed(.snapshotID(one), .snapshotID(equal)).isEmpty)
+        #expect(try await caller.changed(.snapshotID(equal), .snapshotID(one)).isEmpty)
+        // A sector, a chunk of zeros, and one that is not there any more: as the newer side is cut, with its tokens.
+        let part = Content.noise(121, 512)
+        try await caller.upload(
+            second,
+            .plain(70 * 4096 + 512, part),
+            .zeros(100 * 4096, 4096),
+            .hole(255 * 4096, 4096)
+        )
+        let other = try await caller.createSnapshot(second).snapshotID
+        let fine = try await caller.changed(.snapshotID(one), .snapshotID(other))
+        #expect(fine.map(\.offset) == [70, 100, 255].map { $0 * 4096 } && fine.map(\.state) == [.data, .zeros, .hole])
+        let coarse = try await caller.changed(.snapshotID(other), .snapshotID(one))
+        #expect(coarse.map(\.offset) == [4, 6, 15].map { $0 * 65536 })
+        #expect(coarse.map(\.token) == [4, 6, 15].map { Content.token(Array(bytes[$0 * chunk..<($0 + 1) * chunk])) })
         try await expectFailure(.invalidSnapshotID) {
             try await caller.changed(.snapshotID(one), .snapshotID(UUID128.random(shard: ShardIndex(0)).bytes))
         }

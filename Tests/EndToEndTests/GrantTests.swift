@@ -213,9 +213,13 @@ struct GrantTests {
             #expect(try await visible(user) == [false, false, false])
             try await grant(owner.caller, .export, resource, to: account)
             #expect(try await visible(user) == expected)
-            // EXPORT lets use, too; a volume itself is its account's alone.
+            // EXPORT lets use, too; a volume is described where it was granted, and changed by its own account alone.
             _ = try await user.createVolume(size: 0, chunkSize: 0, from: owner.snapshot.snapshotID)
-            try await expectFailure(.invalidVolumeID) { try await user.describeVolume(owner.volume) }
+            if resource == owner.target {
+                try await expectFailure(.invalidVolumeID) { try await user.describeVolume(owner.volume) }
+            } else {
+                #expect(try await user.describeVolume(owner.volume).volumeID == owner.volume)
+            }
             try await expectFailure(.invalidVolumeID) { try await user.createSnapshot(owner.volume) }
             try await expectFailure(.invalidVolumeID) { try await user.upload(owner.volume, .zeros(0, 512)) }
             try await expectFailure(.invalidSnapshotID) { try await user.deleteSnapshot(owner.snapshot.snapshotID) }

@@ -71,6 +71,17 @@ struct LocalSnapshotTests {
             try await caller.call(Wire.DiscardRequest(target: target.wire, ranges: ranges))
         }
         try await expectFailure(.wrongVolumeKind) { try await caller.call(Wire.FlushRequest(volumeID: volume)) }
+        try await expectFailure(.wrongVolumeKind) { try await caller.call(Wire.AttachVolumeRequest(volumeID: volume)) }
+        let remote = try await caller.createVolume()
+        for (older, newer) in [
+            (.snapshotID(remote.initialSnapshotID), target), (target, .snapshotID(remote.initialSnapshotID)),
+        ] as [(Wire.Target.Target, Wire.Target.Target)] {
+            try await expectFailure(.wrongVolumeKind) { try await caller.changed(older, newer) }
+        }
+        try await expectFailure(.wrongVolumeKind, block: 1) {
+            try await caller.call(Wire.CreateSnapshotsRequest(volumeIDs: [remote.volumeID, volume]))
+        }
+        #expect(try await caller.describeVolume(remote.volumeID).dataVersion == 2)
     }
 
     @Test("V3, V4: a LOCAL volume from a snapshot is a restore: its next snapshot is incremental to that one")

@@ -22,29 +22,6 @@ struct PromptCallbackTests {
         return snapshot
     }
 
-    @Test("S10: the client library answers the server's prompt from its callback; the percentage is there to be seen")
-    func answered() async throws {
-        let asked = Mutex<[SnapshotID]>([])
-        var options = ClientOptions()
-        options.onProgressPrompt = { snapshot in
-            asked.withLock { $0.append(snapshot) }
-            return 37
-        }
-        let account = freshAccount()
-        let client = try server.client(account, options)
-        let snapshot = try await uploaded(client)
-        try await eventually("the prompt's answer is recorded") {
-            try await client.describeSnapshot(snapshot).promptedProgress == 37
-        }
-        #expect(asked.withLock { Set($0) } == [snapshot])
-        // It is what the client said, no report of progress (S9): that still begins at 0.
-        #expect(try await client.describeSnapshot(snapshot).state == .inProgress)
-        let shown = try await server.cairn(account, ["snapshot", "show", "\(snapshot)", "--json"])
-        #expect(shown.status == 0)
-        #expect(shown.output.contains("37"), "\(shown.output)")
-        try await client.reportProgress(100, of: snapshot)
-    }
-
     @Test("S10: no answer, a late one, and a client that knows no prompts do no harm")
     func unanswered() async throws {
         let wasAsked = Mutex(false)

@@ -97,6 +97,26 @@ struct QuotaTests {
         // What is here already costs nothing.
         try await caller.upload(volume, .token(8 << 20, Content.token(Content.noise(0, 65536))))
         #expect(try await caller.download(volume, 8 << 20..<(8 << 20) + 65536) == Content.noise(0, 65536))
+        // Deleting makes room: as much as was freed, and no more.
+        let next = Upload.plain(UInt64(written) * 262144, Content.noise(90, 262144))
+        try await expectFailure(.quotaExceeded) { try await caller.upload(volume, next) }
+        _ = try await caller.call(
+            Wire.DiscardRequest(
+                target: .init(target: .volumeID(volume)),
+                ranges: [.init(offset: 262144, length: 262144)]
+            )
+        )
+        try await eventually("what is discarded does not count") {
+            (try? await caller.upload(volume, next)) != nil
+        }
+        try await expectFailure(.quotaExceeded) {
+            try await caller.upload(volume, .plain(10 << 20, Content.noise(91, 262144)))
+        }
+        try await caller.deleteVolume(volume)
+        let again = try await caller.createVolume(size: 16 << 20).volumeID
+        try await eventually("what is deleted does not count") {
+            (try? await caller.upload(again, .plain(0, Content.noise(92, 7 * 262144)))) != nil
+        }
     }
 
     @Test("R3: requests a second, and bytes in flight, are THROTTLED beyond, with the time after which to come again")

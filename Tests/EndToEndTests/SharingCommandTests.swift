@@ -24,7 +24,8 @@ struct SharingCommandTests {
         #expect(try await server.cairn(bob, ["volume", "create", "--from", snapshot]).status == 44)
         let granted = try await report(alice, ["grant", "create", "use", snapshot, "--to", bob])
         #expect(try granted.text("grantee") == bob && granted.text("permission") == "use")
-        #expect(try await server.cairn(bob, ["grant", "list", "--received"]).output.contains(snapshot))
+        let received = try await server.cairn(bob, ["grant", "list", "--received"]).output
+        #expect(received.contains(snapshot) && received.contains(alice), "what, and from whom")
         #expect(try await server.cairn(alice, ["grant", "list"]).output.contains(bob))
         // Bob builds on it, and adds data of his own.
         let volume = try await report(bob, ["volume", "create", "--from", snapshot]).text("volume_id")
@@ -52,5 +53,26 @@ struct SharingCommandTests {
         // Withdrawn: with the next call.
         _ = try await report(alice, ["grant", "delete", "export", snapshot, "--to", bob])
         #expect(try await server.cairn(bob, ["export", mixed, folder.fresh("back")]).status == 77)
+    }
+
+    @Test("D5, G1, S3: onto a clone and a restore of what may only be used, an import and a backup send all, holes too")
+    func replaced() async throws {
+        let (alice, bob) = (freshAccount("alice"), freshAccount("bob"))
+        let source = try folder.write(Content.noise(503, 1 << 20), to: "used")
+        let made = try await report(alice, ["import", source, "--new", "--chunk-size", "64KiB", "--snapshot"])
+        let snapshot = try made.text("snapshot_id")
+        _ = try await report(alice, ["grant", "create", "use", snapshot, "--to", bob])
+        let disk = folder.fresh("disk")
+        let zeros = [UInt8](repeating: 0, count: 65536)
+        try Image.make(disk, size: 1 << 20, [(0, Content.noise(504, 2 * 65536)), (8 * 65536, zeros)])
+        let clone = try await report(bob, ["volume", "create", "--from", snapshot]).text("volume_id")
+        let imported = try await report(bob, ["import", disk, "--volume", clone, "--snapshot", "--verify"])
+        #expect(try imported.text("seal_check") == "matched" && imported.number("transferred_bytes") == 2 * 65536)
+        let back = folder.fresh("back")
+        _ = try await report(bob, ["export", clone, back])
+        #expect(try Image.bytes(back) == Image.bytes(disk))
+        _ = try await report(bob, ["volume", "create", "--local", "--from", snapshot, "--tag", "name=again"])
+        let backup = try await report(bob, ["backup", disk, "--volume", "again"])
+        #expect(try backup.text("seal_check") == "matched" && backup.number("in_place_bytes") == 0)
     }
 }

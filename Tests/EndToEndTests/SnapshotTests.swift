@@ -1,5 +1,6 @@
 import CairnCore
 import CairnWire
+import Synchronization
 import Testing
 
 @Suite(.serialized, .server())
@@ -41,41 +42,63 @@ struct SnapshotTests {
         }
     }
 
-    @Test("S2: a snapshot under parallel writes is a point in time: it holds each writer's stamps without gaps")
+    /// Writers side by side. Each call writes two sectors in two chunks, which no other call does.
+    private final class Writers: Sendable {
+        static let count = 4
+        static let calls = 100
+        /// Calls that were begun, and that were answered, by writer.
+        private let state = Mutex(
+            (begun: [Int](repeating: 0, count: count), answered: [Int](repeating: 0, count: count))
+        )
+
+        var begun: [Int] { state.withLock { $0.begun } }
+        var answered: [Int] { state.withLock { $0.answered } }
+        var areDone: Bool { answered.allSatisfy { $0 == Writers.calls } }
+
+        static func places(_ writer: Int, _ call: Int) -> [Int] {
+            let base = writer * 262_144 + call / 50 * 131_072 + call % 50 * 1024
+            return [base, base + 65536]
+        }
+
+        func run(_ writer: Int, _ caller: Caller, _ volume: [UInt8]) async throws {
+            let sector = [UInt8](repeating: UInt8(writer + 1), count: 512)
+            for call in 0..<Writers.calls {
+                state.withLock { $0.begun[writer] += 1 }
+                try await caller.upload(volume, Writers.places(writer, call).map { .plain(UInt64($0), sector) })
+                state.withLock { $0.answered[writer] += 1 }
+            }
+        }
+
+        /// How many of a writer's first calls are there; nil where one is there in part, or one that came after one that is not.
+        static func prefix(of writer: Int, in content: [UInt8]) -> Int? {
+            let sectors = (0..<calls).map { call in places(writer, call).map { Int(content[$0]) } }
+            let whole = sectors.prefix { $0 == [writer + 1, writer + 1] }.count
+            return sectors.dropFirst(whole).allSatisfy { $0 == [0, 0] } ? whole : nil
+        }
+    }
+
+    @Test(
+        "S2, U2: under parallel writers it holds each one's calls up to some point: all that were answered, whole, no gaps"
+    )
     func pointInTimeUnderLoad() async throws {
         let account = freshAccount()
         let caller = try await server.connect(account)
-        let created = try await caller.createVolume()
-        // Each writer writes rising stamps over two far places in one call: all or nothing, so a snapshot sees equal ones.
-        let writers = 4
+        let volume = try await caller.createVolume().volumeID
+        let writers = Writers()
         try await withThrowingTaskGroup(of: Void.self) { group in
-            for writer in 0..<writers {
-                group.addTask {
-                    let own = try await server.connect(account)
-                    for stamp in 1...30 {
-                        let sector = [UInt8](repeating: UInt8(stamp), count: 512)
-                        let base = UInt64(writer) * 131072
-                        try await own.upload(created.volumeID, .plain(base, sector), .plain(base + 65536, sector))
-                    }
-                }
+            for writer in 0..<Writers.count {
+                group.addTask { try await writers.run(writer, try await server.connect(account), volume) }
             }
-            group.addTask {
-                for _ in 0..<15 {
-                    let snapshot = try await caller.createSnapshot(created.volumeID).snapshotID
-                    for writer in 0..<writers {
-                        let base = UInt64(writer) * 131072
-                        let read = try await caller.download(
-                            .snapshotID(snapshot),
-                            [base..<base + 512, base + 65536..<base + 66048]
-                        )
-                        #expect(Set(read.bytes).count == 1)
-                        let again = try await caller.download(
-                            .snapshotID(snapshot),
-                            [base..<base + 512, base + 65536..<base + 66048]
-                        )
-                        #expect(again.bytes == read.bytes)
-                    }
+            while !writers.areDone {
+                let answered = writers.answered
+                let snapshot = try await caller.createSnapshot(volume).snapshotID
+                let begun = writers.begun
+                let content = try await caller.download(snapshot: snapshot, 0..<1 << 20)
+                for writer in 0..<Writers.count {
+                    let held = try #require(Writers.prefix(of: writer, in: content), "writer \(writer)")
+                    #expect((answered[writer]...begun[writer]).contains(held), "writer \(writer)")
                 }
+                #expect(try await caller.download(snapshot: snapshot, 0..<1 << 20) == content)
             }
             try await group.waitForAll()
         }

@@ -11,8 +11,10 @@ struct SpecCoverageTests {
         struct Line: Decodable {
             let number: String
             let proved: Bool
+            let library: Bool
         }
         let missing: [String]
+        let raw: [String]
         let problems: [String]
         let numbers: [Line]
     }
@@ -81,5 +83,32 @@ struct SpecCoverageTests {
         #expect(answer.problems.count == 2)
         #expect(answer.problems.contains { $0.contains("S12") })
         #expect(answer.problems.contains { $0.contains("A.swift:7") })
+        #expect(answer.raw == ["C1", "V10", "S1", "U1"])
+    }
+
+    @Test("Only tests in Library and of commands go through the library, and none there opens a connection of its own")
+    func library() async throws {
+        let (status, answer) = try await coverage([
+            "EndToEndTests/Library/A.swift": "@Test(\"C1: a\") func a() { client.volume() }",
+            "EndToEndTests/BCommandTests.swift": "@Test(\"C2: b\") func b() { connect(); cairn(\"b\") }",
+            "EndToEndTests/C.swift": "@Test(\"C3: c\") func c() { client.volume() }",
+            "EndToEndTests/Library/D.swift": "// connect()\n@Test(\"C4: d\") func d() {\n server.connect(account) }",
+            "EndToEndTests/Library/E.swift": "@Test(\"C5: e\", .disabled(\"later\")) func e() { client.volume() }",
+        ])
+        #expect(status == 1)
+        #expect(answer.numbers.filter(\.library).map(\.number) == ["C1", "C2", "C4"])
+        #expect(answer.raw == ["C3"])
+        #expect(answer.problems.count == 1 && answer.problems.allSatisfy { $0.contains("Library/D.swift:3") })
+    }
+
+    @Test("Every due line of this repository has its proofs")
+    func repository() async throws {
+        let outcome = try await run(
+            "/usr/bin/python3",
+            [Self.tool, "--missing"],
+            limit: .seconds(60),
+            in: try WorkFolder()
+        )
+        #expect(outcome.status == 0, "\(outcome.output)\(outcome.errors)")
     }
 }

@@ -139,10 +139,55 @@ struct UsageTests {
         let (caller, other) = (try await server.connect(freshAccount()), try await server.connect(freshAccount()))
         let (mine, foreign) = (try await caller.createVolume().volumeID, try await other.createVolume().volumeID)
         try await other.upload(foreign, .plain(0, Content.noise(30, 65536)))
-        #expect(
-            try await failure { try await usage(caller, [.volumeID(mine), .volumeID(foreign)]) }.reason
-                == .invalidVolumeID
-        )
+        let missing = UUID128.random(shard: UUID128(bytes: foreign)!.shard).bytes
+        var answers: Set<CallError> = []
+        for target in [foreign, missing] {
+            answers.insert(
+                try await failure { try await usage(caller, [.volumeID(mine), .volumeID(target)], freed: true) }
+            )
+        }
+        #expect(answers.count == 1, "\(answers)")
+        #expect(answers.first?.reason == .invalidVolumeID && answers.first?.blockIndex == 1, "\(answers)")
+        try await expectFailure(.invalidSnapshotID, block: 2) {
+            try await usage(caller, [.volumeID(mine), .volumeID(mine), .snapshotID(missing)])
+        }
         #expect(try await usage(caller).total?.uniqueBytes == 0)
+    }
+
+    @Test(
+        "R2, S3, U7: of a LOCAL volume, of snapshots in progress, and of leased chunks, which stay when a set is deleted"
+    )
+    func leased() async throws {
+        let caller = try await server.connect(freshAccount())
+        let key = Array("leased".utf8)
+        let local = try await caller.call(
+            Wire.CreateVolumeRequest(size: 1 << 20, chunkSize: 65536, kind: .local, affinity: key)
+        ).message.volumeID
+        let first = try await caller.createSnapshot(local).snapshotID
+        let bytes = Content.noise(40, 4 * 65536)
+        try await caller.upload(to: .snapshotID(first), [.plain(0, bytes)], progress: 100)
+        let open = try await caller.createSnapshot(local).snapshotID
+        let new = Content.noise(41, 2 * 65536)
+        try await caller.upload(snapshot: open, .plain(0, new))
+        let each = try await usage(caller, [.volumeID(local), .snapshotID(first), .snapshotID(open)]).each
+        // The volume's own data is the client's.
+        #expect(
+            each.map(\.uniqueBytes) == [0, 4 * chunk, 4 * chunk]
+                && each.map(\.logicalBytes) == [1 << 20, 1 << 20, 1 << 20]
+        )
+        #expect(try await usage(caller, [.snapshotID(open)], freed: true).freedBytes == 2 * chunk)
+        let all: [Wire.Target.Target] = [.volumeID(local), .snapshotID(first), .snapshotID(open)]
+        #expect(try await usage(caller, all, freed: true).freedBytes == 6 * chunk)
+        // One of the snapshot's chunks is leased; so is one that nothing else has.
+        let tokens = [Content.token(Array(new[0..<65536]))]
+        _ = try await caller.call(Wire.RenewLeaseRequest(tokens: tokens, leaseSeconds: 3600))
+        try await caller.stage([Content.noise(42, 65536)], leaseSeconds: 3600, near: local)
+        #expect(try await usage(caller, all, freed: true).freedBytes == 5 * chunk)
+        #expect(try await usage(caller).total?.uniqueBytes == 7 * chunk)
+        try await caller.deleteVolume(local, cancelling: true)
+        try await caller.deleteSnapshot(first)
+        try await eventually("all but the leased is freed") { try await usage(caller).total?.uniqueBytes == 2 * chunk }
+        _ = try await caller.call(Wire.ReleaseLeaseRequest(tokens: tokens + [Content.token(Content.noise(42, 65536))]))
+        try await eventually("the leased is freed") { try await usage(caller).total?.storedBytes == 0 }
     }
 }

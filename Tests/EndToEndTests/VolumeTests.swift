@@ -259,12 +259,20 @@ struct VolumeTests {
             token = page.nextPageToken
         } while !token.isEmpty
         #expect(Set(even) == Set(stride(from: 0, to: 23, by: 2).map { ids[$0] }))
-        for page in [Wire.PageRequest(limit: 1001), Wire.PageRequest(pageToken: [1, 2, 3])] {
-            #expect(
-                try await failure { try await caller.call(Wire.ListVolumesRequest(page: page)) }.reason
-                    == .invalidArgument
-            )
+        try await expectFailure(.invalidArgument) {
+            try await caller.call(Wire.ListVolumesRequest(page: .init(limit: 1001)))
         }
+        // Of nobody, of another account, and of other filters.
+        token = try await caller.call(Wire.ListVolumesRequest(page: .init(limit: 5))).message.nextPageToken
+        let page = Wire.PageRequest(limit: 5, pageToken: token)
+        let stranger = try await self.caller()
+        for error in [
+            try await failure { try await caller.call(Wire.ListVolumesRequest(page: .init(pageToken: [1, 2, 3]))) },
+            try await failure { try await stranger.call(Wire.ListVolumesRequest(page: page)) },
+            try await failure {
+                try await caller.call(Wire.ListVolumesRequest(page: page, tags: [.init(key: "even", value: "true")]))
+            },
+        ] { #expect(error.reason == .invalidArgument && error.text.contains("page_token"), "\(error)") }
     }
 
     @Test("R1, C4: blocks come in pages; IDs are 16 bytes")

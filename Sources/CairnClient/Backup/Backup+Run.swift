@@ -4,17 +4,34 @@ internal import CairnCrypto
 extension Backup {
     /// What a run works on.
     private struct Plan {
-        let snapshot: SnapshotID
-        let dataVersion: DataVersion
-        /// What was reported of it before.
-        let progress: Int
-        /// Bytes.
-        let size: UInt64
+        /// As it was when the run began with it.
+        let snapshot: Snapshot
         let resumed: Bool
-        var expected = 0
-        var missing: UInt64 = 0
+        /// Of the snapshot: its volume may be larger.
+        let layout: PieceLayout
+        /// The one of all uploads, so that progress never goes back.
+        let destination: UploadDestination
+        let expected: Int
         /// What a scan found; nil: everything is compared.
-        var scan: Scan?
+        let scan: Scan?
+
+        init(_ snapshot: Snapshot, resumed: Bool, chunksPerCall: Int, expected: Int = 0, scan: Scan? = nil) {
+            self.snapshot = snapshot
+            self.resumed = resumed
+            self.expected = expected
+            self.scan = scan
+            layout = PieceLayout(
+                chunkSize: snapshot.chunkSize,
+                volumeSize: snapshot.size,
+                chunksPerCall: chunksPerCall
+            )
+            destination = UploadDestination(
+                snapshot: snapshot.id,
+                of: snapshot.volume,
+                dataVersion: snapshot.dataVersion,
+                progress: snapshot.progress
+            )
+        }
     }
     private struct Scan {
         let changes: SourceChanges
@@ -30,35 +47,30 @@ extension Backup {
         let isWhole: Bool
     }
 
-    /// Runs the backup. Cancelling the task stops it cleanly, and leaves the snapshot in progress.
-    /// - Throws: `invalidRequest` where the volume is not LOCAL, is smaller than the source, or has a snapshot in progress;
-    ///   `source` where the source cannot be read, or changed under a backup that took it for frozen: the snapshot is
-    ///   cancelled then; `damaged` where the server's seal is another than that of what was read; and what calls throw.
+    /// Runs the backup. Cancelling the task stops it cleanly, and leaves the snapshot in progress, or complete and not compared.
+    /// - Throws: `invalidRequest` where the volume is not LOCAL, is smaller than the source, or has a snapshot in progress, and
+    ///   where another backup gets in the way; `source` where the source cannot be read, or changed under a backup that took it
+    ///   for frozen: the snapshot is cancelled then; `damaged` where the server's seal is another than that of what was read:
+    ///   the snapshot is deleted then; and what calls throw.
     public func run() async throws(ClientError) -> BackupSummary {
         let clock = ContinuousClock()
         let start = clock.now
         let facts = try await client.serverFacts()
-        let volume = try await client.describeVolume(self.volume)
-        try check(volume)
-        let perCall = min(facts.maxBlocksPerCall, facts.maxTokensPerCall)
-        let plan = try await plan(volume, chunksPerCall: perCall)
-        made(plan.snapshot)
-        // The volume may have grown since the snapshot was begun.
-        let layout = PieceLayout(chunkSize: volume.chunkSize, volumeSize: plan.size, chunksPerCall: perCall)
-        let upload = try await upload(plan, layout)
+        let plan = try await plan(chunksPerCall: min(facts.maxBlocksPerCall, facts.maxTokensPerCall))
+        let upload = try await upload(plan)
         try await checkMissing(plan)
-        let (result, last, rebased) = try await complete(plan, upload, layout)
-        let sealCheck = try await checkSeal(of: plan.snapshot, result, own: last.seal)
+        let (result, last, rebased) = try await complete(plan, upload)
+        let sealCheck = try await checkSeal(of: plan.snapshot.id, result, own: last.seal)
         return BackupSummary(
-            snapshot: plan.snapshot,
-            dataVersion: plan.dataVersion,
+            snapshot: plan.snapshot.id,
+            dataVersion: plan.snapshot.dataVersion,
             resumed: plan.resumed,
             expected: plan.expected,
-            missingAtStart: plan.missing,
+            missingAtStart: plan.snapshot.missing,
             rebased: rebased,
             progress: last.progress,
-            volumeSize: plan.size,
-            chunkSize: volume.chunkSize,
+            volumeSize: plan.snapshot.size,
+            chunkSize: plan.snapshot.chunkSize,
             sourceBytes: last.sourceBytes,
             seal: last.seal,
             sealCheck: sealCheck,
@@ -80,53 +92,74 @@ extension Backup {
 
     // MARK: The snapshot
 
+    /// Beginnings that others may thwart before a run gives up.
+    private static let mostBeginnings = 3
+
     /// Finds the snapshot to go on with, or makes a new one.
-    private func plan(_ volume: Volume, chunksPerCall: Int) async throws(ClientError) -> Plan {
+    private func plan(chunksPerCall: Int) async throws(ClientError) -> Plan {
+        for beginning in 1...Backup.mostBeginnings {
+            let volume = try await client.describeVolume(self.volume)
+            try check(volume)
+            if let unfinished = try await unfinished(of: volume) {
+                made(unfinished.id)
+                return Plan(unfinished, resumed: true, chunksPerCall: chunksPerCall)
+            }
+            // A scan takes long, and others may come in between once more: only the first beginning has one.
+            if let plan = try await begin(volume, chunksPerCall: chunksPerCall, scans: beginning == 1) { return plan }
+        }
+        throw ClientError(
+            .invalidRequest,
+            "others make snapshots of \(volume), or let it grow, all the time: one backup of a volume can run at a time"
+        )
+    }
+
+    /// The snapshot that an earlier run left in progress.
+    private func unfinished(of volume: Volume) async throws(ClientError) -> Snapshot? {
         // One at 100 waits for an ancestor: it takes no more data.
         let unfinished = try await client.snapshots(of: volume.id, state: .inProgress).all()
             .filter { $0.progress < 100 }
             .min { $0.dataVersion < $1.dataVersion }
-        if let unfinished {
-            guard case .resume = options.unfinished else {
-                throw ClientError(
-                    .invalidRequest,
-                    "\(unfinished.id) of \(volume.id) is still in progress: go on with it, or delete it"
-                )
-            }
-            if let needed = source.volumeSize, needed > unfinished.size {
-                throw ClientError(
-                    .invalidRequest,
-                    "\(source.name) is larger than \(unfinished.id), which is still in progress: delete that one"
-                )
-            }
-            return Plan(
-                snapshot: unfinished.id,
-                dataVersion: unfinished.dataVersion,
-                progress: unfinished.progress,
-                size: unfinished.size,
-                resumed: true,
-                missing: unfinished.missing
+        guard let unfinished else { return nil }
+        guard case .resume = options.unfinished else {
+            throw ClientError(
+                .invalidRequest,
+                "\(unfinished.id) of \(volume.id) is still in progress: go on with it, or delete it"
             )
         }
+        if let needed = source.volumeSize, needed > unfinished.size {
+            throw ClientError(
+                .invalidRequest,
+                "\(source.name) is larger than \(unfinished.id), which is still in progress: delete that one"
+            )
+        }
+        return unfinished
+    }
+
+    /// Makes a new snapshot. Nil where the volume is not any more what it was when it was described: the snapshot starts from
+    /// something else than the scan has compared with, or has another size, or comes after another backup's. It is deleted then.
+    private func begin(_ volume: Volume, chunksPerCall: Int, scans: Bool) async throws(ClientError) -> Plan? {
         let layout = PieceLayout(
             chunkSize: volume.chunkSize,
             volumeSize: volume.size,
             chunksPerCall: chunksPerCall
         )
-        let scan = try await scan(volume, layout)
+        let scan = scans ? try await scan(volume, layout) : nil
         var new = NewSnapshot()
         new.note = options.note
         new.tags = options.tags
         new.expected = scan?.changes.placements ?? []
-        let made = try await client.createSnapshot(of: volume.id, new)
+        let id = try await client.createSnapshot(of: volume.id, new).id
+        made(id)
+        let snapshot = try await client.describeSnapshot(id)
+        guard snapshot.dataVersion == volume.dataVersion, snapshot.size == volume.size else {
+            try await cancelSnapshot()
+            return nil
+        }
         return Plan(
-            snapshot: made.id,
-            dataVersion: made.dataVersion,
-            progress: 0,
-            size: volume.size,
+            snapshot,
             resumed: false,
+            chunksPerCall: chunksPerCall,
             expected: new.expected.count,
-            missing: UInt64(new.expected.count),
             scan: scan
         )
     }
@@ -149,48 +182,62 @@ extension Backup {
 
     // MARK: The data
 
-    private func upload(_ plan: Plan, _ layout: PieceLayout) async throws(ClientError) -> Upload {
-        guard let scan = plan.scan else { return try await uploadWhole(plan, layout) }
+    private func upload(_ plan: Plan) async throws(ClientError) -> Upload {
+        guard let scan = plan.scan else { return try await uploadWhole(plan) }
         let counter = begin(.uploading)
         counter.update { $0.total = scan.changes.bytes }
         do throws(ClientError) {
-            _ = try await run(layout, destination(plan, layout, counter), counter, .changes(scan.changes))
+            _ = try await upload(plan, counter, .changes(scan.changes))
         } catch {
-            stopAnswering(plan)
             // What was expected cannot come any more.
-            if error.code == .source { try? await cancelSnapshot() }
+            if error.code == .source { _ = try? await cancelSnapshot() }
             throw error
         }
-        stopAnswering(plan)
         var progress = counter.value
-        progress.total = layout.volumeSize
-        progress.done = layout.volumeSize
+        progress.total = plan.layout.volumeSize
+        progress.done = plan.layout.volumeSize
         progress.zero = scan.progress.zero
         progress.inPlace = scan.progress.inPlace
         return Upload(progress: progress, seal: scan.seal, sourceBytes: source.size ?? 0, isWhole: false)
     }
 
     /// Compares all of the source with what the snapshot holds, and sends what differs.
-    private func uploadWhole(_ plan: Plan, _ layout: PieceLayout) async throws(ClientError) -> Upload {
+    private func uploadWhole(_ plan: Plan) async throws(ClientError) -> Upload {
         let counter = begin(.uploading)
-        counter.update { $0.total = layout.volumeSize }
-        defer { stopAnswering(plan) }
-        let run = try await run(layout, destination(plan, layout, counter), counter, .everything)
+        counter.update { $0.total = plan.layout.volumeSize }
+        let run = try await upload(plan, counter, .everything)
         return Upload(progress: counter.value, seal: run.seal, sourceBytes: run.sourceEnd, isWhole: true)
     }
 
-    private func destination(_ plan: Plan, _ layout: PieceLayout, _ counter: TransferCounter) -> UploadDestination {
-        let known = UInt32(clamping: plan.progress)
-        client.prompts.answer(for: plan.snapshot) { max(known, UInt32(counter.value.percent ?? 0)) }
-        return UploadDestination(
-            snapshot: plan.snapshot,
-            of: volume,
-            dataVersion: plan.dataVersion,
-            progress: plan.progress
-        )
+    /// Uploads, and meanwhile tells the service how far that is, unasked and when it asks (SPEC S9, S10).
+    private func upload(
+        _ plan: Plan,
+        _ counter: TransferCounter,
+        _ mode: ImportRun.Mode
+    ) async throws(ClientError) -> ImportRun {
+        let (snapshot, destination) = (plan.snapshot.id, plan.destination)
+        client.prompts.answer(for: snapshot) {
+            UInt32(max(destination.reported, counter.value.percent ?? 0))
+        }
+        let reporter = Task { await self.report(counter, of: snapshot, destination) }
+        defer {
+            reporter.cancel()
+            client.prompts.noLongerAnswer(for: snapshot)
+        }
+        return try await run(plan.layout, destination, counter, mode)
     }
 
-    private func stopAnswering(_ plan: Plan) { client.prompts.noLongerAnswer(for: plan.snapshot) }
+    /// Uploads carry reports as well, but there may be none for long: what was reported already keeps the snapshot from being
+    /// idle (SPEC S11). Ends when its task is cancelled.
+    private func report(_ counter: TransferCounter, of snapshot: SnapshotID, _ destination: UploadDestination) async {
+        while true {
+            do { try await Task.sleep(for: options.reportInterval) } catch { return }
+            guard let percent = destination.beginReport(counter.value) else { continue }
+            // A failure is not the backup's: what matters of it, the uploads and the completion meet as well.
+            _ = try? await client.reportProgress(percent, of: snapshot)
+            destination.endReport()
+        }
+    }
 
     private func run(
         _ layout: PieceLayout,
@@ -214,15 +261,19 @@ extension Backup {
 
     // MARK: The end
 
-    /// All is sent: what the service still expects is not in the source any more.
+    /// All is sent: the snapshot is still this run's to complete, and what the service expects is in the source.
     private func checkMissing(_ plan: Plan) async throws(ClientError) {
-        guard try await client.describeSnapshot(plan.snapshot).missing > 0 else { return }
-        var missing = client.missingBlocks(of: plan.snapshot).makeAsyncIterator()
+        let snapshot = try await client.describeSnapshot(plan.snapshot.id)
+        guard snapshot.progress < 100 else {
+            throw ClientError(.invalidRequest, "\(snapshot.id) was completed by another backup meanwhile")
+        }
+        guard snapshot.missing > 0 else { return }
+        var missing = client.missingBlocks(of: snapshot.id).makeAsyncIterator()
         guard let first = try await missing.next(isolation: nil) else { return }
         throw ClientError(
             .source,
             "\(source.name) is not any more what this backup began with, at offset \(first.offset): delete "
-                + "\(plan.snapshot) and begin anew"
+                + "\(snapshot.id) and begin anew"
         )
     }
 
@@ -230,39 +281,49 @@ extension Backup {
     /// after all of the source was compared with the snapshot.
     private func complete(
         _ plan: Plan,
-        _ upload: Upload,
-        _ layout: PieceLayout
+        _ upload: Upload
     ) async throws(ClientError) -> (SnapshotProgressResult, Upload, rebased: Bool) {
+        let rebased = plan.snapshot.needsRebase && upload.isWhole
+        enter(.completing)
         do throws(ClientError) {
-            let needsRebase = plan.resumed ? try await client.describeSnapshot(plan.snapshot).needsRebase : false
-            let rebased = needsRebase && upload.isWhole
-            let result = try await client.reportProgress(100, of: plan.snapshot, rebased: rebased)
+            let result = try await client.reportProgress(100, of: plan.snapshot.id, rebased: rebased)
             return (result, upload, rebased)
         } catch {
             guard error.answer?.reason == .needsRebase, source.size != nil else { throw error }
         }
-        let whole = try await uploadWhole(plan, layout)
-        return (try await client.reportProgress(100, of: plan.snapshot, rebased: true), whole, true)
+        let whole = try await uploadWhole(plan)
+        enter(.completing)
+        return (try await client.reportProgress(100, of: plan.snapshot.id, rebased: true), whole, true)
     }
 
-    /// - Throws: `damaged` where the seals differ.
+    /// - Throws: `damaged` where the seals differ: then the snapshot is deleted, for it must not be taken for a good one.
     private func checkSeal(
         of snapshot: SnapshotID,
         _ result: SnapshotProgressResult,
         own: Fingerprint
     ) async throws(ClientError) -> BackupSummary.SealCheck {
-        beginSealing()
         guard result.state == .complete else { return .waiting }
+        enter(.sealing)
         let seal: Fingerprint
         if case .value(let value) = result.seal {
             seal = value
         } else {
-            guard try await !client.describeSnapshot(snapshot).isSealWithheld else { return .withheld }
-            seal = try await client.seal(of: snapshot, within: options.sealLimit)
+            do throws(ClientError) {
+                seal = try await client.seal(of: snapshot, within: options.sealLimit)
+            } catch {
+                // Of one's own snapshot that is known with the seal.
+                guard error.code == .invalidRequest else { throw error }
+                return .withheld
+            }
         }
-        guard seal == own else {
-            throw ClientError(.damaged, "\(snapshot) has the seal \(seal), what was read has \(own)")
+        if seal == own { return .matched }
+        let outcome: String
+        do throws(ClientError) {
+            try await deleteSnapshot(unlessWhole: false)
+            outcome = "it was deleted"
+        } catch {
+            outcome = "delete it, for that failed: \(error.text)"
         }
-        return .matched
+        throw ClientError(.damaged, "\(snapshot) has the seal \(seal), what was read has \(own): \(outcome)")
     }
 }

@@ -19,6 +19,8 @@ public struct BackupOptions: Sendable {
     public var note = ""
     /// The snapshot's labels.
     public var tags: [String: String] = [:]
+    /// How often the service is told how far the upload is, also while nothing is to be sent (SPEC S9, S11).
+    public var reportInterval: Duration = .seconds(30)
     /// How long to wait for the server's seal.
     public var sealLimit: Duration = .seconds(600)
     /// Threads that read, hash and compress; nil: one for each processor.
@@ -63,11 +65,18 @@ public struct BackupSummary: Sendable, Hashable {
 ///
 /// The snapshot starts from the volume's previous one, so that only what changed is sent, and of that only the chunks that
 /// the account has nowhere on the server. It is complete when ``run()`` returns, and its seal has been compared with what was
-/// read. An interrupted backup leaves the snapshot in progress; another run, from any machine that has the source, goes on
-/// with ``BackupOptions/Unfinished/resume``: it compares the source with what the service holds.
+/// read: one that is something else is deleted. An interrupted backup leaves the snapshot in progress; another run, from any
+/// machine that has the source, goes on with ``BackupOptions/Unfinished/resume``: it compares the source with what the service
+/// holds.
 public final class Backup: Sendable {
     /// What a backup is doing.
-    public enum Phase: Sendable, Hashable { case preparing, scanning, uploading, sealing }
+    public enum Phase: Sendable, Hashable {
+        case preparing, scanning, uploading
+        /// 100 is being reported.
+        case completing
+        /// The snapshot is complete, and the server's seal of it is waited for.
+        case sealing
+    }
 
     let client: Client
     let source: ImportSource
@@ -100,21 +109,32 @@ public final class Backup: Sendable {
         return counter
     }
 
-    func beginSealing() { state.withLock { $0.phase = .sealing } }
+    /// Enters a phase that goes on with the last one's sums.
+    func enter(_ phase: Phase) { state.withLock { $0.phase = phase } }
 
-    func made(_ snapshot: SnapshotID) { state.withLock { $0.snapshot = snapshot } }
+    func made(_ snapshot: SnapshotID?) { state.withLock { $0.snapshot = snapshot } }
 
     /// Deletes the snapshot that an interrupted backup leaves in progress. Also from a task that was cancelled.
-    public func cancelSnapshot() async throws(ClientError) {
-        guard let snapshot else { return }
+    /// - Returns: false where the snapshot has all its data, and so was left as it is.
+    @discardableResult
+    public func cancelSnapshot() async throws(ClientError) -> Bool { try await deleteSnapshot(unlessWhole: true) }
+
+    /// Deletes the snapshot; see ``cancelSnapshot()``.
+    @discardableResult
+    func deleteSnapshot(unlessWhole: Bool) async throws(ClientError) -> Bool {
+        guard let snapshot else { return true }
         let client = client
-        let result = await Task.detached { () async -> Result<Void, ClientError> in
+        let result = await Task.detached { () async -> Result<Bool, ClientError> in
             do throws(ClientError) {
-                return .success(try await client.deleteSnapshot(snapshot))
+                if unlessWhole, try await client.describeSnapshot(snapshot).progress == 100 { return .success(false) }
+                try await client.deleteSnapshot(snapshot)
+                return .success(true)
             } catch {
                 return .failure(error)
             }
         }.value
-        try result.get()
+        let isDeleted = try result.get()
+        if isDeleted { made(nil) }
+        return isDeleted
     }
 }

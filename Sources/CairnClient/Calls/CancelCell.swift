@@ -1,7 +1,7 @@
 internal import Synchronization
 
 /// Joins a task's cancellation, which can come at any time, with the call that it is about.
-final class CancelCell: Sendable {
+final class CancelCell: Cancellable {
     private struct State {
         var target: (any Cancellable)?
         var cancelled = false

@@ -147,7 +147,10 @@ extension ConnectionPool {
         )
         guard case .again(let wait, let sameInstance) = decision, wait < pending.remaining(), !isHopeless(failure)
         else {
-            return pending.finish(.failure(ClientError(failure)))
+            var error = ClientError(failure)
+            // Bound to a slot by an attempt that may have arrived.
+            error.isOfRepetition = pending.boundSlot != nil
+            return pending.finish(.failure(error))
         }
         if sameInstance { pending.bind(to: slot) }
         // After a failed connection the slot itself waits before the next.

@@ -81,11 +81,11 @@ extension ImportRun {
         then done: @escaping @Sendable () -> Void
     ) {
         var request = Wire.UploadBlockRequest()
-        let percent = destination.address(&request, counter.value)
+        let carriesReport = destination.address(&request, counter.value)
         request.durability = .durable
         request.blocks = draft.blocks
         send(request, payload: draft.payload) { (error: ClientError) -> Bool in
-            self.destination.reported(percent, accepted: false)
+            if carriesReport { self.destination.endReport() }
             guard let answer = error.answer, answer.reason == .invalidChunkToken, !named.isEmpty else { return false }
             let refused = answer.blockIndex.flatMap { $0 < draft.blocks.count ? draft.blocks[$0].offset : nil }
             let lost = isRepeated ? named : named.filter { piece.chunks[$0.key].lowerBound == refused }
@@ -95,7 +95,7 @@ extension ImportRun {
             return true
         } answered: { (answer: Wire.UploadBlockResponse, _) throws(ClientError) in
             try draft.check(answer)
-            self.destination.reported(percent, accepted: true)
+            if carriesReport { self.destination.endReport() }
             self.counter.update { progress in
                 progress.deduplicated += draft.named
                 progress.transferred += draft.sent

@@ -51,7 +51,13 @@ final class ImportRun: Sendable {
         self.caller = caller
         self.memory = memory
         cursor = Mutex(SourceCursor(source, layout: layout))
-        listing = Listing(of: destination.listed, chunkSize: layout.chunkSize, size: layout.volumeSize, caller: caller)
+        listing = Listing(
+            of: destination.listed,
+            chunkSize: layout.chunkSize,
+            size: layout.volumeSize,
+            caller: caller,
+            mayBeRefused: true
+        )
         leaves = Mutex(SealCollector(size: layout.volumeSize, chunkSize: layout.chunkSize))
     }
 

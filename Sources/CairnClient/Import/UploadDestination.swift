@@ -5,7 +5,7 @@ internal import Synchronization
 /// Where an import's uploads go: a volume, or a snapshot in progress, whose progress they carry (SPEC S9, U1).
 final class UploadDestination: Sendable {
     private struct State {
-        /// What was reported and answered.
+        /// The most that was said, whether it was answered or not: less may be refused (SPEC S9).
         var percent: Int
         /// A report is on its way. Only one is at a time: reports that overtook each other would go backwards.
         var isReporting = false
@@ -45,29 +45,32 @@ final class UploadDestination: Sendable {
     }
 
     /// Sets where an upload goes, and, of a snapshot, how far the upload is.
-    /// - Returns: the percentage that it carries, for ``reported(_:accepted:)``.
-    func address(_ request: inout Wire.UploadBlockRequest, _ progress: TransferProgress) -> Int? {
+    /// - Returns: whether it carries a report, which ``endReport()`` ends.
+    func address(_ request: inout Wire.UploadBlockRequest, _ progress: TransferProgress) -> Bool {
         request.target = target.wire
         request.dataVersion = dataVersion?.rawValue ?? 0
-        guard dataVersion != nil, let percent = progress.percent else { return nil }
-        let isDue = state.withLock { state in
-            guard !state.isReporting, percent > state.percent else { return false }
-            state.isReporting = true
-            return true
+        guard dataVersion != nil, progress.percent ?? 0 > reported, let percent = beginReport(progress) else {
+            return false
         }
-        guard isDue else { return nil }
         request.progress = Wire.Progress(percent: UInt32(percent))
-        return percent
+        return true
     }
 
-    /// The upload that carried a percentage was answered.
-    func reported(_ percent: Int?, accepted: Bool) {
-        guard let percent else { return }
+    /// What is to be reported now, never less than before; nil while another report is on its way. ``endReport()`` ends it.
+    func beginReport(_ progress: TransferProgress) -> Int? {
         state.withLock { state in
-            state.isReporting = false
-            if accepted { state.percent = max(state.percent, percent) }
+            guard !state.isReporting else { return nil }
+            state.isReporting = true
+            state.percent = max(state.percent, progress.percent ?? 0)
+            return state.percent
         }
     }
+
+    /// The report was answered, or failed.
+    func endReport() { state.withLock { $0.isReporting = false } }
+
+    /// Percent that were reported.
+    var reported: Int { state.withLock { $0.percent } }
 }
 
 extension TransferProgress {

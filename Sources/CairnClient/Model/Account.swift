@@ -30,6 +30,8 @@ public enum GrantResource: Sendable, Hashable {
 /// A permission that one account gave another.
 public struct Grant: Sendable, Hashable {
     public let resource: GrantResource
+    /// The account that gave it.
+    public let grantor: String
     /// The account that may.
     public let grantee: String
     public let permission: Permission
@@ -44,6 +46,7 @@ public struct Grant: Sendable, Hashable {
             case .snapshotID(let id): .snapshot(try Contract.require(SnapshotID(bytes: id), "snapshot ID", in: message))
             case .snapshotToken: throw ClientError(.protocolViolation, "a grant on a snapshot's token")
             }
+        grantor = wire.grantor
         grantee = wire.grantee
         permission =
             switch wire.permission {

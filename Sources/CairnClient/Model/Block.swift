@@ -82,6 +82,14 @@ public struct UploadResult: Sendable, Hashable {
         writeVerifier = wire.writeVerifier
         dataVersion = DataVersion(wire.dataVersion)
     }
+
+    /// Of an upload that completed this snapshot, and whose answer was lost (SPEC C5).
+    init(completing snapshot: Snapshot) {
+        tokens = [:]
+        superseded = []
+        writeVerifier = []
+        dataVersion = snapshot.dataVersion
+    }
 }
 
 /// Chunks that wait on the server for a place (SPEC U7).

@@ -15,10 +15,13 @@ final class Listing: Sendable {
     private let state: Mutex<State>
     private let target: BlockTarget
     private let caller: any Caller
+    private let mayBeRefused: Bool
 
-    init(of target: BlockTarget, chunkSize: ChunkSize, size: UInt64, caller: any Caller) {
+    /// - Parameter mayBeRefused: whether the transfer goes on where the listing is not permitted (SPEC D5): nothing is known then.
+    init(of target: BlockTarget, chunkSize: ChunkSize, size: UInt64, caller: any Caller, mayBeRefused: Bool = false) {
         self.target = target
         self.caller = caller
+        self.mayBeRefused = mayBeRefused
         state = Mutex(State(map: PlacementMap(chunkSize: chunkSize, size: size)))
     }
 
@@ -41,13 +44,27 @@ final class Listing: Sendable {
             caller.start(Wire.ListBlocksRequest.page(page, of: target, in: nil)) { [weak runner] result in
                 guard counts(), let runner else { return }
                 do throws(ClientError) {
-                    try self.take(try result.get().0, after: page)
+                    try self.take(result, after: page)
                     runner.wake()
                 } catch {
                     runner.fail(error)
                 }
             }
         }
+    }
+
+    private func take(
+        _ result: Result<(Wire.ListBlocksResponse, BufferSlice?), ClientError>,
+        after page: [UInt8]
+    ) throws(ClientError) {
+        if mayBeRefused, case .failure(let error) = result, error.answer?.reason == .permissionDenied {
+            return state.withLock { state in
+                state.isFetching = false
+                state.next = nil
+                state.map.end()
+            }
+        }
+        try take(try result.get().0, after: page)
     }
 
     private func take(_ answer: Wire.ListBlocksResponse, after page: [UInt8]) throws(ClientError) {

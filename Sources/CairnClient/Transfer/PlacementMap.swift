@@ -46,6 +46,12 @@ struct PlacementMap {
         if isLast { known = size }
     }
 
+    /// There is no more of the listing, though not all is listed: the rest may hold anything.
+    mutating func end() {
+        if known < size { blocks.append(BlockDescription(offset: known, length: size - known, state: .data)) }
+        known = size
+    }
+
     /// The first byte at or after `offset`, below ``known``, of which the listing says anything but hole.
     func firstAllocated(from offset: UInt64) -> UInt64? {
         // At most one block, the one that `offset` lies in, begins before it.

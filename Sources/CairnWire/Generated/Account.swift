@@ -80,11 +80,13 @@ extension Wire {
 
     public struct DeleteGrantRequest: Sendable, Hashable {
         public var grant: Wire.Grant? = nil
+        public var idempotencyKey: [UInt8] = []
 
         /// All fields at their defaults.
         public init() {}
-        public init(grant: Wire.Grant? = nil) {
+        public init(grant: Wire.Grant? = nil, idempotencyKey: [UInt8] = []) {
             self.grant = grant
+            self.idempotencyKey = idempotencyKey
         }
     }
 

@@ -54,9 +54,11 @@ extension Wire.DeleteGrantRequest: CodedMessage {
     init(c: UnsafeMutablePointer<Cairn__V1__DeleteGrantRequest>, in arena: MessageArena) throws(WireError) {
         self.init()
         if let value = c.pointee.grant { grant = try Wire.Grant(c: value, in: arena) }
+        idempotencyKey = arena.bytes(c.pointee.idempotency_key)
     }
     func fill(_ c: UnsafeMutablePointer<Cairn__V1__DeleteGrantRequest>, in arena: MessageArena) {
         if let grant { c.pointee.grant = arena.build(grant) }
+        c.pointee.idempotency_key = arena.binary(idempotencyKey)
     }
 }
 

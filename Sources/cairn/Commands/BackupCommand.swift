@@ -44,7 +44,7 @@ struct BackupCommand: ServiceCommand {
     @Flag(help: "The device is in use: take each chunk as it is when it is read.")
     var live = false
 
-    @Flag(help: "When interrupted, delete the snapshot instead of leaving it in progress.")
+    @Flag(help: "When interrupted, delete a snapshot that is in progress instead of leaving it so.")
     var cancelOnInterrupt = false
 
     @Option(help: "The snapshot's description; at most 1024 bytes.")
@@ -90,7 +90,7 @@ struct BackupCommand: ServiceCommand {
     private static func verb(_ phase: Backup.Phase) -> String {
         switch phase {
         case .scanning: "scan"
-        case .preparing, .uploading, .sealing: "backup"
+        case .preparing, .uploading, .completing, .sealing: "backup"
         }
     }
 
@@ -116,16 +116,26 @@ struct BackupCommand: ServiceCommand {
         guard let snapshot = backup.snapshot else { return }
         if error.code == .cancelled, cancelOnInterrupt {
             do throws(ClientError) {
-                try await backup.cancelSnapshot()
-                return tell("\(snapshot) was cancelled.")
+                let isCancelled = try await backup.cancelSnapshot()
+                return tell(isCancelled ? "\(snapshot) was cancelled." : BackupCommand.advice(snapshot, .sealing))
             } catch {
                 return tell("\(snapshot) is still there: \(error.text)")
             }
         }
         switch error.code {
-        case .cancelled, .connectionLost, .timedOut, .unreachable:
-            tell("\(snapshot) stays in progress: --resume goes on, `cairn snapshot delete` cancels it.")
+        case .cancelled, .connectionLost, .timedOut, .unreachable: tell(BackupCommand.advice(snapshot, backup.phase))
         default: break
+        }
+    }
+
+    /// What there is to know of the snapshot of a backup that was interrupted in this phase.
+    static func advice(_ snapshot: SnapshotID, _ phase: Backup.Phase) -> String {
+        switch phase {
+        case .preparing, .scanning, .uploading:
+            "\(snapshot) stays in progress: --resume goes on, `cairn snapshot delete` cancels it."
+        case .completing:
+            "\(snapshot) has all its data, and may be complete: see `cairn snapshot show`; if it is not, --resume goes on."
+        case .sealing: "\(snapshot) is complete, but its seal was not compared with what was read."
         }
     }
 

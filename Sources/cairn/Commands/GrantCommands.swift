@@ -82,15 +82,17 @@ extension GrantCommands {
             if connection.json { return Output.print(Output.json(grants.map { GrantReport($0) })) }
             Output.print(
                 Output.table(
-                    ["PERMISSION", "RESOURCE", "TO", "SINCE"],
-                    grants.map { grant in
-                        [
-                            grant.permission.rawValue, Reports.resource(grant.resource), grant.grantee,
-                            Output.date(grant.createdAt.milliseconds),
-                        ]
-                    }
+                    ["PERMISSION", "RESOURCE", "FROM", "TO", "SINCE"],
+                    grants.map { List.row($0) }
                 )
             )
+        }
+
+        static func row(_ grant: Grant) -> [String] {
+            [
+                grant.permission.rawValue, Reports.resource(grant.resource), grant.grantor, grant.grantee,
+                Output.date(grant.createdAt.milliseconds),
+            ]
         }
     }
 }
@@ -100,12 +102,14 @@ struct GrantReport: Encodable {
     let permission: String
     /// `vol-…`, `snap-…` or `account`.
     let resource: String
+    let grantor: String
     let grantee: String
     let createdAt: String
 
     init(_ grant: Grant) {
         permission = grant.permission.rawValue
         resource = Reports.resource(grant.resource)
+        grantor = grant.grantor
         grantee = grant.grantee
         createdAt = Output.date(grant.createdAt.milliseconds)
     }

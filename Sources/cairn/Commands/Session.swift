@@ -6,12 +6,15 @@ import Foundation
 /// A command that talks to the server.
 protocol ServiceCommand: AsyncParsableCommand, Sendable {
     var connection: ConnectionOptions { get }
+    /// How long a call may take where the user sets no time-out; nil: the library's ``ClientOptions/callLimit``.
+    var callLimit: Duration? { get }
     /// What an interrupted user is told about how to go on.
     var interruptedHint: String? { get }
     func run(with client: Client) async throws(ClientError)
 }
 
 extension ServiceCommand {
+    var callLimit: Duration? { nil }
     var interruptedHint: String? { nil }
 
     func run() async throws {
@@ -19,7 +22,7 @@ extension ServiceCommand {
         let command = self
         let task = Task { () async -> Result<Void, ClientError> in
             do throws(ClientError) {
-                let client = try command.connection.makeClient()
+                let client = try command.connection.makeClient(callLimit: command.callLimit)
                 defer { client.close() }
                 return .success(try await command.run(with: client))
             } catch {

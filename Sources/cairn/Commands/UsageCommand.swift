@@ -26,6 +26,9 @@ struct UsageCommand: ServiceCommand {
 
     @OptionGroup var connection: ConnectionOptions
 
+    /// Counting walks manifests: the server itself ends it after so long.
+    var callLimit: Duration? { .seconds(1800) }
+
     func validate() throws {
         if freed, targets.isEmpty { throw ValidationError("--freed needs volumes or snapshots.") }
         if affinity == "" { throw ValidationError("--affinity takes a key.") }

@@ -24,10 +24,17 @@ struct ConnectionOptions: ParsableArguments {
     }
 
     /// The client that flags, environment and file describe together.
-    func makeClient() throws(ClientError) -> Client {
+    /// - Parameter callLimit: how long a call may take where none of them says it; nil: as the library has it.
+    func makeClient(callLimit: Duration?) throws(ClientError) -> Client {
         let settings = try service.merged(connections: connections)
         let endpoint = try settings.endpoint()
+        let options = try ConnectionOptions.clientOptions(settings, callLimit: callLimit)
+        return try Client(server: endpoint, credentials: settings.credentials, options: options)
+    }
+
+    static func clientOptions(_ settings: Settings.Merged, callLimit: Duration?) throws(ClientError) -> ClientOptions {
         var options = ClientOptions()
+        if let callLimit { options.callLimit = callLimit }
         options.connections = ClientOptions.suggestedConnections(cores: ProcessInfo.processInfo.activeProcessorCount)
         if let text = settings.connections {
             guard let count = ConnectionOptions.count(text) else {
@@ -36,6 +43,6 @@ struct ConnectionOptions: ParsableArguments {
             options.connections = count
         }
         try settings.limitCalls(&options)
-        return try Client(server: endpoint, credentials: settings.credentials, options: options)
+        return options
     }
 }

@@ -52,12 +52,13 @@ extension ServiceModelRun {
 
     /// All goes; nothing must be left of it, of leases that have ended neither.
     func deleteAll() throws {
-        last = "delete everything"
         for volume in world.volumes {
+            last = "delete everything: a volume with \(world.outstanding(of: volume.id).count) snapshots in progress"
             let request = Wire.DeleteVolumeRequest(volumeID: volume.id, cancelSnapshots: true)
             _ = try succeeds(server.call(server.service.deleteVolume, request, context(volume.account)))
         }
         for account in Self.accounts {
+            last = "delete everything: a snapshot"
             let listed = try succeeds(
                 server.call(server.service.listSnapshots, .init(page: .init(limit: 1000)), context(account))
             )
@@ -66,6 +67,7 @@ extension ServiceModelRun {
                 _ = try succeeds(server.call(server.service.deleteSnapshot, request, context(account)))
             }
             let tokens = (longLeases[account] ?? []).map(\.bytes)
+            last = "delete everything: \(tokens.count) leases"
             _ = try succeeds(server.call(server.service.releaseLease, .init(tokens: tokens), context(account)))
         }
         try check(try server.settle(), "the background does not come to rest")

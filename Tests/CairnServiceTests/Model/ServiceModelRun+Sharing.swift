@@ -142,6 +142,7 @@ extension ServiceModelRun {
             for (theirs, nothing) in zip(attempts(onVolume: volume.id, context), attempts(onVolume: absent, context)) {
                 try looksAbsent(theirs, nothing, .invalidVolumeID)
             }
+            try describe(volume, absent, account, context)
         } else if let snapshot = pick(world.snapshots.filter { $0.account != account }) {
             last = "\(account) tries a snapshot of \(snapshot.account)"
             let absent = Self.absent(snapshot.id)
@@ -152,6 +153,27 @@ extension ServiceModelRun {
                 try looksAbsent(theirs, nothing, .invalidSnapshotID)
             }
         }
+    }
+
+    /// Another's volume: who was granted it learns what it needs to read it, and no more.
+    private func describe(_ volume: World.Volume, _ absent: [UInt8], _ account: AccountID, _ context: CallContext)
+        throws
+    {
+        let result = server.call(server.service.describeVolume, .init(volumeID: volume.id), context)
+        guard world.permits(.use, by: volume.account, volume.id, nil, to: account) else {
+            let nothing = server.call(server.service.describeVolume, .init(volumeID: absent), context)
+            return try looksAbsent(error(result), error(nothing), .invalidVolumeID)
+        }
+        let told = try succeeds(result).volume
+        try check(
+            told?.volumeID == volume.id && told?.account == volume.account.name
+                && told?.size == UInt64(volume.sectors * 512),
+            "another volume"
+        )
+        try check(
+            told?.sourceSnapshotID == [] && told?.affinity == [] && told?.attachmentGeneration == 0,
+            "what is the owner's alone is told"
+        )
     }
 
     private func looksAbsent(_ theirs: ServiceError?, _ nothing: ServiceError?, _ code: ServiceError.Code) throws {
@@ -196,7 +218,6 @@ extension ServiceModelRun {
             error(server.call(service.createSnapshot, Wire.CreateSnapshotRequest(volumeID: id), context)),
             error(server.call(service.createSnapshots, Wire.CreateSnapshotsRequest(volumeIDs: [id]), context)),
             error(server.call(service.deleteVolume, Wire.DeleteVolumeRequest(volumeID: id), context)),
-            error(server.call(service.describeVolume, .init(volumeID: id), context)),
             error(
                 server.call(service.getUsage, Wire.GetUsageRequest(targets: [target], freedByDeletion: true), context)
             ),

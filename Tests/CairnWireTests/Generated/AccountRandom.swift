@@ -61,6 +61,7 @@ extension Wire.DeleteGrantRequest: RandomMessage {
     init(random: inout RandomValues) {
         self.init()
         if random.bool() { grant = Wire.Grant(random: &random) }
+        if random.isSet() { idempotencyKey = random.bytes() }
     }
 }
 
@@ -68,6 +69,7 @@ extension Wire.DeleteGrantRequest: OracleConvertible {
     var oracle: Cairn_V1_DeleteGrantRequest {
         var oracle = Cairn_V1_DeleteGrantRequest()
         if let grant { oracle.grant = grant.oracle }
+        oracle.idempotencyKey = Data(idempotencyKey)
         return oracle
     }
 }

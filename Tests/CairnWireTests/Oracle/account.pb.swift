@@ -159,6 +159,8 @@ nonisolated struct Cairn_V1_DeleteGrantRequest: Sendable {
   /// Clears the value of `grant`. Subsequent reads from it will return its default value.
   mutating func clearGrant() {self._grant = nil}
 
+  var idempotencyKey: Data = Data()
+
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   init() {}
@@ -558,7 +560,7 @@ nonisolated extension Cairn_V1_CreateGrantResponse: SwiftProtobuf.Message, Swift
 
 nonisolated extension Cairn_V1_DeleteGrantRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".DeleteGrantRequest"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}grant\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}grant\0\u{3}idempotency_key\0")
 
   mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -567,6 +569,7 @@ nonisolated extension Cairn_V1_DeleteGrantRequest: SwiftProtobuf.Message, SwiftP
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularMessageField(value: &self._grant) }()
+      case 2: try { try decoder.decodeSingularBytesField(value: &self.idempotencyKey) }()
       default: break
       }
     }
@@ -580,11 +583,15 @@ nonisolated extension Cairn_V1_DeleteGrantRequest: SwiftProtobuf.Message, SwiftP
     try { if let v = self._grant {
       try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
     } }()
+    if !self.idempotencyKey.isEmpty {
+      try visitor.visitSingularBytesField(value: self.idempotencyKey, fieldNumber: 2)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   static func ==(lhs: Cairn_V1_DeleteGrantRequest, rhs: Cairn_V1_DeleteGrantRequest) -> Bool {
     if lhs._grant != rhs._grant {return false}
+    if lhs.idempotencyKey != rhs.idempotencyKey {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -103,7 +103,7 @@ extension ServerProcess {
     }
 }
 
-/// The error that a call must end with.
+/// The error that a call, ours or the library's, must be answered with.
 func failure<Value>(
     of body: () async throws -> Value,
     file: String = #fileID,
@@ -111,6 +111,11 @@ func failure<Value>(
 ) async throws -> CallError {
     do {
         _ = try await body()
-    } catch let error as CallError { return error }
+    } catch let error as CallError {
+        return error
+    } catch let error as ClientError {
+        guard let answer = error.answer else { throw error }
+        return answer
+    }
     throw HarnessError("\(file):\(line): the call was answered as if all were well")
 }

@@ -88,8 +88,9 @@ enum MessageTarget {
     }
 
     private static func checkTokens(_ bytes: [UInt8]) {
-        if let cursor = try? ListingCursor(token: bytes) { precondition(cursor.token == bytes) }
-        if let chunk = try? BlockCursor.chunk(bytes) { precondition(BlockCursor.token(chunk) == bytes) }
+        let call = PagedCall(Wire.ListVolumesRequest(page: .init(pageToken: bytes)), of: nil)
+        if let cursor = try? ListingCursor(call) { precondition(cursor.token(in: call) == bytes) }
+        if let chunk = try? BlockCursor.chunk(call) { precondition(BlockCursor.token(chunk, in: call) == bytes) }
         _ = try? SnapshotToken.id(bytes)
         if let text = String(validating: bytes, as: UTF8.self) {
             _ = AccountID(text)

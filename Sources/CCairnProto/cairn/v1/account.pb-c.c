@@ -951,7 +951,7 @@ const ProtobufCMessageDescriptor cairn__v1__create_grant_response__descriptor =
   (ProtobufCMessageInit) cairn__v1__create_grant_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor cairn__v1__delete_grant_request__field_descriptors[1] =
+static const ProtobufCFieldDescriptor cairn__v1__delete_grant_request__field_descriptors[2] =
 {
   {
     "grant",
@@ -965,14 +965,27 @@ static const ProtobufCFieldDescriptor cairn__v1__delete_grant_request__field_des
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "idempotency_key",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__DeleteGrantRequest, idempotency_key),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned cairn__v1__delete_grant_request__field_indices_by_name[] = {
   0,   /* field[0] = grant */
+  1,   /* field[1] = idempotency_key */
 };
 static const ProtobufCIntRange cairn__v1__delete_grant_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 1 }
+  { 0, 2 }
 };
 const ProtobufCMessageDescriptor cairn__v1__delete_grant_request__descriptor =
 {
@@ -982,7 +995,7 @@ const ProtobufCMessageDescriptor cairn__v1__delete_grant_request__descriptor =
   "Cairn__V1__DeleteGrantRequest",
   "cairn.v1",
   sizeof(Cairn__V1__DeleteGrantRequest),
-  1,
+  2,
   cairn__v1__delete_grant_request__field_descriptors,
   cairn__v1__delete_grant_request__field_indices_by_name,
   1,  cairn__v1__delete_grant_request__number_ranges,

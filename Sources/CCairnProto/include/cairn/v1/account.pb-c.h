@@ -100,10 +100,11 @@ struct  Cairn__V1__DeleteGrantRequest
 {
   ProtobufCMessage base;
   Cairn__V1__Grant *grant;
+  ProtobufCBinaryData idempotency_key;
 };
 #define CAIRN__V1__DELETE_GRANT_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&cairn__v1__delete_grant_request__descriptor) \
-    , NULL }
+    , NULL, {0,NULL} }
 
 
 struct  Cairn__V1__DeleteGrantResponse

@@ -1,0 +1,201 @@
+import CairnClient
+import CairnCore
+import CairnCrypto
+import CairnWire
+import Testing
+
+/// SPEC section 1, as a program meets it that uses the library.
+@Suite(.serialized, .server(shards: 3))
+struct LibraryCallTests {
+    private let server = ServerProcess.shared
+
+    /// How a first call ends.
+    private func refusal(_ credentials: Credentials) async throws -> ClientError {
+        let client = try Client(server: server.endpoint, credentials: credentials, options: .once)
+        do throws(ClientError) {
+            _ = try await client.serverFacts()
+        } catch { return error }
+        throw HarnessError("the certificate was accepted")
+    }
+
+    @Test("C1: a bad chain ends in TLS, a good one without our name in AUTHENTICATION_FAILURE; a revoked one is out")
+    func certificates() async throws {
+        let foreign = try CertificateAuthority.create(in: server.folder.fresh("foreign"))
+        let issued = try foreign.issueClient(CredentialName("mallory"), identity: .account(AccountID("mallory")!))
+        let stranger = Credentials(
+            certificate: issued.certificatePath,
+            privateKey: issued.keyPath,
+            authorities: server.authority.certificatePath
+        )
+        let name = AlternativeName.uri("cairn://account/late")
+        let past = Validity(notBefore: Validity.now - 7200, notAfter: Validity.now - 3600)
+        for credentials in [stranger, try server.issue("late", [name], validity: past)] {
+            let error = try await refusal(credentials)
+            #expect(error.code == .insecure && error.answer == nil, "\(error)")
+        }
+        let two = ["one", "two"].map { AlternativeName.uri("cairn://account/\($0)") }
+        for (file, names) in [("nobody", []), ("both", two), ("odd", [.uri("cairn://account/A")])]
+            as [(String, [AlternativeName])]
+        {
+            let error = try await refusal(try server.issue(file, names))
+            #expect(error.code == .refused && error.answer?.reason == .authenticationFailure, "\(error)")
+        }
+        // And the library does not trust any server.
+        var mine = try server.credentials("trusting")
+        mine.authorities = foreign.certificatePath
+        #expect(try await refusal(mine).code == .insecure)
+        let victim = try server.client("revoked-later")
+        #expect(try await victim.serverFacts().identity == "revoked-later")
+        try await require(Program.cairn, ["pki", "revoke", server.pki, "revoked-later"], in: server.folder)
+        try await eventually("the revoked client is out") {
+            do throws(ClientError) {
+                _ = try await victim.serverFacts()
+                return false
+            } catch { return error.code == .insecure }
+        }
+    }
+
+    @Test("C2: what is not there and what is another account's give the same answer, whatever is asked")
+    func absence() async throws {
+        let (owner, stranger) = (try server.client(freshAccount()), try server.client(freshAccount()))
+        let made = try await owner.volume()
+        try await owner.write(Content.noise(1, 65536), to: .volume(made.id))
+        let snapshot = try await owner.createSnapshot(of: made.id).id
+        let shard = made.id.uuid.shard
+        var answers: [[CallError]] = []
+        for (volume, snapshot) in [
+            (made.id, snapshot), (VolumeID(.random(shard: shard)), SnapshotID(.random(shard: shard))),
+        ] {
+            answers.append([
+                try await failure { try await stranger.describeVolume(volume) },
+                try await failure { try await stranger.read(.volume(volume), 0..<512) },
+                try await failure { try await stranger.upload([.zeros(0, 512)], to: .volume(volume)) },
+                try await failure { try await stranger.createSnapshot(of: volume) },
+                try await failure { try await stranger.resizeVolume(volume, to: 2 << 20) },
+                try await failure { try await stranger.attachVolume(volume) },
+                try await failure { try await stranger.deleteVolume(volume) },
+                try await failure { try await stranger.describeSnapshot(snapshot) },
+                try await failure { try await stranger.read(.snapshot(snapshot), 0..<512) },
+                try await failure { try await stranger.clone(snapshot) },
+                try await failure { try await stranger.reportProgress(100, of: snapshot) },
+                try await failure { try await stranger.deleteSnapshot(snapshot) },
+            ])
+        }
+        #expect(answers[0] == answers[1])
+        #expect(answers[0].map(\.reason).prefix(7).allSatisfy { $0 == .invalidVolumeID }, "\(answers[0])")
+        #expect(answers[0].map(\.reason).dropFirst(7).allSatisfy { $0 == .invalidSnapshotID }, "\(answers[0])")
+        #expect(try await owner.read(.volume(made.id), 0..<65536) == Content.noise(1, 65536))
+    }
+
+    @Test("C3: listings, usage, QueryChunks and uploads by token tell nothing of another account's data")
+    func isolation() async throws {
+        let (owner, stranger) = (try server.client(freshAccount()), try server.client(freshAccount()))
+        let bytes = Content.noise(2, 65536)
+        let theirs = try await owner.volume(affinity: [1]).id
+        try await owner.write(bytes, to: .volume(theirs))
+        _ = try await owner.createSnapshot(of: theirs)
+        _ = try await owner.stage([bytes.slice], chunkSize: ChunkSize(bytes: 65536)!)
+        let own = try await stranger.volume(affinity: [1])
+        #expect(try await stranger.volumes().all().map(\.id) == [own.id])
+        #expect(try await stranger.snapshots().all().map(\.id) == [own.initialSnapshot])
+        #expect(try await stranger.usage().total.unique == 0)
+        #expect(try await stranger.queryChunks([bytes.token, bytes.token], for: own.id) == [false, false])
+        try await expectFailure(.invalidChunkToken, block: 1) {
+            try await stranger.upload([.zeros(65536, 512), .token(0, bytes.token)], to: .volume(own.id))
+        }
+        try await expectFailure(.invalidChunkToken, block: 0) { try await stranger.renewLease(of: [bytes.token]) }
+        // Its own copy is its own.
+        try await stranger.write(bytes, to: .volume(own.id))
+        try await owner.deleteVolume(theirs)
+        #expect(try await stranger.read(.volume(own.id), 0..<65536) == bytes)
+        #expect(try await stranger.usage().total.unique == 65536)
+    }
+
+    @Test("C4: IDs are UUIDs of 16 bytes, read as vol-… and snap-…, in the library and in the command")
+    func identifiers() async throws {
+        let account = freshAccount()
+        let client = try server.client(account)
+        let made = try await client.volume()
+        #expect(made.id.bytes.count == 16 && made.initialSnapshot.bytes.count == 16)
+        #expect("\(made.id)".hasPrefix("vol-") && VolumeID(text: "\(made.id)") == made.id)
+        #expect("\(made.initialSnapshot)".hasPrefix("snap-"))
+        #expect(SnapshotID(text: made.initialSnapshot.uuid.text) == made.initialSnapshot)
+        let shown = try Report(try await server.cairn(account, ["volume", "show", "\(made.id)", "--json"]))
+        #expect(try shown.text("volume_id") == "\(made.id)")
+        #expect(try shown.text("initial_snapshot_id") == "\(made.initialSnapshot)")
+    }
+
+    @Test("C5: calls that a killed server left unanswered are made again by the library, and done once")
+    func retried() async throws {
+        let server = try await ServerProcess.started()
+        var options = ClientOptions()
+        options.callLimit = .seconds(120)
+        let client = try server.client("again", options)
+        let first = try await client.volume()
+        let calls = Task {
+            try await withThrowingTaskGroup(of: (VolumeID, DataVersion).self) { group in
+                for _ in 0..<24 {
+                    group.addTask {
+                        (try await client.volume().id, try await client.createSnapshot(of: first.id).dataVersion)
+                    }
+                }
+                return try await group.reduce(into: (Set<VolumeID>(), Set<DataVersion>())) {
+                    $0.0.insert($1.0)
+                    $0.1.insert($1.1)
+                }
+            }
+        }
+        try await Task.sleep(for: .milliseconds(20))
+        try await server.crash()
+        try await server.start(sameAddress: true)
+        let (volumes, versions) = try await calls.value
+        #expect(Set(try await client.volumes().all().map(\.id)) == volumes.union([first.id]) && volumes.count == 24)
+        #expect(versions == Set((2..<26).map { DataVersion($0) }))
+        #expect(try await client.snapshots(of: first.id).all().count == 25)
+    }
+
+    @Test(
+        "C5: a key gives the first answer again, and IDEMPOTENCY_MISMATCH for anything else; 100 gives the seal again"
+    )
+    func keys() async throws {
+        let client = try server.client(freshAccount())
+        let (create, snapshot, delete) = (IdempotencyKey(), IdempotencyKey(), IdempotencyKey())
+        let made = try await client.volume(.local, key: create)
+        #expect(try await client.volume(.local, key: create) == made)
+        try await expectFailure(.idempotencyMismatch) { try await client.volume(.remote, key: create) }
+        let taken = try await client.createSnapshot(of: made.id, note: "one", key: snapshot)
+        #expect(try await client.createSnapshot(of: made.id, note: "one", key: snapshot) == taken)
+        try await expectFailure(.idempotencyMismatch) {
+            try await client.createSnapshot(of: made.id, note: "two", key: snapshot)
+        }
+        #expect(try await client.describeVolume(made.id).dataVersion == DataVersion(3))
+        try await client.write(Content.noise(3, 1 << 20), to: .snapshot(taken.id))
+        try await client.reportProgress(100, of: taken.id)
+        let seal = try await client.seal(of: taken.id)
+        #expect(seal == Content.noise(3, 1 << 20).seal)
+        let again = try await client.reportProgress(100, of: taken.id)
+        #expect(again.state == .complete && again.seal == .value(seal))
+        for _ in 0..<2 { try await client.deleteVolume(made.id, key: delete) }
+        try await expectFailure(.invalidVolumeID) { try await client.deleteVolume(made.id) }
+        #expect(IdempotencyKey([UInt8](repeating: 1, count: 65)) == nil && IdempotencyKey([]) == nil)
+    }
+
+    @Test("C6: what one client was answered, every other sees with its next call")
+    func readYourWrites() async throws {
+        let account = freshAccount()
+        let (one, other) = (try server.client(account), try server.client(account))
+        let volume = try await one.volume().id
+        for round in 0..<20 as Range<UInt64> {
+            let (writer, reader) = round % 2 == 0 ? (one, other) : (other, one)
+            let (bytes, start) = (Content.noise(10 + round, 4096), round % 7 * 1024)
+            let durability: Durability = round % 3 == 0 ? .onFlush : .durable
+            _ = try await writer.upload([.plain(start, bytes)], to: .volume(volume), durability: durability)
+            #expect(try await reader.read(.volume(volume), start..<start + 4096) == bytes)
+            let made = try await writer.createSnapshot(of: volume, tags: ["round": "\(round)"])
+            #expect(try await reader.snapshots(of: volume, tags: ["round": "\(round)"]).all().map(\.id) == [made.id])
+            #expect(try await reader.describeVolume(volume).dataVersion == made.dataVersion.next)
+            try await writer.deleteSnapshot(made.id)
+            try await expectFailure(.invalidSnapshotID) { try await reader.describeSnapshot(made.id) }
+        }
+    }
+}
