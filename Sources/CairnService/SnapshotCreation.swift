@@ -62,8 +62,8 @@ struct SnapshotCreation: Sendable {
 
     private func verifyNext(_ source: PlacementSource) {
         let lookUps = source.most(verifyStep) * 2 * service.store.shardCount
-        next(bytes: lookUps * Workers.lookUpBytes + source.bytesToRead) { () throws(ServiceError) in try verify(source)
-        }
+        let bytes = lookUps * Workers.lookUpBytes + source.bytesToRead
+        next(bytes: bytes) { () throws(ServiceError) in try verify(source) }
     }
 
     private func verify(_ from: PlacementSource) throws(ServiceError) {

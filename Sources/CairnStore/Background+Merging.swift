@@ -48,9 +48,9 @@ extension Background {
     /// Merges some of the entries that have many parts: lineages take turns.
     func mergeListed() throws(StoreError) {
         isMergeLeft = false
-        var listed = merges.takeAll()
-        if listed == nil { listed = try findMany() }
-        var left = Self.inTurns(listed ?? [])[...]
+        let listed: Set<PatchedPlace>
+        if let known = merges.takeAll() { listed = known } else { listed = try findMany() }
+        var left = Self.inTurns(listed)[...]
         do throws(StoreError) {
             var room = Self.mergeBytes
             while room > 0, let place = left.popFirst() {

@@ -54,18 +54,9 @@ final class Leases: Sendable {
         state = Mutex(State(graceEnd: execution.uptime + nanoseconds))
     }
 
-    /// What a call pinned.
-    struct Pins {
-        /// Those that cannot be, for they are being removed.
-        let leaving: Set<ChunkKey>
-        /// In nanoseconds of uptime.
-        let end: UInt64
-        /// When those would have ended that were pinned already.
-        let earlier: [ChunkKey: UInt64]
-    }
-
     /// Pins chunks, whether they are there or not.
-    func pin(_ chunks: [ChunkKey]) -> Pins {
+    /// - Returns: those that cannot be, for they are being removed, and the pins' end, in nanoseconds of uptime.
+    func pin(_ chunks: [ChunkKey]) -> (leaving: Set<ChunkKey>, end: UInt64) {
         let now = execution.uptime
         let end = now + nanoseconds
         return state.withLock { state in
@@ -73,13 +64,6 @@ final class Leases: Sendable {
                 state.sweep(now)
                 state.sweepAt = now + nanoseconds
             }
-            let earlier =
-                state.ends.isEmpty
-                ? [:]
-                : Dictionary(
-                    chunks.compactMap { chunk in state.ends[chunk].map { (chunk, $0) } },
-                    uniquingKeysWith: { one, _ in one }
-                )
             for (account, chunks) in Dictionary(grouping: chunks, by: \.account) {
                 let count = state.counts[account, default: 0] + chunks.count
                 if count > pinsOfOne || state.ends.count + chunks.count > pins {
@@ -88,18 +72,15 @@ final class Leases: Sendable {
                     for chunk in chunks { state.add(chunk, end) }
                 }
             }
-            let leaving = state.purging.isEmpty ? [] : Set(chunks.filter(state.purging.contains))
-            return Pins(leaving: leaving, end: end, earlier: earlier)
+            return (state.purging.isEmpty ? [] : Set(chunks.filter(state.purging.contains)), end)
         }
     }
 
-    /// Takes pins back, of chunks that turned out not to be there: what was promised before holds, and what was since.
-    func unpin(_ chunks: [ChunkKey], _ pins: Pins) {
+    /// Forgets pins that were made to end at `end`, of chunks that turned out not to be there; not those made since.
+    func unpin(_ chunks: [ChunkKey], end: UInt64) {
         if chunks.isEmpty { return }
         state.withLock { state in
-            for chunk in chunks where state.ends[chunk] == pins.end {
-                if let earlier = pins.earlier[chunk] { state.ends[chunk] = earlier } else { state.remove(chunk) }
-            }
+            for chunk in chunks where state.ends[chunk] == end { state.remove(chunk) }
         }
     }
 

@@ -443,7 +443,7 @@ public final class Shard: @unchecked Sendable {
         guard let number = try view.accountNumber(account) else { return fingerprints.map { _ in false } }
         let chunks = fingerprints.map { ChunkKey(own: number, $0) }
         // Pinned first, then looked up in a newer view: a chunk that is seen there and is not being purged stays.
-        let pins = leases.pin(chunks)
+        let (leaving, end) = leases.pin(chunks)
         let present = makeView()
         var answers: [Bool] = []
         answers.reserveCapacity(chunks.count)
@@ -452,10 +452,10 @@ public final class Shard: @unchecked Sendable {
             // One that is damaged must be sent again: that heals it.
             let isHere = try present.soundChunk(chunk) != nil
             if !isHere { absent.append(chunk) }
-            answers.append(isHere && !pins.leaving.contains(chunk))
+            answers.append(isHere && !leaving.contains(chunk))
         }
         // Nobody can have been promised what is not there: an import of new data leaves no pins behind.
-        leases.unpin(absent, pins)
+        leases.unpin(absent, end: end)
         return answers
     }
 }
