@@ -108,6 +108,13 @@ public struct FairQueue<Key: Hashable, Item> {
         return item
     }
 
+    /// What an item that was taken out cost beyond what was said: its key pays for it with its next turns. Nothing where nobody else
+    /// has waited since.
+    @inlinable public mutating func charge(_ more: Int, to key: Key) {
+        guard let place = places[key] else { return }
+        lanes[place]!.credit -= min(more, quantum * Self.maximumTurns)
+    }
+
     @usableFromInline mutating func forget(_ place: Int) {
         places[lanes[place]!.key] = nil
         lanes[place] = nil

@@ -108,12 +108,13 @@ extension RPCConnection: ConnectionOwner {
         guard !hasEnded else { return }
         switch admission {
         case .refuse(let status, let detail): end(status: status, detail: detail)
-        case .accept(let context, let hello, let handler):
+        case .accept(let context, let hello, let handler, let party):
             guard let hello = configuration.limits.joined(to: hello) else {
                 end(CallError(.internal, "the server cannot greet"))
                 return
             }
             self.handler = handler
+            if let party { transport?.belongs(to: party) }
             facts.withLock { $0.context = context }
             send(FrameHeader(.hello), message: hello)
             open(peerLimits)

@@ -16,8 +16,8 @@ public struct Applicant: Sendable {
 /// What the authenticator decides.
 public enum Admission: Sendable {
     /// Let in: `context` stays with the connection, `hello` (encoded `cairn.v1.Hello`, whose limits are set here) is the answer,
-    /// `handler` takes the calls.
-    case accept(context: any Sendable, hello: [UInt8], handler: any CallHandler)
+    /// `handler` takes the calls. Connections with the same `party` share what one alone has of the loop (SPEC R3); nil: it is on its own.
+    case accept(context: any Sendable, hello: [UInt8], handler: any CallHandler, party: Int? = nil)
     /// Turned away with a GOAWAY of this status and encoded `cairn.v1.ErrorDetail`.
     case refuse(status: UInt32, detail: [UInt8])
 }

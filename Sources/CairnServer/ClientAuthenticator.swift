@@ -70,7 +70,8 @@ final class ClientAuthenticator: Authenticator {
         let admission = Admission.accept(
             context: Peer(identity: identity),
             hello: parts.facts.hello().encode(),
-            handler: Router(parts, identity: identity, connection: applicant.connection)
+            handler: Router(parts, identity: identity, connection: applicant.connection),
+            party: identity.account?.hashValue
         )
         parts.counters.opened()
         applicant.connection.onClose { [counters = parts.counters] _ in counters.closed() }

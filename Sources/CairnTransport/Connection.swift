@@ -52,12 +52,21 @@ public final class Connection {
     private(set) var state = State.handshaking
     private var owner: (any ConnectionOwner)?
     private var descriptor: Int32
-    private var token: UInt64 = 0
+    private(set) var token: UInt64 = 0
+    /// With whom it takes its turns.
+    private(set) var share = LoopShare.strangers
+    /// Whether it waits for its turn, and what for.
+    var isInLine = false
+    private var isReadable = false
+    private var isWritable = false
+    /// Bytes received and sent in its last turn.
+    var lastMoved = 0
     private let session: TLSSession
     private var outbox = Outbox()
     /// Ciphertext that the system did not take yet.
     private var held: ArraySlice<UInt8> = []
     private var wantsWrite = false
+    /// Whether it is flushed without being told that it is writable.
     private(set) var isDirty = false
     private var given: UInt64 = 0
     private var encrypted: UInt64 = 0
@@ -111,6 +120,24 @@ public final class Connection {
         sending.rate = UInt64(max(1, rate))
     }
 
+    /// All connections of one party, whatever that is, share their turns.
+    package func belongs(to party: Int) { share = .party(party) }
+
+    // MARK: Turns
+
+    func becameReady(readable: Bool, writable: Bool) {
+        isReadable = isReadable || readable
+        isWritable = isWritable || writable
+    }
+
+    func haveTurn() {
+        isInLine = false
+        let (readable, writable) = (isReadable, isWritable)
+        (isReadable, isWritable) = (false, false)
+        if writable { writeReady() } else if isDirty { flush() }
+        if readable { readReady() }
+    }
+
     // MARK: Sending
 
     /// All bytes that were ever given to `send`.
@@ -158,7 +185,7 @@ public final class Connection {
     func flush() {
         isDirty = false
         guard state == .open || state == .finishing else { return }
-        var budget = EventLoop.eventBytes
+        var budget = EventLoop.turnBytes
         while held.isEmpty, !outbox.isEmpty, budget > 0 {
             // Within our own event the input is still in use, and TLS may have something to say that goes first.
             if loop.reading == nil { loop.buffers.reset() }
@@ -177,7 +204,13 @@ public final class Connection {
             loop.movedBytes += Int(encrypted - before)
             guard sendOutput() else { return }
         }
-        if outbox.isEmpty { outbox.giveBack(&loop.spareBytes) }
+        if outbox.isEmpty {
+            outbox.giveBack(&loop.spareBytes)
+        } else if held.isEmpty {
+            // The system would take more, but it is others' turn.
+            isDirty = true
+            loop.lineUp(self)
+        }
         reportProgress()
         watchSending()
         updateWantsWrite()
@@ -245,7 +278,7 @@ public final class Connection {
         loop.setWantsWrite(wants, descriptor: descriptor, token: token)
     }
 
-    func writeReady() {
+    private func writeReady() {
         if !held.isEmpty {
             guard let count = held.withUnsafeBytes({ write($0) }) else { return }
             held.removeFirst(count)
@@ -266,8 +299,8 @@ public final class Connection {
 
     // MARK: Receiving
 
-    func readReady() {
-        var budget = EventLoop.eventBytes
+    private func readReady() {
+        var budget = EventLoop.turnBytes
         while budget > 0, state != .closed {
             loop.buffers.reset()
             let input = loop.buffers.input
@@ -319,6 +352,7 @@ public final class Connection {
         guard sendOutput() else { return }
         timer.cancel()
         state = .open
+        share = .connection(token)
         owner?.connectionOpened(self, peer: peer)
     }
 

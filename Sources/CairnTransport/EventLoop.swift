@@ -1,3 +1,4 @@
+internal import CairnCore
 internal import CairnCrypto
 internal import Dispatch
 internal import Synchronization
@@ -8,16 +9,20 @@ internal import Synchronization
 
 /// Owns connections: everything about them happens in its turns, one after the other, on one thread.
 ///
-/// A turn takes all sockets that are ready, all timers that are due, and all work that others have handed over. At its end each
-/// connection that has something to send is flushed once, so that the answers of a turn share their writes (DESIGN §4). Where much
-/// comes or goes, work is taken in between as well, and small answers are sent first: nobody waits until all who move a lot have had
-/// their turn (SPEC R3).
+/// A turn takes sockets that are ready, all timers that are due, and all work that others have handed over. At its end each connection
+/// that has little to send is flushed once, so that the answers of a turn share their writes (DESIGN §4).
+///
+/// Where much comes or goes a turn ends after some of it, and the sockets are looked at again: connections that are ready wait in line,
+/// those of one ``LoopShare`` behind each other, and shares take turns. So nobody who moves little waits until all who move a lot have
+/// had their turn, on however many connections they do (SPEC R3).
 // Safety: mutable state is only touched within turns (checked by `assertCurrent`), except the mailbox, which has a mutex.
 public final class EventLoop: @unchecked Sendable {
-    /// Bytes that a connection may receive, or send, in one turn before others have theirs.
-    static let eventBytes = 1 << 20
-    /// Bytes that may be received or sent before the work of others is seen to, whosever they are.
-    private static let interludeBytes = 256 << 10
+    /// Bytes that a connection may receive, or send, before others have their turn, and that are moved in one turn of the loop.
+    static let turnBytes = 256 << 10
+    /// Who has less than this to send does not wait in line for it.
+    private static let smallBytes: UInt64 = 64 << 10
+    /// What looking at a ready connection costs, in bytes that would take as long to decrypt.
+    private static let leastCost = 4 << 10
     /// How often work that makes new work is seen to before the sockets are looked at again.
     private static let rounds = 16
 
@@ -39,9 +44,13 @@ public final class EventLoop: @unchecked Sendable {
     private var connections: [UInt64: Connection] = [:]
     private var lastToken = SocketSet.wakeToken
     private var dirty: [Connection] = []
+    /// The tokens of connections that are ready.
+    private var line = FairQueue<LoopShare, UInt64>(quantum: EventLoop.turnBytes)
     private var isInTurn = false
-    /// What was received and sent since the work of others was seen to.
+    /// What was received and sent in the turn of a connection.
     var movedBytes = 0
+    /// What the connections that had their turn in this one cost, see ``cost(of:)``.
+    private var spent = 0
     private let mailbox = Mutex(Mailbox())
 
     public init(name: String = "cairn.loop", on kind: LoopKind = .thread) {
@@ -79,47 +88,92 @@ public final class EventLoop: @unchecked Sendable {
         if mustWake { host.wake(self) }
     }
 
-    /// What was handed over. Where there was nothing at a turn's end, the loop is asleep from here on.
-    private func takeWorks(atEnd: Bool) -> [@Sendable () -> Void] {
+    /// What was handed over. Where there was nothing at a turn's end, the loop is asleep from here on, unless connections wait.
+    private func takeWorks() -> [@Sendable () -> Void] {
         mailbox.withLock { mailbox in
-            if atEnd { mailbox.isAsleep = mailbox.works.isEmpty }
+            mailbox.isAsleep = mailbox.works.isEmpty && line.isEmpty
             defer { mailbox.works = [] }
             return mailbox.works
         }
     }
 
-    /// Does all that there is to do.
+    /// Does what there is to do, as far as it fits into a turn.
     /// - Returns: when the next turn is due if nothing happens: uptime in nanoseconds; 0: at once, `.max`: never.
     func takeTurn() -> UInt64 {
         assertCurrent()
         isInTurn = true
         defer { isInTurn = false }
-        movedBytes = 0
+        spent = 0
         host.sockets.forEachReady(ready)
         if let next = timers.next {
             let now = EventLoop.now
             if next <= now { for action in timers.due(now) { action() } }
         }
+        serveLine()
         for _ in 0..<EventLoop.rounds {
             flushConnections()
-            let works = takeWorks(atEnd: true)
-            if works.isEmpty { return timers.next ?? .max }
+            let works = takeWorks()
+            if works.isEmpty { return line.isEmpty ? timers.next ?? .max : 0 }
             for work in works { work() }
         }
         flushConnections()
         return 0
     }
 
-    /// Flushing tells owners about progress, who may have more to send: until all is quiet. Who is sent much comes last.
+    private func ready(token: UInt64, readable: Bool, writable: Bool) {
+        guard let connection = connections[token] else { return }
+        connection.becameReady(readable: readable, writable: writable)
+        // While little comes there is no line.
+        if line.isEmpty, spent < EventLoop.turnBytes {
+            serve(connection)
+        } else {
+            lineUp(connection)
+        }
+    }
+
+    private func serveLine() {
+        while spent < EventLoop.turnBytes, let token = line.popFirst() {
+            // Closed while it waited?
+            if let connection = connections[token] { serve(connection) }
+        }
+    }
+
+    private func serve(_ connection: Connection) {
+        let (share, paid) = (connection.share, cost(of: connection))
+        movedBytes = 0
+        connection.haveTurn()
+        connection.lastMoved = movedBytes
+        if movedBytes > paid { line.charge(movedBytes - paid, to: share) }
+        spent += max(movedBytes, paid)
+    }
+
+    /// What a turn of `connection` costs, about: what it moved last tells what it will, and more is paid for afterwards. A handshake
+    /// takes longer than what it moves.
+    private func cost(of connection: Connection) -> Int {
+        let moved = connection.share == .strangers ? EventLoop.turnBytes : connection.lastMoved
+        return min(max(moved, EventLoop.leastCost), EventLoop.turnBytes)
+    }
+
+    /// Flushing tells owners about progress, who may have more to send: until all is quiet. Who is sent much waits in line.
     private func flushConnections() {
         while !dirty.isEmpty {
             let connections = dirty
             dirty = []
-            for connection in connections where connection.waitingBytes < UInt64(EventLoop.interludeBytes) {
-                connection.flush()
+            for connection in connections where connection.isDirty {
+                if connection.waitingBytes < EventLoop.smallBytes {
+                    connection.flush()
+                } else {
+                    lineUp(connection)
+                }
             }
-            for connection in connections where connection.isDirty { connection.flush() }
         }
+    }
+
+    /// `connection` has its turn when it is the next: now or in a later turn of the loop.
+    func lineUp(_ connection: Connection) {
+        guard !connection.isInLine else { return }
+        connection.isInLine = true
+        line.append(connection.token, of: connection.share, cost: cost(of: connection))
     }
 
     /// `connection` is flushed at the end of the turn.
@@ -147,18 +201,6 @@ public final class EventLoop: @unchecked Sendable {
     func remove(descriptor: Int32, token: UInt64) {
         connections[token] = nil
         host.sockets.removeAndClose(descriptor)
-    }
-
-    private func ready(token: UInt64, readable: Bool, writable: Bool) {
-        // A connection that was closed earlier in this turn is no longer there; nor is one for a wake-up.
-        guard let connection = connections[token] else { return }
-        if writable { connection.writeReady() }
-        if readable { connection.readReady() }
-        if movedBytes >= EventLoop.interludeBytes {
-            movedBytes = 0
-            for work in takeWorks(atEnd: false) { work() }
-            flushConnections()
-        }
     }
 }
 

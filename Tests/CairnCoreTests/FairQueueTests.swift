@@ -27,6 +27,12 @@ private struct PlainRoundRobin {
         }
     }
 
+    mutating func charge(_ more: Int, to key: Int) {
+        let more = min(more, quantum * FairQueue<Int, Int>.maximumTurns)
+        for index in fresh.indices where fresh[index].key == key { fresh[index].credit -= more }
+        for index in lanes.indices where lanes[index].key == key { lanes[index].credit -= more }
+    }
+
     mutating func popFirst() -> Int? {
         guard all.contains(where: { !$0.items.isEmpty }) else { return nil }
         defer { if all.allSatisfy({ $0.items.isEmpty }) { (fresh, lanes, isCredited) = ([], [], false) } }
@@ -114,6 +120,21 @@ private struct PlainRoundRobin {
         #expect(shares.max()! - shares.min()! <= 500 + 64)
     }
 
+    @Test("R3: keys get the same share also where it is known only afterwards what an item cost")
+    func sharesAfterwards() {
+        var queue = FairQueue<Int, Int>(quantum: 64)
+        let costs = [1, 7, 64, 500]
+        for key in costs.indices {
+            for _ in 0..<(200_000 / costs[key]) { queue.append(key, of: key, cost: 1) }
+        }
+        var shares = [0, 0, 0, 0]
+        while shares.max()! < 150_000, let key = queue.popFirst() {
+            shares[key] += costs[key]
+            queue.charge(costs[key] - 1, to: key)
+        }
+        #expect(shares.max()! - shares.min()! <= 500 + 64)
+    }
+
     @Test("R3: credit is not saved up by a key that has nothing waiting") func noSaving() {
         var queue = FairQueue<String, String>(quantum: 4)
         for _ in 0..<100 {
@@ -142,7 +163,13 @@ private struct PlainRoundRobin {
             } else {
                 let taken = queue.popFirst()
                 #expect(taken == model.popFirst())
-                if taken != nil { waiting -= 1 }
+                if let taken {
+                    waiting -= 1
+                    // Whose it was is nobody's business here: any key may have to pay.
+                    let (more, key) = (Int.random(in: 1...500, using: &random), taken % 7)
+                    queue.charge(more, to: key)
+                    model.charge(more, to: key)
+                }
             }
             #expect(queue.count == waiting)
             #expect(queue.keyCount == model.all.count { !$0.items.isEmpty })

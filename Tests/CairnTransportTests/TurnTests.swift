@@ -16,35 +16,55 @@ import Testing
     private static let socketBytes = 212_992
     private static let connections = 12
 
-    /// What all connections of the loop under test have received, and how much that was when the first work was done.
+    /// What all connections of a loop have received and sent.
     private final class Ledger: Sendable {
         let opened = Atomic<Int>(0)
-        let received = Atomic<Int>(0)
-        let atWork = Mutex<Int?>(nil)
+        let moved = Atomic<Int>(0)
         let isMeasured = Atomic<Bool>(false)
+        /// How much had been moved when something happened.
+        let seen = Mutex<Int?>(nil)
+
+        func see() {
+            let moved = moved.load(ordering: .relaxed)
+            seen.withLock { $0 = $0 ?? moved }
+        }
     }
 
     // Safety: used on its loop alone.
     private final class Side: ConnectionOwner, @unchecked Sendable {
         let ledger: Ledger
         let loop: EventLoop
+        let party: Int?
+        /// Called once something is received while the ledger is measured.
+        let whenReceived: @Sendable (Ledger) -> Void
         var connection: Connection?
+        private var sent: UInt64 = 0
 
-        init(_ ledger: Ledger, _ loop: EventLoop) { (self.ledger, self.loop) = (ledger, loop) }
+        init(
+            _ ledger: Ledger,
+            _ loop: EventLoop,
+            party: Int? = nil,
+            whenReceived: @escaping @Sendable (Ledger) -> Void = { _ in }
+        ) {
+            (self.ledger, self.loop, self.party, self.whenReceived) = (ledger, loop, party, whenReceived)
+        }
 
         func connectionStarted(_ connection: Connection) { self.connection = connection }
         func connectionOpened(_ connection: Connection, peer: PeerCertificate) {
+            if let party { connection.belongs(to: party) }
             ledger.opened.add(1, ordering: .relaxed)
         }
         func connection(_ connection: Connection, received bytes: UnsafeRawBufferPointer) {
-            let isFirst = ledger.received.add(bytes.count, ordering: .relaxed).oldValue == 0
-            guard isFirst, ledger.isMeasured.load(ordering: .relaxed) else { return }
-            loop.execute { [ledger] in ledger.atWork.withLock { $0 = ledger.received.load(ordering: .relaxed) } }
+            ledger.moved.add(bytes.count, ordering: .relaxed)
+            if ledger.isMeasured.load(ordering: .relaxed) { whenReceived(ledger) }
         }
         func readTarget(of connection: Connection) -> UnsafeMutableRawBufferPointer? { nil }
         func connection(_ connection: Connection, filled count: Int) {}
         func connectionPaused(_ connection: Connection) {}
-        func connection(_ connection: Connection, sent total: UInt64) {}
+        func connection(_ connection: Connection, sent total: UInt64) {
+            ledger.moved.add(Int(total - sent), ordering: .relaxed)
+            sent = total
+        }
         func connectionClosed(_ connection: Connection, error: TransportError?) { self.connection = nil }
     }
 
@@ -70,44 +90,121 @@ import Testing
         return (try TLSContext(.server, files: files(server)), try TLSContext(.client, files: files(client)))
     }
 
-    /// A dozen connections have all they can hold when the loop looks: work that is handed over meanwhile does not wait for the last.
-    @Test func workIsDoneBetweenThoseWhoSendMuch() async throws {
-        let folder = NSTemporaryDirectory() + "cairn-turns-\(UUID().uuidString)"
-        defer { try? FileManager.default.removeItem(atPath: folder) }
-        let tls = try Self.contexts(in: folder)
-        let (loop, peers) = (EventLoop(name: "turns"), EventLoop(name: "peers"))
-        let (ledger, peerLedger) = (Ledger(), Ledger())
+    /// A loop with a dozen connections, and their peers on another.
+    private struct Crowd: Sendable {
+        let loop = EventLoop(name: "turns")
+        let peers = EventLoop(name: "peers")
+        let ledger = Ledger()
+        let peerLedger = Ledger()
         var descriptors: [Int32] = []
+        var sides: [Side] = []
         var senders: [Side] = []
-        for _ in 0..<Self.connections {
-            var pair: [Int32] = [0, 0]
-            let kind = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
-            try #require(socketpair(AF_UNIX, kind, 0, &pair) == 0)
-            descriptors.append(pair[0])
-            senders.append(Side(peerLedger, peers))
-            Self.start(pair[0], Side(ledger, loop), tls.server, host: nil)
-            Self.start(pair[1], senders.last!, tls.client, host: "localhost")
-        }
-        try await eventually {
-            ledger.opened.load(ordering: .relaxed) + peerLedger.opened.load(ordering: .relaxed) == 2 * Self.connections
-        }
-        // The loop sleeps in its turn until every socket is full.
-        let gate = DispatchSemaphore(value: 0)
-        loop.execute { _ = gate.wait(timeout: .now() + 60) }
-        ledger.isMeasured.store(true, ordering: .relaxed)
-        let content = [UInt8](repeating: 7, count: 2 * Self.socketBytes)
-        for sender in senders { peers.execute { sender.connection?.send { $0 += content } } }
-        try await eventually {
-            descriptors.allSatisfy { descriptor in
-                var bytes: Int32 = 0
-                return ioctl(descriptor, UInt(FIONREAD), &bytes) == 0 && bytes >= 64 << 10
+
+        /// - Parameters:
+        ///   - party: of the connection of this number.
+        ///   - whenReceived: called with a connection's number and the ledger.
+        mutating func open(
+            _ count: Int,
+            party: (Int) -> Int? = { _ in nil },
+            whenReceived: @escaping @Sendable (Int, Ledger) -> Void = { _, _ in }
+        ) throws {
+            let folder = NSTemporaryDirectory() + "cairn-turns-\(UUID().uuidString)"
+            defer { try? FileManager.default.removeItem(atPath: folder) }
+            let tls = try TurnTests.contexts(in: folder)
+            for number in 0..<count {
+                var pair: [Int32] = [0, 0]
+                let kind = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+                try #require(socketpair(AF_UNIX, kind, 0, &pair) == 0)
+                descriptors.append(pair[0])
+                sides.append(Side(ledger, loop, party: party(number)) { whenReceived(number, $0) })
+                senders.append(Side(peerLedger, peers))
+                TurnTests.start(pair[0], sides.last!, tls.server, host: nil)
+                TurnTests.start(pair[1], senders.last!, tls.client, host: "localhost")
             }
         }
-        gate.signal()
-        try await eventually { ledger.atWork.withLock { $0 } != nil }
-        let seen = try #require(ledger.atWork.withLock { $0 })
+
+        var isOpen: Bool {
+            ledger.opened.load(ordering: .relaxed) + peerLedger.opened.load(ordering: .relaxed) == 2 * sides.count
+        }
+
+        /// Whether that much waits to be received by each of `descriptors`.
+        static func hold(_ bytes: Int, _ descriptors: some Sequence<Int32>) -> Bool {
+            descriptors.allSatisfy { descriptor in
+                var waiting: Int32 = 0
+                return ioctl(descriptor, UInt(FIONREAD), &waiting) == 0 && waiting >= bytes
+            }
+        }
+
+        func close() { for sender in senders { peers.execute { sender.connection?.abort() } } }
+    }
+
+    /// The loop sleeps in its turn until every socket is full: work that is handed over meanwhile does not wait for the last of them.
+    @Test func workIsDoneBetweenThoseWhoSendMuch() async throws {
+        var crowd = Crowd()
+        let loop = crowd.loop
+        try crowd.open(Self.connections, whenReceived: { _, ledger in loop.execute { ledger.see() } })
+        let opened = crowd
+        try await eventually { opened.isOpen }
+        let seen = try await Self.moved(opened, quiet: nil)
         #expect(seen < 3 * Self.socketBytes, "work waited until \(seen) bytes were received")
-        for sender in senders { peers.execute { sender.connection?.abort() } }
+    }
+
+    /// As many connections as a party may have, all full, share its turns: who has one of its own, and sent a byte after all of them,
+    /// does not wait for the last of them.
+    @Test func thoseWhoSendLittleDoNotWaitForAllConnectionsOfWhoSendsMuch() async throws {
+        var crowd = Crowd()
+        let quiet = Self.connections
+        try crowd.open(quiet + 1, party: { $0 == quiet ? 2 : 1 }) { number, ledger in
+            if number == quiet { ledger.see() }
+        }
+        let opened = crowd
+        try await eventually { opened.isOpen }
+        let seen = try await Self.moved(opened, quiet: quiet)
+        #expect(seen < 5 * Self.socketBytes, "a byte waited until \(seen) bytes were received")
+    }
+
+    /// Nor does work wait until all have been sent much.
+    @Test func workIsDoneBetweenThoseWhoAreSentMuch() async throws {
+        var crowd = Crowd()
+        try crowd.open(Self.connections)
+        let opened = crowd
+        try await eventually { opened.isOpen }
+        let content = [UInt8](repeating: 7, count: 2 * Self.socketBytes)
+        opened.loop.execute {
+            opened.ledger.moved.store(0, ordering: .relaxed)
+            for side in opened.sides { side.connection?.send { $0 += content } }
+            opened.loop.execute { opened.ledger.see() }
+        }
+        // All of it arrives.
+        try await eventually {
+            opened.peerLedger.moved.load(ordering: .relaxed) >= Self.connections * content.count
+        }
+        let seen = try #require(opened.ledger.seen.withLock { $0 })
+        #expect(seen < 3 * Self.socketBytes, "work waited until \(seen) bytes were sent")
+        opened.close()
+    }
+
+    /// What the crowd's loop has moved when what is waited for happens, after it slept until every socket was full.
+    /// - Parameter quiet: the connection that sends one byte, after the others, which is waited for.
+    private static func moved(_ crowd: Crowd, quiet: Int?) async throws -> Int {
+        let gate = DispatchSemaphore(value: 0)
+        crowd.loop.execute { _ = gate.wait(timeout: .now() + 60) }
+        crowd.ledger.moved.store(0, ordering: .relaxed)
+        crowd.ledger.isMeasured.store(true, ordering: .relaxed)
+        let content = [UInt8](repeating: 7, count: 2 * socketBytes)
+        for (number, sender) in crowd.senders.enumerated() where number != quiet {
+            crowd.peers.execute { sender.connection?.send { $0 += content } }
+        }
+        let full = crowd.descriptors.enumerated().filter { $0.offset != quiet }.map(\.element)
+        try await TurnTests().eventually { Crowd.hold(64 << 10, full) }
+        if let quiet {
+            crowd.peers.execute { crowd.senders[quiet].connection?.send { $0.append(1) } }
+            try await TurnTests().eventually { Crowd.hold(1, [crowd.descriptors[quiet]]) }
+        }
+        gate.signal()
+        try await TurnTests().eventually { crowd.ledger.seen.withLock { $0 } != nil }
+        defer { crowd.close() }
+        return try #require(crowd.ledger.seen.withLock { $0 })
     }
 
     private static func start(_ descriptor: Int32, _ side: Side, _ tls: TLSContext, host: String?) {
