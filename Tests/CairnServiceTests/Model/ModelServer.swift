@@ -31,6 +31,7 @@ struct ServiceModelConfiguration: Sendable {
 final class ModelServer {
     private let folder: String
     private let configuration: ServiceModelConfiguration
+    let clock = ModelClock()
     private(set) var store: Store
     private(set) var service: Service
 
@@ -41,7 +42,7 @@ final class ModelServer {
         creation.shardCount = configuration.shards
         creation.segmentBytes = configuration.segmentBytes
         try Store.create(at: folder, creation)
-        (store, service) = try Self.open(folder, configuration)
+        (store, service) = try Self.open(folder, configuration, clock)
     }
 
     deinit {
@@ -50,8 +51,11 @@ final class ModelServer {
         try? FileManager.default.removeItem(atPath: folder)
     }
 
-    private static func open(_ folder: String, _ configuration: ServiceModelConfiguration) throws -> (Store, Service) {
+    private static func open(_ folder: String, _ configuration: ServiceModelConfiguration, _ clock: ModelClock) throws
+        -> (Store, Service)
+    {
         var storeOptions = StoreOptions()
+        storeOptions.execution = clock
         storeOptions.leaseTime = .milliseconds(Int(configuration.leaseMilliseconds))
         storeOptions.checkpointBytes = configuration.checkpointBytes
         storeOptions.indexFlushBytes = configuration.indexFlushBytes
@@ -72,7 +76,7 @@ final class ModelServer {
     func restart(crashing: Bool) throws {
         service.stop()
         if crashing { store.kill() } else { store.close() }
-        (store, service) = try Self.open(folder, configuration)
+        (store, service) = try Self.open(folder, configuration, clock)
     }
 
     func audit() throws {
