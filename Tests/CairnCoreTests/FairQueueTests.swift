@@ -165,7 +165,7 @@ private struct PlainRoundRobin {
                 #expect(taken == model.popFirst())
                 if let taken {
                     waiting -= 1
-                    // Whose it was is nobody's business here: any key may have to pay.
+                    // Any key may have to pay: also one that has nothing waiting.
                     let (more, key) = (Int.random(in: 1...500, using: &random), taken % 7)
                     queue.charge(more, to: key)
                     model.charge(more, to: key)
