@@ -24,7 +24,7 @@ final class ClientAuthenticator: Authenticator {
     /// calls are being carried out.
     private let instances = Mutex<[Instance: [RPCConnection]]>([:])
     private let connectionsPerAccount: Int
-    private let connections = Mutex<[AccountID: Int]>([:])
+    private let connections = Mutex(Tally<AccountID>())
 
     /// - Parameter connectionsPerAccount: those that one account may have.
     init(_ parts: RouterParts, connectionsPerAccount: Int, logger: Logger) {
@@ -81,16 +81,13 @@ final class ClientAuthenticator: Authenticator {
     /// Counts a connection until it is closed; false where the account has too many.
     private func count(_ connection: RPCConnection, of account: AccountID) -> Bool {
         let isCounted = connections.withLock { connections in
-            guard connections[account, default: 0] < connectionsPerAccount else { return false }
-            connections[account, default: 0] += 1
+            guard connections[account] < connectionsPerAccount else { return false }
+            connections.add(account)
             return true
         }
         guard isCounted else { return false }
         connection.onClose { [weak self] _ in
-            self?.connections.withLock { connections in
-                connections[account, default: 1] -= 1
-                if connections[account] == 0 { connections[account] = nil }
-            }
+            self?.connections.withLock { $0.remove(account) }
         }
         return true
     }

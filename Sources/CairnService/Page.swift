@@ -81,31 +81,35 @@ struct ListingCursor: Sendable, Equatable, Comparable {
 
 /// What several shards list, each in the order of the places, merged into one page: no more of it than is asked for, nor than fits.
 struct MergedPage<Item> {
-    private let count: Int
+    /// Of an empty page.
+    private let room: PageRoom
     private var found: [(place: ListingCursor, size: Int, item: Item)] = []
     /// Where the first shard ends that has more: what comes behind is not known yet.
     private var end: ListingCursor?
 
     /// - Parameter count: items at most.
-    init(count: Int) { self.count = count }
+    init(count: Int) { room = PageRoom(items: count, bytes: Limits.pageBytes) }
 
     /// - Parameters:
-    ///   - items: a shard's next ones: `count` of them, or up to the first with which their sizes come to `Limits.pageBytes`.
+    ///   - items: a shard's next ones, up to the one that uses up the page's room, if there are as many.
     ///   - size: bytes of an item.
     mutating func add(_ items: [Item], place: (Item) -> ListingCursor, size: (Item) -> Int) {
-        found += items.map { (place($0), size($0), $0) }
-        let sizes = found.suffix(items.count).reduce(0) { $0 + $1.size }
-        guard items.count >= count || sizes >= Limits.pageBytes, let last = found.last?.place else { return }
+        var room = room
+        for item in items {
+            found.append((place(item), size(item), item))
+            room.take(size(item))
+        }
+        guard room.isUsedUp, let last = found.last?.place else { return }
         end = min(end ?? last, last)
     }
 
     /// The page, and the place of its last item if there may be more.
     func take() -> (items: [Item], last: ListingCursor?) {
-        var (page, room) = ([Item](), Limits.pageBytes)
+        var (page, room) = ([Item](), room)
         for (place, size, item) in found.sorted(by: { $0.place < $1.place }) {
             page.append(item)
-            room -= size
-            if page.count == count || room <= 0 || place == end { return (page, place) }
+            room.take(size)
+            if room.isUsedUp || place == end { return (page, place) }
         }
         return (page, nil)
     }

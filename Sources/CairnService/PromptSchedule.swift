@@ -26,7 +26,7 @@ struct PromptSchedule<Line: Sendable>: Sendable {
     /// Between two questions; any unit of time.
     let interval: UInt64
     private var entries: [SnapshotID: Entry] = [:]
-    private var counts: [AccountID: Int] = [:]
+    private var counts = Tally<AccountID>()
 
     init(interval: UInt64) { self.interval = interval }
 
@@ -37,9 +37,9 @@ struct PromptSchedule<Line: Sendable>: Sendable {
         if entries[snapshot] != nil {
             entries[snapshot]!.line = line
             if reporting { entries[snapshot]!.dueAt = now + interval }
-        } else if entries.count < Self.limit, counts[account, default: 0] < Self.limitOfOne {
+        } else if entries.count < Self.limit, counts[account] < Self.limitOfOne {
             entries[snapshot] = Entry(account: account, line: line, dueAt: now + interval)
-            counts[account, default: 0] += 1
+            counts.add(account)
         }
     }
 
@@ -47,9 +47,7 @@ struct PromptSchedule<Line: Sendable>: Sendable {
 
     /// It takes no data any more, or its client cannot be asked.
     mutating func forget(_ snapshot: SnapshotID) {
-        guard let entry = entries.removeValue(forKey: snapshot) else { return }
-        let left = counts[entry.account, default: 1] - 1
-        counts[entry.account] = left == 0 ? nil : left
+        if let entry = entries.removeValue(forKey: snapshot) { counts.remove(entry.account) }
     }
 
     /// What is to be asked now; each is asked once until ``answered(_:at:)``.

@@ -108,11 +108,11 @@ public class ManifestReader {
         guard let number = try accountNumber(account) else { return [] }
         let prefix = Key(.volumeListing).then(number.rawValue).bytes
         let start = after.map { Key.volumeListing(number, $0.createdAt, $0.id) }
-        var (volumes, room) = ([VolumeRecord](), bytes)
-        for entry in try listing(prefix, after: start, limit: limit) where room > 0 {
+        var (volumes, room) = ([VolumeRecord](), PageRoom(items: limit, bytes: bytes))
+        for entry in try listing(prefix, after: start, limit: limit) where !room.isUsedUp {
             guard let volume = try volume(VolumeID(entry.id)) else { continue }
             volumes.append(volume)
-            room -= volume.listedBytes
+            room.take(volume.listedBytes)
         }
         return volumes
     }
@@ -136,28 +136,28 @@ public class ManifestReader {
             prefix = Key(.snapshotListing).then(number.rawValue).bytes
             start = after.map { Key.snapshotListing(number, $0.createdAt, $0.id) }
         }
-        var (snapshots, room) = ([SnapshotRecord](), bytes)
+        var (snapshots, room) = ([SnapshotRecord](), PageRoom(items: limit, bytes: bytes))
         var place = start
         // The first one alone: of another account's volume as much is looked up as of one that is not there (SPEC C2).
         var count = 1
         // Those that are being made are not shown, and must not make a page look like the last one.
-        while snapshots.count < limit, room > 0 {
+        while !room.isUsedUp {
             let listed = try listing(prefix, after: place, limit: count)
             guard let last = listed.last else {
                 if count == 1, let volume { _ = try snapshot(SnapshotID(volume.uuid)) }
                 break
             }
-            for entry in listed where room > 0 {
+            for entry in listed where !room.isUsedUp {
                 guard let snapshot = try snapshot(SnapshotID(entry.id)), snapshot.account == account else {
                     return snapshots
                 }
                 if snapshot.state == .creating { continue }
                 let settled = try settled(snapshot)
                 snapshots.append(settled)
-                room -= settled.listedBytes
+                room.take(settled.listedBytes)
             }
             place = last.key
-            count = limit - snapshots.count
+            count = room.items
         }
         return snapshots
     }

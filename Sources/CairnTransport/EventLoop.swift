@@ -121,6 +121,7 @@ public final class EventLoop: @unchecked Sendable {
     }
 
     private func ready(token: UInt64, readable: Bool, writable: Bool) {
+        // A connection that was closed earlier in this turn is no longer there; nor is one for a wake-up.
         guard let connection = connections[token] else { return }
         connection.becameReady(readable: readable, writable: writable)
         // While little comes there is no line.

@@ -1,4 +1,5 @@
 internal import CEpoll
+internal import CairnCore
 public import CairnCrypto
 internal import Dispatch
 internal import Synchronization
@@ -36,7 +37,7 @@ public struct ListenerLimits: Sendable {
 public final class Listener: @unchecked Sendable {
     private struct Counts {
         var total = 0
-        var perAddress: [String: Int] = [:]
+        var perAddress = Tally<String>()
     }
     /// Accepted in one wake-up before others have their turn.
     private static let burst = 64
@@ -127,10 +128,10 @@ public final class Listener: @unchecked Sendable {
 
     private func take(_ descriptor: Int32, from peer: Endpoint) {
         let isWithinLimits = counts.withLock { counts in
-            let same = counts.perAddress[peer.host, default: 0]
-            guard counts.total < limits.connections, same < limits.connectionsPerAddress else { return false }
+            guard counts.total < limits.connections, counts.perAddress[peer.host] < limits.connectionsPerAddress
+            else { return false }
             counts.total += 1
-            counts.perAddress[peer.host] = same + 1
+            counts.perAddress.add(peer.host)
             return true
         }
         guard isWithinLimits else {
@@ -165,8 +166,7 @@ public final class Listener: @unchecked Sendable {
     private func forget(_ peer: Endpoint) {
         counts.withLock { counts in
             counts.total -= 1
-            let left = counts.perAddress[peer.host, default: 1] - 1
-            counts.perAddress[peer.host] = left == 0 ? nil : left
+            counts.perAddress.remove(peer.host)
         }
     }
 }

@@ -36,7 +36,7 @@ import Testing
         let loop: EventLoop
         let party: Int?
         /// Called once something is received while the ledger is measured.
-        let whenReceived: @Sendable (Ledger) -> Void
+        let whenReceived: @Sendable (Side) -> Void
         var connection: Connection?
         private var sent: UInt64 = 0
 
@@ -44,7 +44,7 @@ import Testing
             _ ledger: Ledger,
             _ loop: EventLoop,
             party: Int? = nil,
-            whenReceived: @escaping @Sendable (Ledger) -> Void = { _ in }
+            whenReceived: @escaping @Sendable (Side) -> Void = { _ in }
         ) {
             (self.ledger, self.loop, self.party, self.whenReceived) = (ledger, loop, party, whenReceived)
         }
@@ -56,7 +56,7 @@ import Testing
         }
         func connection(_ connection: Connection, received bytes: UnsafeRawBufferPointer) {
             ledger.moved.add(bytes.count, ordering: .relaxed)
-            if ledger.isMeasured.load(ordering: .relaxed) { whenReceived(ledger) }
+            if ledger.isMeasured.load(ordering: .relaxed) { whenReceived(self) }
         }
         func readTarget(of connection: Connection) -> UnsafeMutableRawBufferPointer? { nil }
         func connection(_ connection: Connection, filled count: Int) {}
@@ -68,7 +68,7 @@ import Testing
         func connectionClosed(_ connection: Connection, error: TransportError?) { self.connection = nil }
     }
 
-    private func eventually(_ condition: () -> Bool) async throws {
+    private static func eventually(_ condition: () -> Bool) async throws {
         let end = ContinuousClock.now + .seconds(60)
         while !condition() {
             try #require(ContinuousClock.now < end)
@@ -102,12 +102,12 @@ import Testing
 
         /// - Parameters:
         ///   - party: of the connection of this number.
-        ///   - whenReceived: called with a connection's number and the ledger.
-        mutating func open(
+        ///   - whenReceived: called with a connection's number and its side of the loop under test.
+        init(
             _ count: Int,
             party: (Int) -> Int? = { _ in nil },
-            whenReceived: @escaping @Sendable (Int, Ledger) -> Void = { _, _ in }
-        ) throws {
+            whenReceived: @escaping @Sendable (Int, Side) -> Void = { _, _ in }
+        ) async throws {
             let folder = NSTemporaryDirectory() + "cairn-turns-\(UUID().uuidString)"
             defer { try? FileManager.default.removeItem(atPath: folder) }
             let tls = try TurnTests.contexts(in: folder)
@@ -121,10 +121,9 @@ import Testing
                 TurnTests.start(pair[0], sides.last!, tls.server, host: nil)
                 TurnTests.start(pair[1], senders.last!, tls.client, host: "localhost")
             }
-        }
-
-        var isOpen: Bool {
-            ledger.opened.load(ordering: .relaxed) + peerLedger.opened.load(ordering: .relaxed) == 2 * sides.count
+            try await TurnTests.eventually { [ledger, peerLedger] in
+                ledger.opened.load(ordering: .relaxed) + peerLedger.opened.load(ordering: .relaxed) == 2 * count
+            }
         }
 
         /// Whether that much waits to be received by each of `descriptors`.
@@ -140,48 +139,43 @@ import Testing
 
     /// The loop sleeps in its turn until every socket is full: work that is handed over meanwhile does not wait for the last of them.
     @Test func workIsDoneBetweenThoseWhoSendMuch() async throws {
-        var crowd = Crowd()
-        let loop = crowd.loop
-        try crowd.open(Self.connections, whenReceived: { _, ledger in loop.execute { ledger.see() } })
-        let opened = crowd
-        try await eventually { opened.isOpen }
-        let seen = try await Self.moved(opened, quiet: nil)
+        let crowd = try await Crowd(
+            Self.connections,
+            whenReceived: { _, side in side.loop.execute { [ledger = side.ledger] in ledger.see() } }
+        )
+        let seen = try await Self.moved(crowd, quiet: nil)
         #expect(seen < 3 * Self.socketBytes, "work waited until \(seen) bytes were received")
     }
 
     /// As many connections as a party may have, all full, share its turns: who has one of its own, and sent a byte after all of them,
     /// does not wait for the last of them.
     @Test func thoseWhoSendLittleDoNotWaitForAllConnectionsOfWhoSendsMuch() async throws {
-        var crowd = Crowd()
         let quiet = Self.connections
-        try crowd.open(quiet + 1, party: { $0 == quiet ? 2 : 1 }) { number, ledger in
-            if number == quiet { ledger.see() }
-        }
-        let opened = crowd
-        try await eventually { opened.isOpen }
-        let seen = try await Self.moved(opened, quiet: quiet)
+        let crowd = try await Crowd(
+            quiet + 1,
+            party: { $0 == quiet ? 2 : 1 },
+            whenReceived: { number, side in if number == quiet { side.ledger.see() } }
+        )
+        let seen = try await Self.moved(crowd, quiet: quiet)
         #expect(seen < 5 * Self.socketBytes, "a byte waited until \(seen) bytes were received")
     }
 
     /// Nor does work wait until all have been sent much.
     @Test func workIsDoneBetweenThoseWhoAreSentMuch() async throws {
-        var crowd = Crowd()
-        try crowd.open(Self.connections)
-        let opened = crowd
-        try await eventually { opened.isOpen }
+        let crowd = try await Crowd(Self.connections)
         let content = [UInt8](repeating: 7, count: 2 * Self.socketBytes)
-        opened.loop.execute {
-            opened.ledger.moved.store(0, ordering: .relaxed)
-            for side in opened.sides { side.connection?.send { $0 += content } }
-            opened.loop.execute { opened.ledger.see() }
+        crowd.loop.execute {
+            crowd.ledger.moved.store(0, ordering: .relaxed)
+            for side in crowd.sides { side.connection?.send { $0 += content } }
+            crowd.loop.execute { crowd.ledger.see() }
         }
         // All of it arrives.
-        try await eventually {
-            opened.peerLedger.moved.load(ordering: .relaxed) >= Self.connections * content.count
+        try await Self.eventually {
+            crowd.peerLedger.moved.load(ordering: .relaxed) >= Self.connections * content.count
         }
-        let seen = try #require(opened.ledger.seen.withLock { $0 })
+        let seen = try #require(crowd.ledger.seen.withLock { $0 })
         #expect(seen < 3 * Self.socketBytes, "work waited until \(seen) bytes were sent")
-        opened.close()
+        crowd.close()
     }
 
     /// What the crowd's loop has moved when what is waited for happens, after it slept until every socket was full.
@@ -196,13 +190,13 @@ import Testing
             crowd.peers.execute { sender.connection?.send { $0 += content } }
         }
         let full = crowd.descriptors.enumerated().filter { $0.offset != quiet }.map(\.element)
-        try await TurnTests().eventually { Crowd.hold(64 << 10, full) }
+        try await eventually { Crowd.hold(64 << 10, full) }
         if let quiet {
             crowd.peers.execute { crowd.senders[quiet].connection?.send { $0.append(1) } }
-            try await TurnTests().eventually { Crowd.hold(1, [crowd.descriptors[quiet]]) }
+            try await eventually { Crowd.hold(1, [crowd.descriptors[quiet]]) }
         }
         gate.signal()
-        try await TurnTests().eventually { crowd.ledger.seen.withLock { $0 } != nil }
+        try await eventually { crowd.ledger.seen.withLock { $0 } != nil }
         defer { crowd.close() }
         return try #require(crowd.ledger.seen.withLock { $0 })
     }
