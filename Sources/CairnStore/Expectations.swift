@@ -74,7 +74,8 @@ extension Transaction {
                 isAsFound = false
                 continue
             }
-            try set(row, to: found.isShown ? .shown : .missing, snapshot.id, found.chunk)
+            let presence: ExpectedRow.Presence = found.isShown ? (page.isFinal ? .settled : .shown) : .missing
+            try set(row, to: presence, snapshot.id, found.chunk)
         }
         return isAsFound
     }
@@ -95,6 +96,8 @@ public struct ExpectedPage: Sendable {
         let isShown: Bool
     }
     var rows: [Row] = []
+    /// Whether nothing below the snapshot changes any more.
+    fileprivate let isFinal: Bool
     /// Where to go on; nil at the end.
     public fileprivate(set) var next: ChunkIndex?
 
@@ -122,12 +125,13 @@ extension Shard {
         rule: ExportRule? = nil
     ) throws(StoreError) -> ExpectedPage {
         let view = makeView()
-        // What is below a settled lineage changes no more: what was seen to show through still does.
-        let isSettled = try view.isSettled(snapshot.lineage)
+        // None that takes data is below it, neither in its own volume nor in what that stands on: it stays so.
+        let takesData = try view.earliestOutstandingVersion(of: snapshot.volume)
+        let isFinal = try view.isSettled(snapshot.lineage) ? takesData == snapshot.version : false
         let listed = try view.expectedRows(of: snapshot.id, from: from, limit: limit)
-        var page = ExpectedPage(next: listed.next)
+        var page = ExpectedPage(isFinal: isFinal, next: listed.next)
         var hashed = 0
-        for (chunk, row) in listed.rows where row.presence == .missing || row.presence == .shown && !isSettled {
+        for (chunk, row) in listed.rows where row.presence == .missing || row.presence == .shown {
             let resolved = try view.resolve(snapshot.lineage, snapshot.version, chunk)
             if hashed >= bytes {
                 page.next = chunk
@@ -187,8 +191,10 @@ struct ExpectedRow: Hashable {
         case missing = 0
         /// The snapshot's own entry holds it.
         case own = 1
-        /// The snapshot showed it when it was last looked at: by inheritance, or in parts.
+        /// The snapshot showed it when it was last looked at: by inheritance, or in parts. What is below it may have changed since.
         case shown = 2
+        /// The same, and nothing below it changes any more.
+        case settled = 3
     }
     let token: Fingerprint
     let presence: Presence

@@ -240,6 +240,29 @@ import Testing
         #expect(try harness.eventually { try harness.store.shards.allSatisfy { try $0.audit().problems.isEmpty } })
     }
 
+    @Test("S5, V5: what showed through from a snapshot in progress is looked at again once that one changes no more")
+    func expectedFromBelow() throws {
+        let harness = try ServiceHarness()
+        let (old, other, new) = (noise(65536, seed: 90), noise(65536, seed: 91), noise(65536, seed: 92))
+        let source = try harness.begin(try harness.localVolume()).snapshotID
+        try harness.upload(old, at: 0, to: source)
+        let snapshot = try harness.begin(try harness.localVolume(from: source)) {
+            $0.expected = items([old, other].map(ServiceHarness.token))
+        }.snapshotID
+        // Counted: the first one is there, for now.
+        let early = refusal { try harness.report(100, snapshot) }
+        #expect(early?.code == .failedPrecondition && early?.text.contains("1 expected chunks are missing") == true)
+        try harness.upload(new, at: 0, to: source) { $0.progress = .init(percent: 100) }
+        #expect(try harness.describe(source).state == .complete)
+        try harness.upload(other, at: 65536, to: snapshot)
+        let late = refusal { try harness.report(100, snapshot) }
+        #expect(late?.code == .failedPrecondition && late?.text.contains("the first at offset 0") == true)
+        let page = try harness.call(harness.service.missingBlocks, .init(target: .snapshotID(snapshot)))
+        #expect(page.missing.map(\.offset) == [0])
+        try harness.upload(old, at: 0, to: snapshot) { $0.progress = .init(percent: 100) }
+        #expect(try harness.describe(snapshot).state == .complete)
+    }
+
     @Test("S5: an expected chunk that came in parts counts once they are put together")
     func expectedInParts() throws {
         let harness = try ServiceHarness()
