@@ -13,8 +13,8 @@ extension Service {
         // Two look-ups for each, and where the chunks' bytes must be compared more.
         let cost = request.page.cost(atMost: Limits.blocksPerPage, each: 8192)
         onWorker(context, bytes: cost, answer) { () throws(ServiceError) in
-            try self.reading(try Named(request.older), version: 0, context) { (older) throws(ServiceError) in
-                try self.reading(try Named(request.newer), version: 0, context) { (newer) throws(ServiceError) in
+            try self.reading(try Named(request.older), context) { (older) throws(ServiceError) in
+                try self.reading(try Named(request.newer), context) { (newer) throws(ServiceError) in
                     try Self.changes(request, older, newer, context)
                 }
             }

@@ -9,6 +9,31 @@ public struct Download: Sendable {
     public let payload: [BufferSlice]
 }
 
+/// How far a download is.
+private struct DownloadWork: Sendable {
+    struct Begun: Sendable {
+        let target: Readable
+        let ranges: [Range<UInt64>]
+        let namesChunks: Bool
+        let algorithm: Wire.ChecksumAlgorithm
+        var read: RangeRead
+    }
+    let request: Wire.DownloadBlockRequest
+    let named: Named
+    /// Never waits for the disk.
+    let inMemory: Bool
+    /// How often it was begun: what is read may change meanwhile.
+    var rounds = 0
+    var begun: Begun?
+    /// In the end.
+    var download: Download?
+
+    init(_ request: Wire.DownloadBlockRequest, inMemory: Bool = false) throws(ServiceError) {
+        (self.request, self.inMemory) = (request, inMemory)
+        named = try Named(request.target)
+    }
+}
+
 /// DownloadBlock and ListBlocks (SPEC section 5, R1).
 extension Service {
     /// The most bytes that a request's answer can have: charged before any work.
@@ -27,8 +52,14 @@ extension Service {
         answer: @escaping Answer<Download>
     ) {
         if Self.isSmall(request), let download = downloadHere(request, context) { return answer(.success(download)) }
-        onWorker(context, bytes: Self.largestAnswer(to: request), answer) { () throws(ServiceError) in
-            try self.download(request, context, inMemory: false)
+        beginOnWorker(context, bytes: Self.largestAnswer(to: request), answer) { () throws(ServiceError) in
+            let work = try DownloadWork(request)
+            // A sector each of thousands of chunks: as much as all of these must be read.
+            self.inSteps(context, work, bytes: RangeRead.stepBytes) { (work) throws(ServiceError) in
+                try self.advance(&work, context)
+            } then: {
+                answer($0.map { $0.download! })
+            }
         }
     }
 
@@ -44,48 +75,82 @@ extension Service {
         guard context.mayReadHere, !context.isHost, !workers.isCrowded else { return nil }
         do throws(ServiceError) {
             try context.checkWanted()
-            return try download(request, context, inMemory: true)
+            var work = try DownloadWork(request, inMemory: true)
+            while try !advance(&work, context) {}
+            return work.download
         } catch { return nil }
     }
 
-    private func download(_ request: Wire.DownloadBlockRequest, _ context: CallContext, inMemory: Bool)
-        throws(ServiceError) -> Download
-    {
-        // SPEC D5: a compute host reads what its account may use, and names none of it.
-        try reading(
-            try Named(request.target),
-            version: request.dataVersion,
-            for: context.isHost ? .use : .export,
-            inMemory: inMemory,
-            context
-        ) { (target) throws(ServiceError) in try self.download(request, from: target, inMemory: inMemory, context) }
+    /// - Returns: whether the download is there.
+    private func advance(_ work: inout DownloadWork, _ context: CallContext) throws(ServiceError) -> Bool {
+        let target: Readable
+        if let begun = work.begun {
+            target = begun.target
+        } else {
+            work.rounds += 1
+            // SPEC D5: a compute host reads what its account may use, and names none of it.
+            target = try readable(
+                work.named,
+                version: work.request.dataVersion,
+                for: context.isHost ? .use : .export,
+                inMemory: work.inMemory,
+                context
+            )
+        }
+        let result = Result { () throws(ServiceError) in try read(&work, from: target, context) }
+        if case .success(nil) = result { return false }
+        if try isStill(target, named: work.named, inMemory: work.inMemory) {
+            work.download = try result.get()
+            return true
+        }
+        guard work.rounds < Self.readings else { throw Self.unsteady }
+        work.begun = nil
+        return false
     }
 
-    private func download(
-        _ request: Wire.DownloadBlockRequest,
-        from target: Readable,
-        inMemory: Bool,
-        _ context: CallContext
-    ) throws(ServiceError) -> Download {
-        let source = target.source
-        let ranges = try Self.check(request.ranges, source)
-        let namesChunks = try mayNameChunks(of: target, request.target, context)
-        let named = Set(try Self.fingerprints(request.knownTokens))
-        let known = namesChunks ? named : []
-        let acceptsLZ4 = request.acceptedCodecs.contains(.lz4)
-        let algorithm = try Self.check(request.checksumAlgorithm)
-        let pieces: [ReadPiece]
-        do throws(StoreError) {
-            pieces = try target.shard.read(
-                source,
-                ranges,
-                acceptsLZ4: acceptsLZ4,
-                known: known,
-                rule: target.rule,
-                inMemory: inMemory
+    /// - Returns: nil while there is more to read.
+    private func read(_ work: inout DownloadWork, from target: Readable, _ context: CallContext) throws(ServiceError)
+        -> Download?
+    {
+        var begun: DownloadWork.Begun
+        if let earlier = work.begun {
+            begun = earlier
+        } else {
+            let request = work.request
+            let ranges = try Self.check(request.ranges, target.source)
+            let namesChunks = try mayNameChunks(of: target, request.target, context)
+            let named = Set(try Self.fingerprints(request.knownTokens))
+            begun = DownloadWork.Begun(
+                target: target,
+                ranges: ranges,
+                namesChunks: namesChunks,
+                algorithm: try Self.check(request.checksumAlgorithm),
+                read: RangeRead(
+                    target.shard,
+                    target.source,
+                    ranges,
+                    acceptsLZ4: request.acceptedCodecs.contains(.lz4),
+                    known: namesChunks ? named : [],
+                    rule: target.rule,
+                    inMemory: work.inMemory
+                )
             )
-        } catch { throw target.refusal(error) }
-        return try Self.answer(pieces, ranges, source, algorithm, namesChunks: namesChunks)
+        }
+        // Its pieces have one holder.
+        work.begun = nil
+        let isComplete: Bool
+        do throws(StoreError) { isComplete = try begun.read.step() } catch { throw target.refusal(error) }
+        guard isComplete else {
+            work.begun = begun
+            return nil
+        }
+        return try Self.answer(
+            begun.read.pieces,
+            begun.ranges,
+            target.source,
+            begun.algorithm,
+            namesChunks: begun.namesChunks
+        )
     }
 
     /// Whether the tokens of what a call reads may be told and confirmed: not to a compute host that only may use it.
@@ -212,7 +277,7 @@ extension Service {
     ) {
         onWorker(context, bytes: request.page.cost(atMost: Limits.blocksPerPage, each: 4096), answer) {
             () throws(ServiceError) in
-            try self.reading(try Named(request.target), version: 0, context) { (target) throws(ServiceError) in
+            try self.reading(try Named(request.target), context) { (target) throws(ServiceError) in
                 try Self.listBlocks(request, of: target, context)
             }
         }

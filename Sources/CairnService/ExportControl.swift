@@ -136,19 +136,21 @@ extension Service {
     /// the background, and must be told neither as holes nor as damage (SPEC D4). A volume that got a snapshot is read again.
     func reading<Value>(
         _ named: Named,
-        version: UInt64,
-        for purpose: Purpose = .export,
-        inMemory: Bool = false,
         _ context: CallContext,
         _ body: (Readable) throws(ServiceError) -> Value
     ) throws(ServiceError) -> Value {
         for _ in 0..<Self.readings {
-            let target = try readable(named, version: version, for: purpose, inMemory: inMemory, context)
+            let target = try readable(named, version: 0, context)
             let result = Result { () throws(ServiceError) in try body(target) }
             // Otherwise the next round tells why it cannot be read any more, or reads what it is now.
-            if try source(of: named, on: target.shard, inMemory: inMemory) == target.source { return try result.get() }
+            if try isStill(target, named: named) { return try result.get() }
         }
         throw Self.unsteady
+    }
+
+    /// Whether what was read is still what the call names.
+    func isStill(_ target: Readable, named: Named, inMemory: Bool = false) throws(ServiceError) -> Bool {
+        try source(of: named, on: target.shard, inMemory: inMemory) == target.source
     }
 
     /// What is read of a volume or snapshot, by one look-up; nil where there is nothing to be read.

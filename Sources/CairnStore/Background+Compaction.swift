@@ -37,7 +37,10 @@ extension Background {
     /// would be moved again at once, without end. So after that there is a rest, each time a longer one.
     private func notePacking(taking: Int) {
         let size = shard.log.segmentSize
-        guard taking > size - size / 16 else { return packingRest = nil }
+        guard taking > size - size / 16 else {
+            packingRest = nil
+            return
+        }
         let length = min((packingRest?.length ?? 500_000_000) * 2, Self.longestRest)
         packingRest = (execution.uptime + length, length)
     }

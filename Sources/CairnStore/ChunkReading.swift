@@ -28,58 +28,148 @@ public struct ReadPiece: Sendable {
         case plain(BufferSlice, checksum: UInt32?)
         /// A whole chunk as stored, and the CRC32C of its uncompressed bytes.
         case lz4(BufferSlice, checksum: UInt32)
+
+        /// What is in memory for it.
+        var bytes: BufferSlice? {
+            get {
+                switch self {
+                case .hole, .zeros, .known: nil
+                case .plain(let bytes, _), .lz4(let bytes, _): bytes
+                }
+            }
+            set {
+                guard let newValue else { return }
+                switch self {
+                case .hole, .zeros, .known: break
+                case .plain(_, let checksum): self = .plain(newValue, checksum: checksum)
+                case .lz4(_, let checksum): self = .lz4(newValue, checksum: checksum)
+                }
+            }
+        }
     }
     /// Bytes from the volume's start.
     public let offset: UInt64
     public let length: Int
-    public let content: Content
+    public internal(set) var content: Content
     /// The chunk's, where the piece is all of it and no parts wait to be merged.
     public let fingerprint: Fingerprint?
 }
 
 /// Reads chunks: index, then records, then bytes. Any thread; blocks on the disk.
-struct ChunkReading {
+struct ChunkReading: Sendable {
     let shard: Shard
-    let view: ManifestReader
     let source: ReadSource
+    /// Whether whole chunks may be given as stored.
+    var acceptsLZ4 = false
+    /// Whole chunks with these fingerprints are not read.
+    var known: Set<Fingerprint> = []
     /// Which data the reader may have; nil: all.
     var rule: ExportRule?
-    /// Records that were not to be had before this view was made: if it names them still, they are not anywhere else.
+    /// Records that were not to be had before the view was made that is asked: if it names them still, they are not anywhere else.
     var gone: Set<RecordLocation> = []
     /// Never waits for the disk.
     var inMemory = false
     /// The most that is read and checked while others wait: some tens of microseconds.
     private static let bytesInMemory = 96 << 10
 
-    private struct Wanted {
+    /// The chunks that are in memory at a time, with their parts, in bytes: ranges may be a sector each of many chunks. One chunk at least;
+    /// and more than the longest answer, so that what is read as a whole is read at once.
+    static let bytesAtOnce = 2 * Limits.payloadBytes
+
+    /// A part of one chunk that is to be read, and what the index says of it.
+    fileprivate struct Wanted: Sendable {
+        /// Its place in the order of the ranges.
+        let place: Int
+        let index: ChunkIndex
         let offset: UInt64
         let length: Int
         let isWhole: Bool
         let chunk: ResolvedChunk
         let record: ChunkRecord?
+
+        var locations: [RecordLocation] {
+            [record?.location].compactMap(\.self) + chunk.patches.compactMap(\.location)
+        }
     }
 
-    /// - Parameters:
-    ///   - ranges: within the source's size.
-    ///   - acceptsLZ4: whether whole chunks may be given as stored.
-    ///   - known: whole chunks with these fingerprints are not read.
-    func read(_ ranges: [Range<UInt64>], acceptsLZ4: Bool, known: Set<Fingerprint>) throws(Failure) -> [ReadPiece] {
-        let wanted: [Wanted]
-        do throws(StoreError) { wanted = try plan(ranges, known) } catch { throw .failed(error) }
-        let records = try load(wanted, known)
-        do throws(StoreError) {
-            var pieces: [ReadPiece] = []
-            pieces.reserveCapacity(wanted.count)
-            let expanded = ExpandedChunk()
-            for want in wanted { pieces.append(try piece(want, records, expanded, acceptsLZ4, known)) }
-            return pieces
-        } catch { throw .failed(error) }
+    /// How far a read is.
+    struct Progress: Sendable {
+        /// Chunk by chunk, whatever the order of the ranges.
+        fileprivate var wanted: ArraySlice<Wanted>
+        /// By their places; nil where they are yet to be read.
+        fileprivate var read: [ReadPiece?]
+
+        var isComplete: Bool { wanted.isEmpty }
+        /// In the order of the ranges.
+        var pieces: [ReadPiece] { read.compactMap(\.self) }
     }
 
     enum Failure: Error {
         /// A segment was recycled between the index's answer and the read: a newer view knows where the bytes are now.
         case recycled(RecordLocation)
         case failed(StoreError)
+    }
+
+    /// Asks the index about all that is to be read.
+    /// - Parameter ranges: within the source's size.
+    func begin(_ ranges: [Range<UInt64>], in view: ManifestReader) throws(Failure) -> Progress {
+        var wanted: [Wanted]
+        do throws(StoreError) { wanted = try plan(ranges, view) } catch { throw .failed(error) }
+        let isInOrder = zip(wanted, wanted.dropFirst()).allSatisfy { $0.index <= $1.index }
+        if !isInOrder { wanted.sort { ($0.index, $0.place) < ($1.index, $1.place) } }
+        return Progress(wanted: wanted[...], read: Array(repeating: nil, count: wanted.count))
+    }
+
+    /// Reads as much as is in memory at a time.
+    func advance(_ progress: inout Progress) throws(Failure) {
+        let group = progress.wanted.prefix(countAtOnce(progress.wanted))
+        let records = try load(group)
+        var pieces: [ReadPiece] = []
+        pieces.reserveCapacity(group.count)
+        do throws(StoreError) {
+            let expanded = ExpandedChunk()
+            for want in group { pieces.append(try piece(want, records, expanded)) }
+        } catch { throw .failed(error) }
+        Self.compact(&pieces)
+        for (want, piece) in zip(group, pieces) { progress.read[want.place] = piece }
+        progress.wanted = progress.wanted.dropFirst(group.count)
+    }
+
+    private func countAtOnce(_ wanted: ArraySlice<Wanted>) -> Int {
+        var (count, bytes): (Int, UInt64) = (0, 0)
+        var last: ChunkIndex?
+        for want in wanted {
+            if want.index != last, !isKnown(want) {
+                bytes += want.record == nil && want.chunk.patches.isEmpty ? 0 : UInt64(source.chunkSize.bytes)
+                bytes += want.chunk.patches.reduce(0) { $0 + UInt64($1.location?.length ?? 0) }
+                guard bytes <= UInt64(Self.bytesAtOnce) || count == 0 else { break }
+                last = want.index
+            }
+            count += 1
+        }
+        return count
+    }
+
+    /// Copies what would keep more in memory than it has itself until the answer has left: small parts of chunks, and of what was read
+    /// together.
+    private static func compact(_ pieces: inout [ReadPiece]) {
+        var used: [ObjectIdentifier: Int] = [:]
+        for bytes in pieces.lazy.compactMap(\.content.bytes) {
+            used[ObjectIdentifier(bytes.buffer), default: 0] += bytes.count
+        }
+        func isSparse(_ bytes: BufferSlice) -> Bool { used[ObjectIdentifier(bytes.buffer)]! < bytes.buffer.count / 2 }
+        let total = pieces.lazy.compactMap(\.content.bytes).filter(isSparse).reduce(0) { $0 + $1.count }
+        guard total > 0 else { return }
+        let target = BufferPool.shared.buffer(capacity: total)
+        for index in pieces.indices {
+            guard let bytes = pieces[index].content.bytes, isSparse(bytes) else { continue }
+            let place = target.count..<target.count + bytes.count
+            withExtendedLifetime(bytes) {
+                UnsafeMutableRawBufferPointer(rebasing: target.memory[place]).copyMemory(from: bytes.bytes)
+            }
+            target.count = place.upperBound
+            pieces[index].content.bytes = BufferSlice(buffer: target, range: place)
+        }
     }
 
     /// The chunk that was put together last: the pieces of one chunk follow each other.
@@ -94,16 +184,16 @@ struct ChunkReading {
         }
     }
 
-    private func plan(_ ranges: [Range<UInt64>], _ known: Set<Fingerprint>) throws(StoreError) -> [Wanted] {
+    private func plan(_ ranges: [Range<UInt64>], _ view: ManifestReader) throws(StoreError) -> [Wanted] {
         var wanted: [Wanted] = []
         for range in ranges {
             var offset = range.lowerBound
             while offset < range.upperBound {
-                let chunk = source.chunkSize.chunk(at: offset)
-                let start = source.chunkSize.offset(of: chunk)
+                let index = source.chunkSize.chunk(at: offset)
+                let start = source.chunkSize.offset(of: index)
                 let end = min(start + UInt64(source.chunkSize.bytes), source.size)
                 let stop = min(end, range.upperBound)
-                let resolved = try view.resolve(source.lineage, source.version, chunk)
+                let resolved = try view.resolve(source.lineage, source.version, index)
                 try rule?.check(resolved)
                 var record: ChunkRecord?
                 if case .data(let key, _) = resolved.base {
@@ -115,6 +205,8 @@ struct ChunkReading {
                 }
                 wanted.append(
                     Wanted(
+                        place: wanted.count,
+                        index: index,
                         offset: offset,
                         length: Int(stop - offset),
                         isWhole: offset == start && stop == end,
@@ -128,18 +220,15 @@ struct ChunkReading {
         return wanted
     }
 
-    private func isKnown(_ want: Wanted, _ known: Set<Fingerprint>) -> Bool {
+    private func isKnown(_ want: Wanted) -> Bool {
         guard want.isWhole, want.chunk.patches.isEmpty, case .data(let key, _) = want.chunk.base else { return false }
         return known.contains(key.fingerprint)
     }
 
     /// All records that are wanted, in the order in which they lie on the disk.
-    private func load(_ wanted: [Wanted], _ known: Set<Fingerprint>) throws(Failure) -> [RecordLocation: Record] {
+    private func load(_ wanted: ArraySlice<Wanted>) throws(Failure) -> [RecordLocation: Record] {
         var locations: Set<RecordLocation> = []
-        for want in wanted where !isKnown(want, known) {
-            if let record = want.record { locations.insert(record.location) }
-            locations.formUnion(want.chunk.patches.compactMap(\.location))
-        }
+        for want in wanted where !isKnown(want) { locations.formUnion(want.locations) }
         if inMemory, locations.reduce(0, { $0 + Int($1.length) }) > Self.bytesInMemory {
             throw .failed(StoreError(.notInMemory, "it takes long"))
         }
@@ -159,10 +248,8 @@ struct ChunkReading {
     }
 
     /// Names the chunk whose record is damaged (SPEC D4).
-    private func blame(_ location: RecordLocation, _ wanted: [Wanted]) -> StoreError {
-        let victim = wanted.first { want in
-            want.record?.location == location || want.chunk.patches.contains { $0.location == location }
-        }
+    private func blame(_ location: RecordLocation, _ wanted: ArraySlice<Wanted>) -> StoreError {
+        let victim = wanted.first { $0.locations.contains(location) }
         guard let victim else { return StoreError(.damaged, "a record is damaged: \(location)") }
         guard victim.record?.location == location, case .data(let key, _) = victim.chunk.base else {
             suspectParts(of: victim)
@@ -183,8 +270,7 @@ struct ChunkReading {
     }
 
     private func suspectParts(of want: Wanted) {
-        let chunk = source.chunkSize.chunk(at: want.offset)
-        shard.scrubber.suspect(.parts(source.lineage, source.version, chunk))
+        shard.scrubber.suspect(.parts(source.lineage, source.version, want.index))
     }
 
     private func damaged(_ offset: UInt64, _ fingerprint: Fingerprint?, _ what: String) -> StoreError {
@@ -197,26 +283,23 @@ struct ChunkReading {
     private func piece(
         _ want: Wanted,
         _ records: [RecordLocation: Record],
-        _ expanded: ExpandedChunk,
-        _ acceptsLZ4: Bool,
-        _ known: Set<Fingerprint>
+        _ expanded: ExpandedChunk
     ) throws(StoreError) -> ReadPiece {
         var fingerprint: Fingerprint?
         if want.isWhole, want.chunk.patches.isEmpty, case .data(let key, _) = want.chunk.base {
             fingerprint = key.fingerprint
         }
         let content: ReadPiece.Content
-        if isKnown(want, known) {
+        if isKnown(want) {
             content = .known
         } else if want.chunk.patches.isEmpty {
             switch want.chunk.base {
             case .hole: content = .hole
             case .zeros: content = .zeros
-            case .data(let key, _): content = try stored(want, key.fingerprint, records, expanded, acceptsLZ4)
+            case .data(let key, _): content = try stored(want, key.fingerprint, records, expanded)
             }
         } else {
-            let chunk = source.chunkSize.chunk(at: want.offset)
-            let whole = try expanded.slice(of: chunk) { () throws(StoreError) in try patched(want, records) }
+            let whole = try expanded.slice(of: want.index) { () throws(StoreError) in try patched(want, records) }
             content = .plain(part(of: whole, want), checksum: nil)
         }
         return ReadPiece(offset: want.offset, length: want.length, content: content, fingerprint: fingerprint)
@@ -226,8 +309,7 @@ struct ChunkReading {
         _ want: Wanted,
         _ fingerprint: Fingerprint,
         _ records: [RecordLocation: Record],
-        _ expanded: ExpandedChunk,
-        _ acceptsLZ4: Bool
+        _ expanded: ExpandedChunk
     ) throws(StoreError) -> ReadPiece.Content {
         let (chunk, record) = try chunkRecord(want, fingerprint, records)
         // A chunk at a volume's old end is shorter than what it fills now: zeros follow.
@@ -240,7 +322,7 @@ struct ChunkReading {
             let isAll = want.length == record.bytes.count
             return .plain(record.bytes.part(start..<start + want.length), checksum: isAll ? chunk.rawChecksum : nil)
         }
-        let whole = try expanded.slice(of: source.chunkSize.chunk(at: want.offset)) { () throws(StoreError) in
+        let whole = try expanded.slice(of: want.index) { () throws(StoreError) in
             let whole = BufferPool.shared.buffer(capacity: source.chunkSize.bytes)
             try expand(want, fingerprint, chunk, record, into: whole)
             return whole
@@ -248,16 +330,10 @@ struct ChunkReading {
         return .plain(part(of: whole, want), checksum: want.isWhole && fits ? chunk.rawChecksum : nil)
     }
 
-    /// The bytes that are wanted of a whole chunk. A small part is copied: it would keep all of the chunk in memory until the answer
-    /// has left.
+    /// The bytes that are wanted of a whole chunk.
     private func part(of whole: BufferSlice, _ want: Wanted) -> BufferSlice {
         let start = source.chunkSize.remainder(of: want.offset)
-        let part = whole.part(start..<start + want.length)
-        guard want.length <= whole.count / 2 else { return part }
-        let copy = BufferPool.shared.buffer(capacity: want.length)
-        withExtendedLifetime(part) { copy.memory.copyMemory(from: part.bytes) }
-        copy.count = want.length
-        return copy.slice
+        return whole.part(start..<start + want.length)
     }
 
     /// The record of a whole chunk. That it is whole was checked when it was read; that it is the one which the index means is
@@ -331,7 +407,7 @@ struct ChunkReading {
                 throw lost(want, nil, "a part of it is missing")
             }
             guard case .patch(let header) = record.header, header.start == patch.start,
-                header.chunk == source.chunkSize.chunk(at: want.offset)
+                header.chunk == want.index
             else { throw lost(want, nil, "the record of a part is of something else") }
             target.copyMemory(from: record.bytes.bytes)
         }

@@ -36,7 +36,9 @@ final class IndexCursor {
 
     /// Whether the cursor is where a seek would bring it, or was after a few steps.
     private func isNear(_ key: [UInt8]) -> Bool {
-        guard let floor, key.withUnsafeBytes({ key in floor.withUnsafeBytes { Self.order(key, $0) >= 0 } }) else { return false }
+        guard let floor, key.withUnsafeBytes({ key in floor.withUnsafeBytes { Self.order(key, $0) >= 0 } }) else {
+            return false
+        }
         var steps = 0
         while rocksdb_iter_valid(iterator) != 0 {
             if key.withUnsafeBytes({ Self.order(self.key, $0) >= 0 }) { return true }

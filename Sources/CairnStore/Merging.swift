@@ -28,8 +28,11 @@ struct MergedChunk {
         )
         let pieces: [ReadPiece]
         do throws(ChunkReading.Failure) {
-            pieces = try ChunkReading(shard: shard, view: view, source: source)
-                .read([start..<source.size], acceptsLZ4: false, known: [])
+            // Of one chunk: one step.
+            let reading = ChunkReading(shard: shard, source: source)
+            var progress = try reading.begin([start..<source.size], in: view)
+            try reading.advance(&progress)
+            pieces = progress.pieces
         } catch {
             guard case .failed(let failure) = error else {
                 // Where nothing can be had of what the index names still, it is damaged: else it would be tried for ever.

@@ -386,51 +386,6 @@ public final class Shard: @unchecked Sendable {
         ManifestReader(IndexPeek(database), mayHaveDamage: true, isInMemory: true)
     }
 
-    /// Reads ranges of a volume or snapshot. Any thread; blocks on the disk.
-    /// - Parameters:
-    ///   - ranges: bytes, within the source's size.
-    ///   - acceptsLZ4: whether whole chunks may be given as they are stored.
-    ///   - known: whole chunks with these fingerprints are only named.
-    ///   - rule: which data the reader may have; nil: all.
-    ///   - inMemory: never waits for the disk: what is not in memory, or much, is refused with `.notInMemory`.
-    /// - Throws: `.damaged` naming offset and fingerprint (SPEC D4), `.forbidden` (D5), `.fenced`, `.io`.
-    public func read(
-        _ source: ReadSource,
-        _ ranges: [Range<UInt64>],
-        acceptsLZ4: Bool,
-        known: Set<Fingerprint> = [],
-        rule: ExportRule? = nil,
-        inMemory: Bool = false
-    ) throws(StoreError) -> [ReadPiece] {
-        var gone: Set<RecordLocation> = []
-        var isSynced = false
-        for _ in 0..<8 {
-            let view = makeView(inMemory: inMemory)
-            let reading = ChunkReading(
-                shard: self,
-                view: view,
-                source: source,
-                rule: rule,
-                gone: gone,
-                inMemory: inMemory
-            )
-            do throws(ChunkReading.Failure) {
-                return try reading.read(ranges, acceptsLZ4: acceptsLZ4, known: known)
-            } catch {
-                try checkOpen()
-                switch error {
-                case .recycled(let location): gone.insert(location)
-                case .failed(let failure):
-                    // What is not synced yet may just have been lost by a sync that fails: that is no damage, but a reason to fence.
-                    guard failure.code == .damaged, !isSynced, !inMemory else { throw failure }
-                    try waited(flush)
-                    isSynced = true
-                }
-            }
-        }
-        throw StoreError(.io, "the data moves faster than it can be read")
-    }
-
     /// After a failed read: once the shard has been opened anew, another log may write over what the index of this one names.
     func checkOpen() throws(StoreError) { if database.isClosed { throw fencedError } }
 
