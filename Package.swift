@@ -86,7 +86,7 @@ let targets: [Target] = [
     .testTarget(name: "CairnLogTests", dependencies: ["CairnLog", "CairnTesting"]),
     .testTarget(name: "CairnStoreTests", dependencies: ["CairnStore", "CairnCrypto", "CairnTesting"]),
     .testTarget(name: "CairnServiceTests", dependencies: ["CairnService", "CairnCrypto", "CairnTesting"]),
-    .testTarget(name: "CairnServerTests", dependencies: ["CairnServer"]),
+    .testTarget(name: "CairnServerTests", dependencies: ["CairnServer", "CairnTesting"]),
     .testTarget(name: "CairnClientTests", dependencies: ["CairnClient", "CairnTesting"]),
     .testTarget(name: "CairnCommandTests", dependencies: ["CairnSettings", "cairn"]),
     .testTarget(name: "CairnBenchTests", dependencies: ["CairnBench", "CairnTesting"]),

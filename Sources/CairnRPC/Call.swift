@@ -37,9 +37,34 @@ public struct CallToken: Hashable, Sendable {
 
 /// Takes the calls that a connection's peer makes.
 public protocol CallHandler: AnyObject, Sendable {
+    /// Called on the connection's loop when a call is announced whose body costs credit (large ones, and those with a payload), before
+    /// memory is taken for it: must not block. Welcomes everybody unless implemented.
+    /// - Parameter bytes: of the whole request.
+    func expect(method: UInt32, bytes: Int) -> Reception
     /// Called on the connection's loop for each call: must not block. ``IncomingCall/reply(message:payload:)`` or
     /// ``IncomingCall/fail(status:detail:)`` ends the call, now or later, on any thread.
     func handle(_ call: IncomingCall)
+}
+
+extension CallHandler {
+    public func expect(method: UInt32, bytes: Int) -> Reception { .welcome(nil) }
+}
+
+/// What becomes of a call whose header has come.
+public enum Reception: Sendable {
+    /// It is handled when it is whole, and holds this.
+    case welcome((any CallHold)?)
+    /// Its body is dropped as it comes in; then it is answered with this error, and not handled.
+    /// - Parameters:
+    ///   - status: one of gRPC's codes, not 0.
+    ///   - detail: an encoded `cairn.v1.ErrorDetail`.
+    case refusal(status: UInt32, detail: [UInt8])
+}
+
+/// What a call counts for with its handler, until its answer has left or can no longer: its `deinit` says so.
+public protocol CallHold: AnyObject, Sendable {
+    /// The answer's frame has so many bytes: called once at most, on the connection's loop, before they are sent.
+    func answers(bytes: Int)
 }
 
 /// How one of the peer's calls ended.

@@ -13,15 +13,21 @@ final class CallState: Sendable {
         var message: [UInt8]
         var payload: BufferSlice?
         var observers: [@Sendable () -> Void] = []
-        var kept: [any AnyObject & Sendable] = []
+        var hold: (any CallHold)?
         var givenUp: GivenUp?
         var hasEnded = false
         var hasReleased = false
     }
+    /// What is left of a call that has ended.
+    struct Remains {
+        let hold: (any CallHold)?
+    }
     private let state: Mutex<State>
     private let isGivenUp = Atomic<Bool>(false)
 
-    init(_ frame: Frame) { state = Mutex(State(message: frame.message, payload: frame.payload?.slice)) }
+    init(_ frame: Frame, hold: (any CallHold)?) {
+        state = Mutex(State(message: frame.message, payload: frame.payload?.slice, hold: hold))
+    }
 
     var message: [UInt8] { state.withLock { $0.message } }
     var payload: BufferSlice? { state.withLock { $0.payload } }
@@ -41,9 +47,11 @@ final class CallState: Sendable {
         if isLate { body() }
     }
 
-    func keep(_ thing: any AnyObject & Sendable) {
+    var hold: (any CallHold)? { state.withLock { $0.hold } }
+
+    func keep(_ hold: any CallHold) {
         state.withLock { state in
-            if !state.hasEnded { state.kept.append(thing) }
+            if !state.hasEnded { state.hold = hold }
         }
     }
 
@@ -70,16 +78,16 @@ final class CallState: Sendable {
         for observer in observers { observer() }
     }
 
-    /// What was kept; nil: somebody else has answered. The request's memory goes back here, on the answering thread.
-    func end() -> [any AnyObject & Sendable]? {
+    /// Nil: somebody else has answered. The request's memory goes back here, on the answering thread.
+    func end() -> Remains? {
         state.withLock { state in
             guard !state.hasEnded else { return nil }
             state.hasEnded = true
             state.message = []
             state.payload = nil
             state.observers = []
-            defer { state.kept = [] }
-            return state.kept
+            defer { state.hold = nil }
+            return Remains(hold: state.hold)
         }
     }
 }

@@ -16,12 +16,12 @@ public final class IncomingCall: Sendable {
     let id: UInt64
     let state: CallState
 
-    init(_ frame: Frame, connection: RPCConnection, deadline: UInt64?) {
+    init(_ frame: Frame, connection: RPCConnection, deadline: UInt64?, hold: (any CallHold)?) {
         method = frame.header.method
         id = frame.header.callID
         self.connection = connection
         self.deadline = deadline
-        state = CallState(frame)
+        state = CallState(frame, hold: hold)
     }
 
     deinit {
@@ -51,21 +51,24 @@ public final class IncomingCall: Sendable {
         connection.charge(id, bytes: bytes, then: body)
     }
 
-    /// Holds on to `thing` until the answer has left, or can no longer: its `deinit` says so.
-    public func keep(_ thing: any AnyObject & Sendable) { state.keep(thing) }
+    /// What the call was welcomed with (``CallHandler/expect(method:bytes:)``), or keeps; nil once it has ended.
+    public var hold: (any CallHold)? { state.hold }
+
+    /// Holds on to `hold` until the answer has left, or can no longer.
+    public func keep(_ hold: any CallHold) { state.keep(hold) }
 
     /// Answers the call and releases the request.
     public func reply(message: [UInt8], payload: [BufferSlice] = []) {
-        guard let kept = state.end() else { return }
-        connection.finish(id, .success(ReadyAnswer(message: message, payload: payload, kept: kept)))
+        guard let remains = state.end() else { return }
+        connection.finish(id, .success(ReadyAnswer(message: message, payload: payload, hold: remains.hold)))
     }
 
     /// Answers the call with an error (`status` is not 0) and releases the request.
     /// - Parameter detail: an encoded `cairn.v1.ErrorDetail`.
     public func fail(status: UInt32, detail: [UInt8]) {
         precondition(status > 0 && status <= 16, "a failure has one of gRPC's codes")
-        guard let kept = state.end() else { return }
-        connection.finish(id, .success(ReadyAnswer(status: status, message: detail, kept: kept)))
+        guard let remains = state.end() else { return }
+        connection.finish(id, .success(ReadyAnswer(status: status, message: detail, hold: remains.hold)))
     }
 
     /// Ends a call whose caller gave up: answers CANCELLED or DEADLINE_EXCEEDED.
@@ -81,7 +84,7 @@ struct ReadyAnswer: Sendable {
     var message: [UInt8]
     var payload: [BufferSlice] = []
     /// Goes when the answer has left.
-    var kept: [any AnyObject & Sendable] = []
+    var hold: (any CallHold)?
 
     var payloadBytes: Int { payload.reduce(0) { $0 + $1.count } }
 }

@@ -193,6 +193,7 @@ extension RPCConnection {
         for call in waiting { call.abandon() }
         for id in served.keys.sorted() { peerGaveUp(id, .disconnected) }
         marks = []
+        reception = .welcome(nil)
         opened?(error ?? RPCError(.connectionLost, delivery: .notSent, text: text))
         opened = nil
         authenticator = nil

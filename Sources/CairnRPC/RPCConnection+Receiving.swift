@@ -48,7 +48,7 @@ extension RPCConnection: ConnectionOwner {
                 case .needsInput: return
                 case .header(let header):
                     try session.admit(header)
-                    if header.kind == .request { requestArrival = EventLoop.now }
+                    if header.kind == .request { announced(header) }
                 case .frame(let frame):
                     framesReceived += 1
                     try receive(frame)
@@ -57,6 +57,15 @@ extension RPCConnection: ConnectionOwner {
         } catch {
             violated(error)
         }
+    }
+
+    /// A call's body is to come.
+    private func announced(_ header: FrameHeader) {
+        requestArrival = EventLoop.now
+        // Others are bounded by the calls in flight.
+        guard creditCost(of: header) > 0, let handler else { return }
+        reception = handler.expect(method: header.method, bytes: FrameHeader.byteCount + header.bodyBytes)
+        if case .refusal = reception { decoder.skipBody() }
     }
 
     private func nextStep(_ input: inout UnsafeRawBufferPointer) throws(ProtocolFault) -> FrameDecoder.Step {
@@ -68,9 +77,11 @@ extension RPCConnection: ConnectionOwner {
     }
 
     private func receive(_ frame: Frame) throws(ProtocolFault) {
+        let reception = self.reception
+        self.reception = .welcome(nil)
         switch session.receive(frame.header) {
         case .hello: try greeted(frame.message)
-        case .call: serve(frame)
+        case .call: serve(frame, reception)
         case .excess: turnAway(frame.header, CallError(.throttled, "too many calls are in flight", retryable: true))
         case .late: turnAway(frame.header, CallError(.unavailable, "the connection is being closed", retryable: true))
         case .answer(let token): complete(token, frame)

@@ -5,8 +5,8 @@ internal import CairnWire
 /// Frames out, and what follows from their having left.
 extension RPCConnection {
     /// Most bytes of frames on their way that no call pays for (PONGs, calls turned away): a peer that makes us pile up more
-    /// does not read, and is closed.
-    static let reserveLimit = 1 << 20
+    /// does not read, and is closed. All calls that it may have in flight can be turned away at once.
+    static let reserveLimit = 256 << 10
     /// Frames that wait for one another within a turn, to share a TLS record and a system call. More would only keep the peer
     /// waiting: the two sides would work in turns instead of at the same time.
     static let companyFrames = 16
@@ -47,9 +47,9 @@ extension RPCConnection {
     }
 
     /// The frame that was just given to the transport counts until it is with the system.
-    func mark(_ bytes: Int, _ kind: WriteMark.Kind, keeping kept: [any AnyObject & Sendable] = []) {
+    func mark(_ bytes: Int, _ kind: WriteMark.Kind, hold: (any CallHold)? = nil) {
         guard let transport else { return }
-        marks.append(WriteMark(end: transport.givenBytes, bytes: bytes, kind: kind, kept: kept))
+        marks.append(WriteMark(end: transport.givenBytes, bytes: bytes, kind: kind, hold: hold))
     }
 
     package func connection(_ connection: Connection, sent total: UInt64) {

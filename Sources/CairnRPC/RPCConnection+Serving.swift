@@ -5,10 +5,12 @@ internal import Dispatch
 
 /// The peer's calls: given to the handler, charged for their answers, answered, and their credit given back.
 extension RPCConnection {
-    func serve(_ frame: Frame) {
+    func serve(_ frame: Frame, _ reception: Reception) {
         let header = frame.header
+        var hold: (any CallHold)?
+        if case .welcome(let given) = reception { hold = given }
         let deadline = header.value == 0 ? nil : requestArrival + UInt64(header.value) * 1_000_000
-        let call = IncomingCall(frame, connection: self, deadline: deadline)
+        let call = IncomingCall(frame, connection: self, deadline: deadline, hold: hold)
         served[call.id] = Served(
             state: call.state,
             method: header.method,
@@ -17,6 +19,10 @@ extension RPCConnection {
             cost: creditCost(of: header)
         )
         observer?.began(method: header.method)
+        if case .refusal(let status, let detail) = reception {
+            call.fail(status: status, detail: detail)
+            return
+        }
         if let deadline {
             servedDeadlines.insert(call.id, at: deadline, live: served.count) { served[$0] != nil }
             timer.setNoLater(deadline)
@@ -112,9 +118,10 @@ extension RPCConnection {
                 payloadBytes: answer.payloadBytes
             )
             let bytes = FrameHeader.byteCount + header.bodyBytes
+            answer.hold?.answers(bytes: bytes)
             budget.adjust(from: entry.charged, to: bytes)
             send(header, message: answer.message, payload: answer.payload)
-            mark(bytes, .answer, keeping: answer.kept)
+            mark(bytes, .answer, hold: answer.hold)
             observer?.ended(
                 CallOutcome(
                     method: entry.method,

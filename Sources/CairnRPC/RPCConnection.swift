@@ -47,8 +47,8 @@ public final class RPCConnection: @unchecked Sendable {
         let end: UInt64
         let bytes: Int
         let kind: Kind
-        /// What a call kept until its answer has left.
-        var kept: [any AnyObject & Sendable] = []
+        /// Of the call whose answer it is.
+        var hold: (any CallHold)?
     }
 
     let loop: EventLoop
@@ -75,6 +75,8 @@ public final class RPCConnection: @unchecked Sendable {
     var farewellDeadline: UInt64?
     var framesReceived: UInt64 = 0
     var requestArrival: UInt64 = 0
+    /// What becomes of the call that is coming in.
+    var reception = Reception.welcome(nil)
     /// Calls that came with the bytes of this event.
     var callsOfEvent = 0
     var outgoing: [CallToken: Outgoing] = [:]

@@ -26,6 +26,9 @@ public struct Configuration: Sendable, Equatable {
     public var maxConnectionsPerAccount = 0
     /// Bytes of answers that one connection may have waiting to be read.
     public var answerBytesPerConnection: UInt64 = 64 << 20
+    /// Bytes of requests and answers that all connections may have under way together; nil: a quarter of the memory. An account may
+    /// have as much as is free (SPEC R3).
+    public var bytesInFlight: UInt64?
     /// The size of a volume that is created without one (SPEC V2).
     public var defaultVolumeSize: UInt64 = 16 << 30
     /// The chunk size of a volume that is created without one (SPEC V6).
@@ -80,6 +83,9 @@ extension Configuration {
         }
     }
 
+    /// An account alone has half of it: the longest request with the longest answer.
+    static let bytesInFlightMinimum: UInt64 = 4 * UInt64(Limits.payloadBytes + Limits.messageBytes)
+
     /// Sets one value by its name, as files and flags know it.
     public mutating func set(_ key: String, _ value: String) throws(ConfigurationError) {
         switch key {
@@ -97,6 +103,8 @@ extension Configuration {
         case "max-connections-per-account": maxConnectionsPerAccount = try Self.count(key, value, 0...1_000_000)
         case "answer-bytes-per-connection":
             answerBytesPerConnection = try Self.size(key, value, UInt64(2 * Limits.payloadBytes)...(1 << 34))
+        case "bytes-in-flight":
+            bytesInFlight = value == "auto" ? nil : try Self.size(key, value, Self.bytesInFlightMinimum...(1 << 50))
         case "default-volume-size":
             defaultVolumeSize = try Self.size(key, value, Limits.volumeSizeMinimum...Limits.volumeSizeMaximum)
             guard defaultVolumeSize.isMultiple(of: Limits.sector) else {

@@ -45,6 +45,12 @@ extension Router {
     private func metrics() -> Wire.GetMetricsResponse {
         var text = MetricsText()
         parts.counters.write(to: &text)
+        text.one(
+            "cairn_bytes_in_flight",
+            .gauge,
+            "Bytes that requests and answers under way count for.",
+            parts.throttle.bytesInFlight
+        )
         text.write(service.metrics())
         return Wire.GetMetricsResponse(text: text.text)
     }

@@ -9,7 +9,7 @@ import Dispatch
 struct RouterParts: Sendable {
     let service: Service
     let facts: ServerFacts
-    let throttle = Throttle()
+    let throttle: Throttle
     let counters = CallCounters()
 }
 
@@ -17,8 +17,6 @@ struct RouterParts: Sendable {
 ///
 /// Runs on the connection's loop and never blocks there: the service works on its own threads.
 final class Router: CallHandler {
-    /// Calls that the server takes at once, over all connections. Every queue behind is bounded by it.
-    private static let callsInFlight = 1 << 18
     /// Calls of one connection that may be answered on its loop at one go, before those of others: half a millisecond of work.
     private static let callsAtOnce = 256
     /// So many of them may read data. More are handed over together, so that processors share them.
@@ -35,10 +33,26 @@ final class Router: CallHandler {
         promptLine = ConnectionPromptLine(connection)
     }
 
+    /// A call is let in before its body is read, so that nobody has memory taken for more than is let in (SPEC R3).
+    func expect(method: UInt32, bytes: Int) -> Reception {
+        // No call of the operator has much to say.
+        guard let account = identity.account else { return .welcome(nil) }
+        do throws(ServiceError) {
+            return .welcome(try admission(of: account, bytes: bytes))
+        } catch {
+            let error = CallError(error)
+            return .refusal(status: error.status.rawValue, detail: error.detail.encode())
+        }
+    }
+
     func handle(_ call: IncomingCall) {
         let method = Wire.Method(rawValue: Int32(truncatingIfNeeded: call.method))
-        if method == .getServerFacts || method == .getHealth, let account = identity.account {
-            guard admit(call, account, bytes: call.requestBytes) else { return }
+        if let account = identity.account, call.hold == nil {
+            do throws(ServiceError) {
+                call.keep(try admission(of: account, bytes: call.requestBytes))
+            } catch {
+                return call.fail(CallError(error))
+            }
         }
         switch method {
         case .getServerFacts:
@@ -50,8 +64,6 @@ final class Router: CallHandler {
         default: break
         }
         guard let account = identity.account else { return serveOperator(call, method) }
-        // A download's answer counts as well: it is let in when its request has been read.
-        guard method == .downloadBlock || admit(call, account, bytes: call.requestBytes) else { return }
         serve(call, method, context(of: account, call))
     }
 
@@ -68,24 +80,10 @@ final class Router: CallHandler {
         )
     }
 
-    /// Whether the call may begin; else it has been answered (SPEC R3).
-    private func admit(_ call: IncomingCall, _ account: AccountID, bytes: Int) -> Bool {
-        do throws(ServiceError) {
-            guard parts.counters.inFlight <= Self.callsInFlight else {
-                throw ServiceError(.throttled, "the server has too many calls in flight", retryAfter: .seconds(1))
-            }
-            let hold = try parts.throttle.admit(
-                account,
-                bytes: bytes,
-                service.limits(of: account),
-                now: DispatchTime.now().uptimeNanoseconds
-            )
-            if let hold { call.keep(hold) }
-            return true
-        } catch {
-            call.fail(CallError(error))
-            return false
-        }
+    /// - Throws: THROTTLED (SPEC R3).
+    private func admission(of account: AccountID, bytes: Int) throws(ServiceError) -> Throttle.Hold {
+        let now = DispatchTime.now().uptimeNanoseconds
+        return try parts.throttle.admit(account, bytes: bytes, service.limits(of: account), now: now)
     }
 
     private func serve(_ call: IncomingCall, _ method: Wire.Method, _ context: CallContext) {
@@ -93,17 +91,17 @@ final class Router: CallHandler {
         case .createVolume: serve(call, context, service.createVolume)
         case .deleteVolume: serve(call, context, service.deleteVolume)
         case .describeVolume: serve(call, context, service.describeVolume)
-        case .listVolumes: serve(call, context, service.listVolumes)
+        case .listVolumes: serve(call, context, room: Self.page, service.listVolumes)
         case .resizeVolume: serve(call, context, service.resizeVolume)
         case .updateTags: serve(call, context, service.updateTags)
         case .attachVolume: serve(call, context, service.attachVolume)
-        case .createSnapshot: serve(call, context, service.createSnapshot)
+        case .createSnapshot: serve(call, context, room: Service.listRoom, service.createSnapshot)
         case .createSnapshots: serve(call, context, service.createSnapshots)
         case .deleteSnapshot: serve(call, context, service.deleteSnapshot)
         case .describeSnapshot: serve(call, context, service.describeSnapshot)
-        case .listSnapshots: serve(call, context, service.listSnapshots)
+        case .listSnapshots: serve(call, context, room: Self.page, service.listSnapshots)
         case .snapshotProgress: serve(call, context, service.snapshotProgress)
-        case .missingBlocks: serve(call, context, service.missingBlocks)
+        case .missingBlocks: serve(call, context, room: Self.page, service.missingBlocks)
         case .uploadBlock: upload(call, context)
         case .downloadBlock: download(call, context)
         case .queryChunks: serve(call, context, service.queryChunks)
@@ -112,16 +110,16 @@ final class Router: CallHandler {
         case .renewLease: serve(call, context, service.renewLease)
         case .releaseLease: serve(call, context, service.releaseLease)
         case .flush: serve(call, context, service.flush)
-        case .listBlocks: serve(call, context, service.listBlocks)
-        case .listDamage: serve(call, context, service.listDamage)
+        case .listBlocks: serve(call, context, room: Self.page, service.listBlocks)
+        case .listDamage: serve(call, context, room: Self.page, service.listDamage)
         case .describeAccount: describeAccount(call, context)
         case .setAccountLimits, .listAccounts, .getMetrics, .startScrub, .getScrub:
             call.fail(CallError(ServiceError(.permissionDenied, "\(method.name) takes the operator's certificate")))
         case .createGrant: serve(call, context, service.createGrant)
         case .deleteGrant: serve(call, context, service.deleteGrant)
-        case .listGrants: serve(call, context, service.listGrants)
-        case .getUsage: serve(call, context, service.getUsage)
-        case .listChangedBlocks: serve(call, context, service.listChangedBlocks)
+        case .listGrants: serve(call, context, room: Self.page, service.listGrants)
+        case .getUsage: serve(call, context, room: Self.page, service.getUsage)
+        case .listChangedBlocks: serve(call, context, room: Self.page, service.listChangedBlocks)
         default:
             call.fail(
                 CallError(
@@ -134,18 +132,25 @@ final class Router: CallHandler {
     typealias Served<Request, Response> =
         @Sendable (Request, CallContext, @escaping CairnService.Answer<Response>) -> Void
 
+    /// The longest answer without a payload, for one that is a page of a list.
+    private static func page(_ request: some WireMessage) -> Int { Limits.messageBytes }
+
     /// A call without a payload, either way.
+    /// - Parameter room: see ``makeRoom(_:for:_:then:)``; 0 for what is small.
     private func serve<Request: WireMessage, Response: WireMessage>(
         _ call: IncomingCall,
         _ context: CallContext,
-        _ body: Served<Request, Response>
+        room: (Request) -> Int = { _ in 0 },
+        _ body: @escaping Served<Request, Response>
     ) {
         guard let request: Request = decode(call) else { return }
         guard call.payload == nil else {
             call.fail(CallError(ServiceError(.invalidArgument, "this method takes no payload")))
             return
         }
-        body(request, context) { call.end($0) }
+        let room = room(request)
+        guard room > 0 else { return body(request, context) { call.end($0) } }
+        makeRoom(room, for: call, context) { body(request, context) { call.end($0) } }
     }
 
     /// A call that is answered at once.
@@ -159,19 +164,33 @@ final class Router: CallHandler {
         service.uploadBlock(request, payload: call.payload, context) { call.end($0) }
     }
 
-    /// The largest answer is charged before any work, so that a slow reader holds only its own memory (DESIGN §3).
     private func download(_ call: IncomingCall, _ context: CallContext) {
         guard let request: Wire.DownloadBlockRequest = decode(call) else { return }
-        let answerBytes = Service.largestAnswer(to: request)
-        guard admit(call, context.account, bytes: call.requestBytes + answerBytes) else { return }
-        let service = service
-        call.chargeAnswer(answerBytes) {
+        makeRoom(Service.largestAnswer(to: request), for: call, context) { [service] in
             service.downloadBlock(request, context) { result in
                 switch result {
                 case .success(let download): call.reply(message: download.message.encode(), payload: download.payload)
                 case .failure(let error): call.end(error)
                 }
             }
+        }
+    }
+
+    /// Makes room for the largest answer, or for what the work on it takes, before any work: so that a slow reader stalls itself alone
+    /// (DESIGN §3), and no account has more memory taken than it is let have (SPEC R3). Else the call is answered.
+    private func makeRoom(
+        _ bytes: Int,
+        for call: IncomingCall,
+        _ context: CallContext,
+        then body: @escaping @Sendable () -> Void
+    ) {
+        call.chargeAnswer(bytes) { [service] in
+            do throws(ServiceError) {
+                try (call.hold as? Throttle.Hold)?.widen(by: bytes, service.limits(of: context.account))
+            } catch {
+                return call.fail(CallError(error))
+            }
+            body()
         }
     }
 

@@ -115,7 +115,9 @@ public final class Server: Sendable {
         let facts = ServerFacts(configuration: configuration, storeID: store.id.bytes, shardCount: store.shardCount)
         do throws(ServiceError) { try service.start() } catch { throw ServerError(.store, "\(error)") }
         var network = RPCServer.Options()
-        let parts = RouterParts(service: service, facts: facts)
+        let bytesInFlight =
+            configuration.bytesInFlight ?? max(Configuration.bytesInFlightMinimum, MachineMemory.bytes / 4)
+        let parts = RouterParts(service: service, facts: facts, throttle: Throttle(bytes: bytesInFlight))
         network.observer = parts.counters
         network.connections = Self.connections(configuration, shards: store.shardCount, logger: logger)
         network.connectionsPerAddress = configuration.maxConnectionsPerAddress

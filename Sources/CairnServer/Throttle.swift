@@ -1,108 +1,193 @@
 import CairnCore
+import CairnRPC
 import CairnService
 import CairnStore
 import Synchronization
 
-/// How fast one account asks, and how many bytes of it are under way: judged at its calls' arrival (SPEC R3). Times are nanoseconds of a
+/// How fast one account asks, and how much of it is under way: judged at its calls' arrival (SPEC R3). Times are nanoseconds of a
 /// clock that only goes forward.
 struct AccountThrottle: Sendable, Equatable {
     /// A call that comes now uses up the rate until this time: the generic cell rate algorithm, a bucket in one number. An account
     /// that was quiet may make the calls of one second at once.
     private var usedUntil: UInt64 = 0
-    private(set) var bytesInFlight: UInt64 = 0
+    var flight = Flight()
 
     private static let second: UInt64 = 1_000_000_000
     /// When to come back where only answers that are under way make room, which nobody can foretell.
-    static let bytesRetry: UInt64 = 100_000_000
+    static let roomRetry: UInt64 = 100_000_000
 
     enum Verdict: Sendable, Equatable {
         case admitted
         /// Nothing was counted. When to come back, in nanoseconds; which limit, for people.
         case refused(after: UInt64, String)
-    }
 
-    mutating func admit(bytes: UInt64, _ limits: AccountLimits, now: UInt64) -> Verdict {
-        if limits.bytesInFlight != 0, bytesInFlight > 0, bytesInFlight + bytes > limits.bytesInFlight {
-            // A call that is larger than the limit is let in when it is the only one: else it never could be.
-            return .refused(
-                after: Self.bytesRetry,
-                "the account may have \(limits.bytesInFlight) bytes in flight, has \(bytesInFlight), and wants \(bytes) more"
-            )
-        }
-        if limits.requestsPerSecond != 0 {
-            let interval = max(1, Self.second / limits.requestsPerSecond)
-            let next = max(usedUntil, now) + interval
-            // A second's worth, or one call.
-            let latest = now + max(Self.second, interval)
-            if next > latest {
-                return .refused(
-                    after: next - latest,
-                    "the account may make \(limits.requestsPerSecond) requests each second"
-                )
-            }
-            usedUntil = next
-        }
-        if limits.bytesInFlight != 0 { bytesInFlight += bytes }
-        return .admitted
-    }
-
-    mutating func release(bytes: UInt64) {
-        precondition(bytesInFlight >= bytes, "more bytes left than came in")
-        bytesInFlight -= bytes
-    }
-
-    /// Whether it says no more than a new one.
-    func isIdle(now: UInt64) -> Bool { bytesInFlight == 0 && usedUntil <= now }
-}
-
-/// Holds the accounts' calls to their rates.
-final class Throttle: Sendable {
-    /// From so many accounts on, those that are quiet are forgotten.
-    fileprivate static let sweepCount = 4096
-    fileprivate struct State {
-        var accounts: [AccountID: AccountThrottle] = [:]
-        var sweepAt = Throttle.sweepCount
-    }
-    private let state = Mutex(State())
-
-    /// What an admitted call counts for, until its answer has left: counted down by its `deinit`.
-    final class Hold: Sendable {
-        private let throttle: Throttle
-        private let account: AccountID
-        private let bytes: UInt64
-
-        fileprivate init(_ throttle: Throttle, _ account: AccountID, _ bytes: UInt64) {
-            self.throttle = throttle
-            self.account = account
-            self.bytes = bytes
-        }
-        deinit { throttle.release(account, bytes) }
-    }
-
-    /// - Returns: what is to be kept until the answer has left, if anything.
-    /// - Throws: THROTTLED with the time to wait; nothing was counted.
-    func admit(_ account: AccountID, bytes: Int, _ limits: AccountLimits, now: UInt64) throws(ServiceError) -> Hold? {
-        guard limits.requestsPerSecond != 0 || limits.bytesInFlight != 0 else { return nil }
-        let verdict = state.withLock { state in
-            defer { state.sweep(now: now) }
-            return state.accounts[account, default: AccountThrottle()].admit(bytes: UInt64(bytes), limits, now: now)
-        }
-        switch verdict {
-        case .admitted: return limits.bytesInFlight == 0 ? nil : Hold(self, account, UInt64(bytes))
-        case .refused(let after, let text):
+        /// - Throws: THROTTLED with the time to wait.
+        func check() throws(ServiceError) {
+            guard case .refused(let after, let text) = self else { return }
             throw ServiceError(.throttled, text, retryAfter: .nanoseconds(Int64(clamping: after)))
         }
     }
 
+    /// Whether a call that counts for `held` bytes may count for so many more.
+    func room(for bytes: UInt64, held: UInt64 = 0, _ limits: AccountLimits) -> Verdict {
+        // One that is larger than the limit is let in when it is the only one: else it never could be.
+        if limits.bytesInFlight != 0, flight.bytes > held, flight.bytes + bytes > limits.bytesInFlight {
+            return .refused(
+                after: Self.roomRetry,
+                "the account may have \(limits.bytesInFlight) bytes in flight, has \(flight.bytes), and wants \(bytes) more"
+            )
+        }
+        return .admitted
+    }
+
+    /// Whether a call may come now; then it uses up its part of the rate.
+    mutating func turn(_ limits: AccountLimits, now: UInt64) -> Verdict {
+        guard limits.requestsPerSecond != 0 else { return .admitted }
+        let interval = max(1, Self.second / limits.requestsPerSecond)
+        let next = max(usedUntil, now) + interval
+        // A second's worth, or one call.
+        let latest = now + max(Self.second, interval)
+        if next > latest {
+            return .refused(
+                after: next - latest,
+                "the account may make \(limits.requestsPerSecond) requests each second"
+            )
+        }
+        usedUntil = next
+        return .admitted
+    }
+
+    /// Whether it says no more than a new one.
+    func isIdle(now: UInt64) -> Bool { flight == Flight() && usedUntil <= now }
+}
+
+/// Calls that have come and whose answers have not left, and the bytes that they hold in memory.
+struct Flight: Sendable, Equatable, AdditiveArithmetic {
+    var calls: UInt64 = 0
+    var bytes: UInt64 = 0
+
+    static let zero = Flight()
+    static func + (left: Flight, right: Flight) -> Flight {
+        Flight(calls: left.calls + right.calls, bytes: left.bytes + right.bytes)
+    }
+    static func - (left: Flight, right: Flight) -> Flight {
+        precondition(left.calls >= right.calls && left.bytes >= right.bytes, "more left than came in")
+        return Flight(calls: left.calls - right.calls, bytes: left.bytes - right.bytes)
+    }
+
+    func fits(_ limit: Flight) -> Bool { calls <= limit.calls && bytes <= limit.bytes }
+}
+
+/// Holds the accounts' calls to their rates, and to their shares of the server's memory.
+final class Throttle: Sendable {
+    /// What a call takes beside its frames, in bytes; or what its answer has, if it is short.
+    static let callBytes: UInt64 = 1 << 10
+    /// Calls that the server takes at once, over all connections. Every queue behind is bounded by it.
+    static let callLimit: UInt64 = 1 << 18
+    /// From so many accounts on, those that are quiet are forgotten.
+    fileprivate static let sweepCount = 4096
+    fileprivate struct State {
+        /// What all may have under way together.
+        let limit: Flight
+        var total = Flight()
+        var accounts: [AccountID: AccountThrottle] = [:]
+        var sweepAt = Throttle.sweepCount
+    }
+    private let state: Mutex<State>
+
+    /// What an admitted call counts for, until its answer has left: counted down by its `deinit`.
+    final class Hold: CallHold {
+        private let throttle: Throttle
+        private let account: AccountID
+        private let request: UInt64
+        /// Room for the answer.
+        private let answer: Atomic<UInt64>
+
+        fileprivate init(_ throttle: Throttle, _ account: AccountID, request: UInt64) {
+            self.throttle = throttle
+            self.account = account
+            self.request = request
+            answer = Atomic(Throttle.callBytes)
+        }
+        deinit {
+            let held = Flight(calls: 1, bytes: request + answer.load(ordering: .relaxed))
+            throttle.change(account) { $0 -= held }
+        }
+
+        /// Makes room for an answer, or for what the work on it takes: once, before it begins.
+        /// - Throws: THROTTLED with the time to wait; the call counts as before.
+        func widen(by bytes: Int, _ limits: AccountLimits) throws(ServiceError) {
+            let held = request + answer.load(ordering: .relaxed)
+            let more = Flight(bytes: UInt64(bytes))
+            try throttle.state.withLock { state in
+                state.take(more, for: account) { $0.room(for: more.bytes, held: held, limits) }
+            }.check()
+            answer.add(more.bytes, ordering: .relaxed)
+        }
+
+        /// It is there: nobody is asked.
+        func answers(bytes: Int) {
+            let (old, new) = (answer.load(ordering: .relaxed), max(Throttle.callBytes, UInt64(bytes)))
+            guard old != new else { return }
+            throttle.change(account) { $0 = $0 - Flight(bytes: old) + Flight(bytes: new) }
+            answer.store(new, ordering: .relaxed)
+        }
+    }
+
+    /// - Parameter bytes: that calls may hold at once, over all connections.
+    init(bytes: UInt64) { state = Mutex(State(limit: Flight(calls: Self.callLimit, bytes: bytes))) }
+
+    /// - Parameter bytes: of the request.
+    /// - Returns: to be kept until the answer has left.
+    /// - Throws: THROTTLED with the time to wait; nothing was counted.
+    func admit(_ account: AccountID, bytes: Int, _ limits: AccountLimits, now: UInt64) throws(ServiceError) -> Hold {
+        let call = Flight(calls: 1, bytes: UInt64(bytes) + Self.callBytes)
+        try state.withLock { state in
+            defer { state.sweep(now: now) }
+            return state.take(call, for: account) { account in
+                let room = account.room(for: call.bytes, limits)
+                return room == .admitted ? account.turn(limits, now: now) : room
+            }
+        }.check()
+        return Hold(self, account, request: UInt64(bytes))
+    }
+
     /// Accounts of which something is known.
     var accountCount: Int { state.withLock { $0.accounts.count } }
+    /// Bytes that calls hold.
+    var bytesInFlight: UInt64 { state.withLock { $0.total.bytes } }
 
-    private func release(_ account: AccountID, _ bytes: UInt64) {
-        state.withLock { $0.accounts[account]?.release(bytes: bytes) }
+    private func change(_ account: AccountID, _ body: (inout Flight) -> Void) {
+        state.withLock { state in
+            body(&state.total)
+            body(&state.accounts[account, default: AccountThrottle()].flight)
+        }
     }
 }
 
 extension Throttle.State {
+    /// Of what the server may have under way, each account may have as much as is free: one alone has at most half, n of them that want
+    /// all have 1/(n+1) each, and who comes next finds as much (dynamic thresholds; Choudhury and Hahne, 1998).
+    fileprivate mutating func take(
+        _ more: Flight,
+        for id: AccountID,
+        if isAdmitted: (inout AccountThrottle) -> AccountThrottle.Verdict
+    ) -> AccountThrottle.Verdict {
+        var account = accounts[id] ?? AccountThrottle()
+        guard (account.flight + more + total).fits(limit) else {
+            return .refused(
+                after: AccountThrottle.roomRetry,
+                "the account has as much under way as the server has room for"
+            )
+        }
+        let verdict = isAdmitted(&account)
+        guard verdict == .admitted else { return verdict }
+        account.flight += more
+        total += more
+        accounts[id] = account
+        return .admitted
+    }
+
     /// Constant work for each call, taken together: the next sweep is due when as many again have come.
     fileprivate mutating func sweep(now: UInt64) {
         guard accounts.count >= sweepAt else { return }

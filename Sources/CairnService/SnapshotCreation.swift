@@ -3,6 +3,15 @@ import CairnCrypto
 import CairnStore
 import CairnWire
 
+extension Service {
+    /// Bytes of memory that the lists of a request may take while they are worked through: those of its message, or of a chunk of an
+    /// encoded list, decoded.
+    public static func listRoom(_ request: Wire.CreateSnapshotRequest) -> Int {
+        let isShort = request.chunks.isEmpty && request.chunkListTokens.isEmpty && request.expected.isEmpty
+        return isShort ? 0 : 4 * ChunkSize.maximum.bytes
+    }
+}
+
 /// One CreateSnapshot of a LOCAL volume (SPEC S3, S5): checks its lists, brings chunks that are on other shards, and then makes the
 /// snapshot; in one transaction where the lists are short, else hidden until its last one.
 ///

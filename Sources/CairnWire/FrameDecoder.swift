@@ -4,7 +4,7 @@ public import CairnCore
 public struct Frame: Sendable {
     public let header: FrameHeader
     public let message: [UInt8]
-    /// Nil where the header says 0 bytes.
+    /// Nil where the header says 0 bytes, and where the body was skipped.
     public let payload: Buffer?
 }
 
@@ -16,7 +16,8 @@ public struct FrameDecoder {
     public enum Step {
         /// The input is used up.
         case needsInput
-        /// A header came in. The caller checks it before it asks for the next step: only then memory is taken.
+        /// A header came in. The caller checks it before it asks for the next step: only then memory is taken. Or it says
+        /// ``FrameDecoder/skipBody()``.
         case header(FrameHeader)
         case frame(Frame)
     }
@@ -28,6 +29,7 @@ public struct FrameDecoder {
         case header
         case message(FrameHeader)
         case payload(FrameHeader, Buffer)
+        case skipped(FrameHeader, missing: Int)
     }
 
     /// The longest message and payload; raised once HELLOs were exchanged.
@@ -54,7 +56,7 @@ public struct FrameDecoder {
     public var expectedPayloadBytes: Int {
         switch stage {
         case .header: 0
-        case .message(let header), .payload(let header, _): Int(header.payloadBytes)
+        case .message(let header), .payload(let header, _), .skipped(let header, _): Int(header.payloadBytes)
         }
     }
 
@@ -64,6 +66,12 @@ public struct FrameDecoder {
         let missing = Int(header.payloadBytes) - buffer.count
         guard missing >= FrameDecoder.directBytes else { return nil }
         return UnsafeMutableRawBufferPointer(rebasing: buffer.memory[buffer.count..<Int(header.payloadBytes)])
+    }
+
+    /// Drops the body of the frame whose header was the last step, as it comes in: the frame has neither message nor payload then.
+    public mutating func skipBody() {
+        guard case .message(let header) = stage else { preconditionFailure("no header was the last step") }
+        stage = .skipped(header, missing: header.bodyBytes)
     }
 
     /// `count` bytes were put at the start of ``payloadTarget``.
@@ -85,6 +93,14 @@ public struct FrameDecoder {
             return fillPayload(header, buffer, from: &input)
         case .payload(let header, let buffer):
             return fillPayload(header, buffer, from: &input)
+        case .skipped(let header, let missing):
+            let count = min(input.count, missing)
+            input = UnsafeRawBufferPointer(rebasing: input[count...])
+            guard count == missing else {
+                stage = .skipped(header, missing: missing - count)
+                return .needsInput
+            }
+            return .frame(finish(header, payload: nil))
         }
     }
 

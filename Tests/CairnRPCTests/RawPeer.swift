@@ -66,7 +66,9 @@ final class RawPeer: ConnectionOwner, @unchecked Sendable {
         return bytes + message + payload
     }
 
-    func send(_ bytes: [UInt8]) { loop.execute { self.connection?.send { $0.append(contentsOf: bytes) } } }
+    func send(_ bytes: some Sequence<UInt8> & Sendable) {
+        loop.execute { self.connection?.send { $0.append(contentsOf: bytes) } }
+    }
     func close() {
         loop.execute { self.connection?.abort() }
     }

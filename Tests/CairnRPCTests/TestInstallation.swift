@@ -87,6 +87,12 @@ final class TestHandler: CallHandler {
     let abandoned = Atomic<Int>(0)
     /// Downloads that had their turn in the answer budget.
     let granted = Atomic<Int>(0)
+    /// What becomes of calls that cost credit; nil: they are welcome.
+    let reception = Mutex<(@Sendable (_ method: UInt32, _ bytes: Int) -> Reception)?>(nil)
+
+    func expect(method: UInt32, bytes: Int) -> Reception {
+        reception.withLock { $0 }?(method, bytes) ?? .welcome(nil)
+    }
 
     func handle(_ call: IncomingCall) {
         handled.add(1, ordering: .relaxed)

@@ -22,4 +22,12 @@ import Testing
             #expect(error?.description.contains("f, line 1") == true)
         }
     }
+
+    @Test("R3: what may be under way is a setting: a size, or a part of the memory") func bytesInFlight() throws {
+        #expect(try Configuration(text: "bytes-in-flight = 1GiB", file: "f").bytesInFlight == 1 << 30)
+        #expect(try Configuration(text: "bytes-in-flight = auto", file: "f").bytesInFlight == nil)
+        #expect(Configuration().bytesInFlight == nil)
+        // Less than a request and an answer for which one account's half has room.
+        #expect(throws: ConfigurationError.self) { try Configuration(text: "bytes-in-flight = 64MiB", file: "f") }
+    }
 }

@@ -5,7 +5,9 @@ import Testing
 
 /// What a search has shown to be empty is searched no more, until something is written there or comes back.
 @Suite struct GapTests {
-    private static func older(_ chunk: UInt64, _ volume: VolumeRecord, _ transaction: Transaction) throws(StoreError) -> Bool {
+    private static func older(_ chunk: UInt64, _ volume: VolumeRecord, _ transaction: Transaction) throws(StoreError)
+        -> Bool
+    {
         let newer = try transaction.volume(volume.id)!
         try transaction.writeChunk(ChunkIndex(chunk), of: newer, .zeros)
         let key = Key.dead(volume.lineage, death: newer.dataVersion, ChunkIndex(chunk), birth: volume.dataVersion)
@@ -59,7 +61,11 @@ import Testing
         let range = ChunkIndex(0)..<ChunkIndex(chunks)
         let (entries, next) = try view.blocks(of: last.lineage, at: last.dataVersion, in: range, limit: 4096)
         #expect(next == nil && entries.count == Int(chunks - clones))
-        #expect(entries.allSatisfy { $0.state == .zeros && !($0.chunk.rawValue % 17 == 0 && 1...clones ~= $0.chunk.rawValue / 17) })
+        #expect(
+            entries.allSatisfy {
+                $0.state == .zeros && !($0.chunk.rawValue % 17 == 0 && 1...clones ~= $0.chunk.rawValue / 17)
+            }
+        )
         // Of the first volume two for each chunk, of each clone some for its own one.
         #expect(view.searches < 2 * chunks + 8 * clones, "\(view.searches) searches")
     }

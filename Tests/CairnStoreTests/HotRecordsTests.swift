@@ -92,8 +92,14 @@ import Testing
     @Test("large records are not kept, and of small ones only so many")
     func bounds() throws {
         try withIndex { database in
-            let many = (0...HotRecords.most).map { Self.volume(VolumeID(.random(shard: ShardIndex(0))), size: UInt64($0)) }
-            let large = Self.volume(Self.ids[0], size: 1, tags: ["text": String(repeating: "x", count: HotRecords.largest)])
+            let many = (0...HotRecords.most).map {
+                Self.volume(VolumeID(.random(shard: ShardIndex(0))), size: UInt64($0))
+            }
+            let large = Self.volume(
+                Self.ids[0],
+                size: 1,
+                tags: ["text": String(repeating: "x", count: HotRecords.largest)]
+            )
             try Self.put(database, many + [large])
             let hot = try #require(database.makeView().hotRecords)
             let reader = Self.reader(database.makeView())
@@ -104,7 +110,10 @@ import Testing
         }
     }
 
-    @Test("while volumes change, views tell what the index tells them, and peeks never go back", .timeLimit(.minutes(5)))
+    @Test(
+        "while volumes change, views tell what the index tells them, and peeks never go back",
+        .timeLimit(.minutes(5))
+    )
     func racing() throws {
         try withIndex { database in
             let rounds: UInt64 = 20_000
@@ -117,7 +126,10 @@ import Testing
                     if worker == 0 {
                         defer { isDone.store(true, ordering: .releasing) }
                         for round in 1...rounds {
-                            try Self.put(database, Self.ids.filter { _ in random.chance(60) }.map { Self.volume($0, size: round) })
+                            try Self.put(
+                                database,
+                                Self.ids.filter { _ in random.chance(60) }.map { Self.volume($0, size: round) }
+                            )
                         }
                         return
                     }
@@ -129,9 +141,13 @@ import Testing
                             let id = Self.ids[random.below(Self.ids.count)]
                             let told = try reader.volume(id)
                             let stored = try view.get(Key.volume(id)).map { try VolumeRecord.decode($0) }
-                            if told != stored { wrong.withLock { $0.append("\(told!.size) told, \(stored!.size) stored") } }
+                            if told != stored {
+                                wrong.withLock { $0.append("\(told!.size) told, \(stored!.size) stored") }
+                            }
                             let seen = try Self.reader(IndexPeek(database)).volume(id)?.size ?? 0
-                            if seen < max(last[id] ?? 0, told?.size ?? 0) { wrong.withLock { $0.append("back to \(seen)") } }
+                            if seen < max(last[id] ?? 0, told?.size ?? 0) {
+                                wrong.withLock { $0.append("back to \(seen)") }
+                            }
                             last[id] = seen
                         }
                     }

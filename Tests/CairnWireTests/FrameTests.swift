@@ -109,7 +109,43 @@ import Testing
         #expect(!decoder.isMidFrame)
     }
 
-    private func feed(_ stream: [UInt8], to decoder: inout FrameDecoder, random: inout SeededRandom) throws -> [Frame] {
+    /// A skipped body is dropped, however it comes in; what is behind it is whole.
+    @Test(arguments: 0..<20) func skippedBodies(seed: Int) throws {
+        var random = SeededRandom(seed: UInt64(seed))
+        var stream: [UInt8] = []
+        for id in 1...40 {
+            let message = [UInt8](repeating: UInt8(id), count: .random(in: 0...1000, using: &random))
+            let payload = [UInt8](
+                repeating: UInt8(id),
+                count: id % 3 == 0 ? 0 : .random(in: 1...100_000, using: &random)
+            )
+            FrameHeader(
+                .request,
+                method: 1,
+                callID: UInt64(id),
+                messageBytes: message.count,
+                payloadBytes: payload.count
+            ).encode(to: &stream)
+            stream += message + payload
+        }
+        var decoder = FrameDecoder(messageLimit: 1000, payloadLimit: 100_000)
+        let frames = try feed(stream, to: &decoder, random: &random, skipping: { $0.callID.isMultiple(of: 2) })
+        #expect(frames.map(\.header.callID) == Array(1...40))
+        for frame in frames {
+            let isSkipped = frame.header.callID.isMultiple(of: 2)
+            #expect(frame.message.count == (isSkipped ? 0 : Int(frame.header.messageBytes)))
+            #expect((frame.payload?.count ?? 0) == (isSkipped ? 0 : Int(frame.header.payloadBytes)))
+            #expect(frame.payload?.bytes.allSatisfy { $0 == UInt8(frame.header.callID) } != false)
+        }
+        #expect(!decoder.isMidFrame)
+    }
+
+    private func feed(
+        _ stream: [UInt8],
+        to decoder: inout FrameDecoder,
+        random: inout SeededRandom,
+        skipping isSkipped: (FrameHeader) -> Bool = { _ in false }
+    ) throws -> [Frame] {
         var frames: [Frame] = []
         var rest = stream[...]
         while !rest.isEmpty {
@@ -127,7 +163,7 @@ import Testing
                 steps: while true {
                     switch try decoder.next(in: &input) {
                     case .needsInput: break steps
-                    case .header: continue
+                    case .header(let header): if isSkipped(header) { decoder.skipBody() }
                     case .frame(let frame): frames.append(frame)
                     }
                 }

@@ -107,9 +107,19 @@ final class ServerProcess: Sendable {
     }
 
     /// Anonymous memory in bytes.
-    var anonymousMemory: Int {
+    var anonymousMemory: Int { status("RssAnon:") }
+    /// The most memory that it had since ``forgetPeak()``, in bytes, the files' included.
+    var peakMemory: Int { status("VmHWM:") }
+
+    func forgetPeak() throws {
+        let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: "/proc/\(pid)/clear_refs"))
+        try handle.write(contentsOf: Data("5".utf8))
+        try handle.close()
+    }
+
+    private func status(_ field: String) -> Int {
         let text = (try? String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8)) ?? ""
-        let line = text.split(separator: "\n").first { $0.hasPrefix("RssAnon:") } ?? ""
+        let line = text.split(separator: "\n").first { $0.hasPrefix(field) } ?? ""
         return (Int(line.filter(\.isNumber)) ?? 0) << 10
     }
 

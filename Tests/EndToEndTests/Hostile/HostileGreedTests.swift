@@ -95,6 +95,58 @@ struct HostileGreedTests {
         Torture.report("hostile", ["slow_readers": readers, "their_mib": most >> 20])
     }
 
+    // MARK: Slow senders
+
+    @Test(
+        "R3: who begins many large uploads and ends none has no more memory taken than its share; the others are served"
+    )
+    func stalledUploads() async throws {
+        DescriptorLimit.raise()
+        let share = Self.flightBytes / 2
+        let server = try await ServerProcess.started(settings: ["bytes-in-flight=\(Self.flightBytes)"])
+        let account = freshAccount("stall")
+        let caller = try await server.connect(account)
+        let volume = try await caller.createVolume(size: UInt64(Self.answerBytes)).volumeID
+        let tls = try Crowd(server, account).tls
+        // Three times what there is.
+        let senders = max(3 * Self.flightBytes / Self.answerBytes, Self.count / 50)
+        let before = server.anonymousMemory
+        let (most, facts) = try await besideDecentClient(server) {
+            let strangers = try (0..<senders).map { _ in try Stranger(to: server.endpoint, tls) }
+            let upload = TLSStream.frame(
+                .request,
+                method: UInt32(Wire.Method.uploadBlock.rawValue),
+                callID: 1,
+                message: Wire.UploadBlockRequest(target: .init(target: .volumeID(volume))).encode(),
+                payload: Content.noise(3, Self.answerBytes)
+            )
+            var most = 0
+            for stranger in strangers {
+                #expect(try stranger.send(Array(upload.dropLast())))
+                most = max(most, server.anonymousMemory - before)
+            }
+            for stranger in strangers { #expect(try stranger.send(Array(upload.suffix(1)))) }
+            var refused = 0
+            for stranger in strangers {
+                let deadline = ContinuousClock.now + .seconds(60)
+                while stranger.headers.isEmpty, !stranger.hasEnded, ContinuousClock.now < deadline {
+                    try stranger.read(within: 1000)
+                }
+                #expect(stranger.headers.count == 1 && stranger.headers.first?.kind == .response)
+                refused += stranger.headers.count { $0.value == Status.resourceExhausted.rawValue }
+            }
+            // Those that were let in name no block: they are refused for that.
+            #expect(senders - refused == share / Self.answerBytes)
+            return most
+        }
+        // What the decent client has, and what the pools keep.
+        #expect(most < share + (128 << 20))
+        #expect(facts.rounds > 0)
+        // Nothing is held any more.
+        try await caller.upload(volume, .plain(0, Content.noise(4, 4 << 20)))
+        Torture.report("hostile", ["stalled_uploads": senders, "stalled_mib": most >> 20])
+    }
+
     // MARK: Floods
 
     @Test("Floods of calls that are cancelled at once: each has one answer, the connection lives, memory comes back")
@@ -196,6 +248,47 @@ struct HostileGreedTests {
         #expect(try await caller.download(volume, 0..<4096) == Array(Content.noise(1, Self.answerBytes)[0..<4096]))
         #expect(facts.rounds > 0)
         Torture.report("hostile", ["wishes": 4 * rounds])
+    }
+
+    @Test("R3, D1: who asks for a sector of each of many large chunks has no more than some of them in memory")
+    func scattered() async throws {
+        let server = try await ServerProcess.started()
+        let caller = try await server.connect(freshAccount("scatter"))
+        let chunk = 4 << 20
+        let chunks = Torture.isWanted("hostile") ? 400 : 96
+        let volume = try await caller.createVolume(size: UInt64(chunks * chunk), chunkSize: UInt32(chunk)).volumeID
+        for index in 0..<chunks {
+            try await caller.upload(volume, .plain(UInt64(index * chunk), Content.noise(UInt64(index), chunk)))
+        }
+        let ranges = (0..<chunks).map { Wire.ByteRange(offset: UInt64($0 * chunk + 4096), length: 512) }
+        try server.forgetPeak()
+        let before = server.peakMemory
+        let (_, facts) = try await besideDecentClient(server) {
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for _ in 0..<8 {
+                    group.addTask {
+                        let request = Wire.DownloadBlockRequest(
+                            target: .init(target: .volumeID(volume)),
+                            ranges: ranges
+                        )
+                        let answer = try await caller.call(request)
+                        #expect(answer.payload.count == chunks * 512)
+                        for index in 0..<chunks {
+                            let sector = answer.payload[index * 512..<(index + 1) * 512]
+                            #expect(
+                                Array(sector) == Array(Content.noise(UInt64(index), 4608)[4096...]),
+                                "chunk \(index)"
+                            )
+                        }
+                    }
+                }
+                try await group.waitForAll()
+            }
+        }
+        // A step of each worker, and what the pools keep.
+        #expect(server.peakMemory - before < 256 << 20)
+        #expect(facts.rounds > 0)
+        Torture.report("hostile", ["scattered_mib": (server.peakMemory - before) >> 20])
     }
 
     private static func wish(_ request: some WireRequest) -> (UInt32, [UInt8]) {
