@@ -37,6 +37,22 @@ public struct SealBuilder: Sendable {
         push(leaf, level: 0)
     }
 
+    /// The next ``fanOut`` chunks, by the node over them; as many, or a multiple, must have been added.
+    public mutating func add(node: Fingerprint) {
+        precondition(
+            open[0].isEmpty && leaves.isMultiple(of: UInt64(SealBuilder.fanOut)),
+            "a node in the middle of another"
+        )
+        leaves += UInt64(SealBuilder.fanOut)
+        push(node, level: 1)
+    }
+
+    /// The node over ``fanOut`` chunks.
+    public static func node(over leaves: [Fingerprint]) -> Fingerprint {
+        precondition(leaves.count == fanOut)
+        return node(1, leaves)
+    }
+
     /// The next `count` chunks are zeros.
     public mutating func add(zeros count: UInt64) {
         leaves += count

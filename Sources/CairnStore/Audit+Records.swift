@@ -56,6 +56,20 @@ extension Audit {
         for problem in problems { report.note(problem) }
     }
 
+    /// What seals left for later ones goes with its lineage.
+    mutating func sealNodes() throws(StoreError) {
+        let lineages = lineages
+        var problems: [String] = []
+        for table in [Table.sealNodes, .sealBases] {
+            try walk(table) { (key, value) throws(StoreError) in
+                guard let lineage = key.take(UInt64.self).map({ LineageID($0) }) else { return }
+                if lineages[lineage] == nil { problems.append("nodes of seals of lineage \(lineage), which is gone") }
+                if table == .sealNodes { _ = try SealNode.decode(value) } else { _ = try SealBase.decode(value) }
+            }
+        }
+        for problem in problems { report.note(problem) }
+    }
+
     /// After the manifests: no mark may be left.
     mutating func checkWrittenMaps() {
         for (place, map) in written where !map.isEmpty {

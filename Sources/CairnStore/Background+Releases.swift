@@ -120,7 +120,10 @@ extension Background {
         guard snapshot.seal == nil else {
             return isMerged ? try finishSealing(snapshot.id, nil, work: key) : nil
         }
-        return try walkOn(SealWalk(shard: shard, snapshot: snapshot), snapshot, work: key, isMerged)
+        if let seal = try copiedSeal(of: snapshot) {
+            return try finishSealing(snapshot.id, seal, work: isMerged ? key : nil)
+        }
+        return try walkOn(try SealWalk(shard: shard, snapshot: snapshot), snapshot, work: key, isMerged)
     }
 
     private func walkOn(_ walk: SealWalk, _ snapshot: SnapshotRecord, work key: [UInt8], _ isMerged: Bool)
@@ -128,8 +131,10 @@ extension Background {
     {
         var walk = walk
         do throws(StoreError) {
-            guard let seal = try walk.step() else { return .walk(walk, isMerged: isMerged) }
-            return try finishSealing(snapshot.id, seal, work: isMerged ? key : nil)
+            let seal = try walk.step()
+            try keepNodes(of: &walk, snapshot)
+            guard let seal else { return .walk(walk, isMerged: isMerged) }
+            return try finishSealing(snapshot.id, seal, walk, work: isMerged ? key : nil)
         } catch {
             // A snapshot with damaged data has no seal, and there is none to keep the rest for; scrub and reads name the damage.
             guard error.code == .damaged else { throw error }
@@ -138,16 +143,61 @@ extension Background {
         }
     }
 
+    /// For later seals; on a full log there is no room for them.
+    private func keepNodes(of walk: inout SealWalk, _ snapshot: SnapshotRecord) throws(StoreError) {
+        var rest = walk.nodes[...]
+        while !rest.isEmpty {
+            let nodes = Array(rest.prefix(SealWalk.nodesPerChange))
+            rest = rest.dropFirst(nodes.count)
+            let (lineage, id, base) = (snapshot.lineage, snapshot.id, walk.earlierBase)
+            do throws(StoreError) {
+                let isKept = try change(entries: nodes.count) { (transaction) throws(StoreError) in
+                    // Deleted meanwhile: its lineage may be gone, and nothing would take the nodes away.
+                    guard try transaction.snapshot(id) != nil, try transaction.sealBase(lineage) == base else {
+                        return false
+                    }
+                    for (group, node) in nodes { transaction.overlay.put(Key.sealNode(lineage, group), node.encoded) }
+                    return true
+                }
+                guard isKept else { return walk.keptNodes(false) }
+            } catch {
+                guard error.code == .full else { throw error }
+                return walk.keptNodes(false)
+            }
+        }
+        walk.keptNodes(true)
+    }
+
+    /// A clone's initial snapshot is what it was made from.
+    private func copiedSeal(of snapshot: SnapshotRecord) throws(StoreError) -> SealWalk.Sealed? {
+        let view = shard.makeView()
+        guard let parent = try view.lineage(snapshot.lineage).parent, parent.size == snapshot.size,
+            let source = try view.snapshot(parent.snapshot), source.account == snapshot.account,
+            source.lineage == parent.lineage, source.version == parent.version, let seal = source.seal,
+            try !view.hasWritten(snapshot.lineage, upTo: snapshot.version)
+        else { return nil }
+        return SealWalk.Sealed(seal: seal, owners: source.owners)
+    }
+
     private func noteUnsealed(_ id: SnapshotID, _ error: StoreError) {
         shard.logger.error("a snapshot cannot be sealed", metadata: ["snapshot": "\(id)", "reason": "\(error)"])
     }
 
     /// - Parameter key: the work item, where nothing is left to do.
-    private func finishSealing(_ id: SnapshotID, _ seal: SealWalk.Sealed?, work key: [UInt8]?) throws(StoreError)
-        -> Sealing?
-    {
+    private func finishSealing(
+        _ id: SnapshotID,
+        _ seal: SealWalk.Sealed?,
+        _ walk: SealWalk? = nil,
+        work key: [UInt8]?
+    ) throws(StoreError) -> Sealing? {
+        let (earlier, base) = (walk?.earlierBase, walk?.base)
         try change(entries: 4) { (transaction) throws(StoreError) in
             if let seal { try transaction.setSeal(seal, of: id) }
+            if let base, let snapshot = try transaction.snapshot(id),
+                try transaction.sealBase(snapshot.lineage) == earlier
+            {
+                transaction.overlay.put(Key.sealBase(snapshot.lineage), base.encoded)
+            }
             if let key { transaction.overlay.delete(key) }
         }
         return nil

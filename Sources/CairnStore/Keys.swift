@@ -68,6 +68,8 @@ enum Table: UInt8 {
     case expected = 0x78  // x
     case children = 0x79  // y
     case unreferenced = 0x7a  // z
+    case sealNodes = 0x6e  // n
+    case sealBases = 0x6a  // j
     case position = 0x4c  // L
     case counters = 0x4e  // N
     case logBytes = 0x42  // B
@@ -141,6 +143,12 @@ extension Key {
     static func written(_ place: WrittenPlace) -> [UInt8] {
         Key(.written).then(place.lineage.rawValue).then(place.version.rawValue).then(place.group).bytes
     }
+
+    static func sealNode(_ lineage: LineageID, _ group: UInt64) -> [UInt8] {
+        Key(.sealNodes).then(lineage.rawValue).then(group).bytes
+    }
+
+    static func sealBase(_ lineage: LineageID) -> [UInt8] { Key(.sealBases).then(lineage.rawValue).bytes }
 
     static func outstanding(_ volume: VolumeID, _ version: DataVersion) -> [UInt8] {
         Key(.outstanding).then(volume.uuid).then(version.rawValue).bytes

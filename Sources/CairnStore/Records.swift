@@ -202,7 +202,7 @@ extension ByteReader {
         }
         return tags
     }
-    fileprivate mutating func takeOwners() -> [OwnerBytes]? {
+    mutating func takeOwners() -> [OwnerBytes]? {
         guard let count = take(UInt32.self), count <= 1 << 16 else { return nil }
         var owners: [OwnerBytes] = []
         for _ in 0..<count {

@@ -85,6 +85,8 @@ extension Transaction {
         guard newest == nil else { return true }
         // Deaths whose buryer went first are left over.
         guard try deleteSome(Key(.dead).then(lineage.rawValue).bytes) else { return false }
+        guard try deleteSome(Key(.sealNodes).then(lineage.rawValue).bytes) else { return false }
+        overlay.delete(Key.sealBase(lineage))
         try removeLineage(lineage)
         return true
     }

@@ -117,6 +117,7 @@ extension Audit {
         try lineagesAndVersions()
         try deadList()
         try writtenMaps()
+        try sealNodes()
         try manifests()
         checkWrittenMaps()
         try parts()

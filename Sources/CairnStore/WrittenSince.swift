@@ -72,6 +72,19 @@ struct WrittenSince {
     }
 }
 
+extension ManifestReader {
+    /// Whether any of the lineage's versions up to this one has an entry.
+    func hasWritten(_ lineage: LineageID, upTo version: DataVersion) throws(StoreError) -> Bool {
+        let cursor = seeker
+        cursor.seek(Key.written(lineage, DataVersion(0), run: 0))
+        guard try cursor.isValid(), var key = KeyReader(cursor.key, .written),
+            key.take(UInt64.self) == lineage.rawValue,
+            let first = key.take(UInt64.self)
+        else { return false }
+        return first <= version.rawValue
+    }
+}
+
 extension Key {
     fileprivate static func written(_ lineage: LineageID, _ version: DataVersion, run: UInt64) -> [UInt8] {
         Key(.written).then(lineage.rawValue).then(version.rawValue).then(run).bytes

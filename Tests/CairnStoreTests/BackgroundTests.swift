@@ -263,7 +263,7 @@ import Testing
         let snapshot = try scratch.change { (transaction) throws(StoreError) in
             try transaction.createSnapshot(of: try transaction.volume(volume.id)!, description: "", tags: [:])
         }
-        var walk = SealWalk(shard: scratch.shard, snapshot: snapshot)
+        var walk = try SealWalk(shard: scratch.shard, snapshot: snapshot)
         var steps = 0
         var sealed: SealWalk.Sealed?
         while sealed == nil, steps < 10 {

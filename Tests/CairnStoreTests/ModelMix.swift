@@ -30,6 +30,12 @@ struct ModelMix: Sendable {
         ModelMix("restarts", [.settle: 30, .reopen: 20, .crash: 40]),
     ]
 
+    /// For large volumes: many snapshots, and seals of all of them.
+    static let seals = ModelMix(
+        "seals",
+        [.createSnapshot: 160, .deleteSnapshot: 120, .complete: 150, .settle: 60, .grow: 40, .crash: 15, .reopen: 10]
+    )
+
     func pick(_ random: inout SeededRandom) -> Operation {
         // In the order of their declaration: a seed chooses the same.
         var left = random.below(weights.values.reduce(0, +))

@@ -49,10 +49,18 @@ struct ProgressModelRun {
     var nextStamp: UInt32 = 1
     var last = ""
     let mix: ModelMix
+    /// How large volumes are, in 4 KiB.
+    let sizes: Range<Int>
     private var operations = 0
 
-    init(store: ModelStore, random: SeededRandom, chunkSize: ChunkSize, mix: ModelMix) {
-        (self.store, self.random, self.chunkSize, self.mix) = (store, random, chunkSize, mix)
+    init(
+        store: ModelStore,
+        random: SeededRandom,
+        chunkSize: ChunkSize,
+        mix: ModelMix,
+        sizes: Range<Int> = 8..<68
+    ) {
+        (self.store, self.random, self.chunkSize, self.mix, self.sizes) = (store, random, chunkSize, mix, sizes)
     }
 
     var local: [Volume] { volumes.filter { $0.kind == .local } }
@@ -93,7 +101,7 @@ struct ProgressModelRun {
 
     private mutating func createVolume(_ kind: VolumeKind, from source: Snapshot?) throws {
         last = "create a \(kind) volume from \(source.map { "\($0.state)" } ?? "nothing")"
-        var sectors = source?.layer.count ?? 8 * (8 + random.below(60))
+        var sectors = source?.layer.count ?? 8 * (sizes.lowerBound + random.below(sizes.count))
         // Sometimes no multiple of the chunk size, sometimes larger than the source.
         if source == nil || random.chance(30) { sectors += random.below(40) }
         let (size, chunkSize, id) = (UInt64(sectors) * 512, chunkSize, source?.id)
@@ -119,7 +127,7 @@ struct ProgressModelRun {
 
     private mutating func grow(_ volume: Volume) throws {
         last = "resize"
-        let more = 1 + random.below(30)
+        let more = 1 + random.below(sizes.lowerBound * 4)
         volume.sectors += more
         if volume.kind == .remote { volume.head.grow(by: more) }
         let (id, size) = (volume.id, UInt64(volume.sectors) * 512)

@@ -15,7 +15,9 @@ public enum Torture {
         /// What volumes, snapshots and clones hold; of one shard.
         case store = 15
         /// Snapshots in progress; of one shard.
-        case progress = 25
+        case progress = 24
+        /// The same on volumes of many chunks: few operations, for each reads all of one.
+        case seals = 1
         /// Calls of several accounts on several shards.
         case service = 60
     }
