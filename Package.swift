@@ -55,7 +55,7 @@ let targets: [Target] = [
     // Not a product: tools/growth builds and runs it.
     .executableTarget(
         name: "cairn-growth",
-        dependencies: ["CairnClient", "CairnCore", "CairnTransport", argumentParser]
+        dependencies: ["CairnClient", "CairnCore", "CairnStore", "CairnTransport", argumentParser]
     ),
     // Not a product: tools/fairness builds and runs it.
     .executableTarget(

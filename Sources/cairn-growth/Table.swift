@@ -1,49 +1,49 @@
-/// Medians in milliseconds, and their ratios to the smallest case.
+/// Medians in microseconds, and their ratios to the first column.
 struct Table {
-    private let subjects: [Subject]
-    private var samples: [Measure: [[Duration]]]
+    private let columns: [(chunks: UInt64, snapshots: Int)]
+    private var times: [Measure: [[Double]]]
+    private var processorTimes: [Measure: [[Double]]]
 
-    init(_ subjects: [Subject]) {
-        self.subjects = subjects
-        samples = Dictionary(
-            uniqueKeysWithValues: Measure.allCases.map { ($0, [[Duration]](repeating: [], count: subjects.count)) }
-        )
+    init(_ columns: [(chunks: UInt64, snapshots: Int)]) {
+        self.columns = columns
+        let none = [[Double]](repeating: [], count: columns.count)
+        times = Dictionary(uniqueKeysWithValues: Measure.allCases.map { ($0, none) })
+        processorTimes = times
     }
 
-    mutating func add(_ sample: Duration, _ measure: Measure, _ subject: Int) {
-        samples[measure]![subject].append(sample)
+    mutating func add(_ time: Double, _ processor: Double, _ measure: Measure, _ column: Int) {
+        times[measure]![column].append(time)
+        processorTimes[measure]![column].append(processor)
     }
 
     var text: String {
-        var text = line("milliseconds (ratio)", subjects.map { "\($0.chunks) chunks" })
-        text += line("", subjects.map { "\($0.snapshots) snapshots" })
-        for measure in Measure.allCases {
-            let medians = samples[measure]!.map(Self.median)
-            text += line(
-                measure.rawValue,
-                medians.map { Self.decimals($0, 3) + " (" + Self.decimals($0 / medians[0], 2) + ")" }
-            )
-        }
+        var text = line("chunks of the shard", columns.map { "\($0.chunks)" })
+        text += line("snapshots of the volume", columns.map { "\($0.snapshots)" })
+        text += "\nmicroseconds until the answer (ratio to the first)\n"
+        for measure in Measure.allCases { text += line(measure.rawValue, Self.cells(times[measure]!)) }
+        text += "\nmicroseconds of the server's processors (ratio to the first)\n"
+        for measure in Measure.allCases { text += line(measure.rawValue, Self.cells(processorTimes[measure]!)) }
         return text
+    }
+
+    private static func cells(_ samples: [[Double]]) -> [String] {
+        let medians = samples.map(median)
+        return medians.map { "\(Int($0.rounded())) (\(hundredths($0 / medians[0])))" }
     }
 
     private func line(_ name: String, _ cells: [String]) -> String {
         let left = name + String(repeating: " ", count: max(0, 30 - name.count))
-        return left + cells.map { String(repeating: " ", count: max(1, 18 - $0.count)) + $0 }.joined() + "\n"
+        return left + cells.map { String(repeating: " ", count: max(1, 15 - $0.count)) + $0 }.joined() + "\n"
     }
 
-    /// Of an odd or even count, in milliseconds.
-    private static func median(_ samples: [Duration]) -> Double {
+    private static func median(_ samples: [Double]) -> Double {
         let sorted = samples.sorted()
         let middle = sorted.count / 2
-        let both = sorted.count % 2 == 0 ? [sorted[middle - 1], sorted[middle]] : [sorted[middle]]
-        return both.reduce(0) { $0 + $1 / .milliseconds(1) } / Double(both.count)
+        return sorted.count % 2 == 0 ? (sorted[middle - 1] + sorted[middle]) / 2 : sorted[middle]
     }
 
-    private static func decimals(_ value: Double, _ count: Int) -> String {
-        let scale = (0..<count).reduce(1) { product, _ in product * 10 }
-        let scaled = Int((value * Double(scale)).rounded())
-        let rest = String(scaled % scale)
-        return "\(scaled / scale)." + String(repeating: "0", count: count - rest.count) + rest
+    private static func hundredths(_ value: Double) -> String {
+        let whole = Int((value * 100).rounded())
+        return "\(whole / 100).\(whole % 100 < 10 ? "0" : "")\(whole % 100)"
     }
 }
