@@ -120,7 +120,7 @@ extension Background {
         limit: Int,
         where isWanted: (PatchedPlace, UInt8) -> Bool
     ) throws(StoreError) -> (places: [PatchedPlace], next: [UInt8]?) {
-        let cursor = view.index.makeCursor()
+        let cursor = view.index.makeCursor(within: prefix)
         cursor.seek(start)
         var places: [PatchedPlace] = []
         var (looked, next) = (0, start)

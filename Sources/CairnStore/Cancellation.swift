@@ -9,7 +9,7 @@ extension Transaction {
     func cancelStep(_ lineage: LineageID, _ version: DataVersion) throws(StoreError) -> Bool {
         guard try overlay.get(Key.lineage(lineage)) != nil else { return true }
         let prefix = Key(.dead).then(lineage.rawValue).then(version.rawValue).bytes
-        let cursor = overlay.makeCursor()
+        let cursor = overlay.makeCursor(within: prefix)
         cursor.seek(prefix)
         var buried: [(chunk: ChunkIndex, birth: DataVersion, key: [UInt8])] = []
         while buried.count < Transaction.releaseStep, try cursor.isValid(), cursor.key.starts(with: prefix),
@@ -35,7 +35,7 @@ extension Transaction {
         guard lineage.cancelled.contains(version), try retained(id, version) == nil else { return true }
         settleWritten()
         let prefix = Key(.written).then(id.rawValue).then(version.rawValue).bytes
-        let cursor = overlay.makeCursor()
+        let cursor = overlay.makeCursor(within: prefix)
         cursor.seek(prefix)
         if try cursor.isValid(), cursor.key.starts(with: prefix), let group = Self.group(cursor.key) {
             // At most 512 entries: a step's worth, as it is.

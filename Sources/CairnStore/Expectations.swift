@@ -168,7 +168,7 @@ extension ManifestReader {
         -> (rows: [(ChunkIndex, ExpectedRow)], next: ChunkIndex?)
     {
         let prefix = Key(.expected).then(id.uuid).bytes
-        let cursor = index.makeCursor()
+        let cursor = index.makeCursor(within: prefix)
         cursor.seek(Key.expected(id, from))
         var rows: [(ChunkIndex, ExpectedRow)] = []
         while try cursor.isValid(), cursor.key.starts(with: prefix), var key = KeyReader(cursor.key, .expected),

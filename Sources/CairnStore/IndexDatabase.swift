@@ -343,6 +343,37 @@ protocol IndexReading: AnyObject {
     var hotRecords: HotRecords.Moment? { get }
     /// A cursor of its own; it must not outlive the reader.
     func makeCursor() -> IndexCursor
+    /// One that ends where the keys that begin with `prefix` do. Others go on behind them to the next key that there is, past all that was
+    /// deleted and is not compacted yet: hundreds of thousands of keys, where a table's rows come and go.
+    func makeCursor(within prefix: [UInt8]) -> IndexCursor
+}
+
+/// The options of an iterator over the keys that begin with a prefix; they outlive it.
+private final class PrefixOptions {
+    let options: OpaquePointer
+    /// The first key behind them: RocksDB takes no copy.
+    private let bound: UnsafeMutableBufferPointer<CChar>
+    private let owner: AnyObject?
+
+    init(_ prefix: [UInt8], snapshot: OpaquePointer? = nil, inMemory: Bool = false, owner: AnyObject? = nil) {
+        self.owner = owner
+        var end = prefix
+        while end.last == .max { end.removeLast() }
+        precondition(!end.isEmpty, "a prefix that has no end")
+        end[end.count - 1] += 1
+        bound = .allocate(capacity: end.count)
+        _ = bound.initialize(from: end.lazy.map { CChar(bitPattern: $0) })
+        options = rocksdb_readoptions_create()
+        rocksdb_readoptions_set_verify_checksums(options, 1)
+        rocksdb_readoptions_set_iterate_upper_bound(options, bound.baseAddress, bound.count)
+        if let snapshot { rocksdb_readoptions_set_snapshot(options, snapshot) }
+        if inMemory { rocksdb_readoptions_set_read_tier(options, IndexHandle.memoryTier) }
+    }
+
+    deinit {
+        rocksdb_readoptions_destroy(options)
+        bound.deallocate()
+    }
 }
 
 /// The index as it is whenever it is asked, so far as it is in memory: what would have to be read from the disk is refused,
@@ -363,6 +394,11 @@ final class IndexPeek: IndexReading {
         let iterator = handle.map { rocksdb_create_iterator($0.database, $0.memoryOptions)! }
         return IndexCursor(iterator, handle, owner: nil)
     }
+    func makeCursor(within prefix: [UInt8]) -> IndexCursor {
+        let handle = database.handle
+        let options = PrefixOptions(prefix, inMemory: true)
+        return IndexCursor(handle.map { rocksdb_create_iterator($0.database, options.options) }, handle, owner: options)
+    }
 }
 
 /// The index as it was at one moment.
@@ -372,9 +408,11 @@ final class IndexView: IndexReading, @unchecked Sendable {
     private let moment: HotRecords.Moment?
     private let snapshot: OpaquePointer?
     private let options: OpaquePointer
+    private let isInMemory: Bool
 
     fileprivate init(_ handle: IndexHandle?, inMemory: Bool) {
         self.handle = handle
+        isInMemory = inMemory
         // The moment first: what is changed after it is then known to be.
         moment = handle?.hotRecords
         snapshot = handle.map { rocksdb_create_snapshot($0.database) }
@@ -397,6 +435,11 @@ final class IndexView: IndexReading, @unchecked Sendable {
     }
     func makeCursor() -> IndexCursor {
         IndexCursor(handle.map { rocksdb_create_iterator($0.database, options) }, handle, owner: self)
+    }
+
+    func makeCursor(within prefix: [UInt8]) -> IndexCursor {
+        let options = PrefixOptions(prefix, snapshot: snapshot, inMemory: isInMemory, owner: self)
+        return IndexCursor(handle.map { rocksdb_create_iterator($0.database, options.options) }, handle, owner: options)
     }
 
     /// For a walk that seeks in rising order, mostly to keys nearby.
@@ -536,6 +579,16 @@ final class IndexOverlay: IndexReading, @unchecked Sendable {
             return rocksdb_writebatch_wi_create_iterator_with_base(batch, base)!
         }
         return IndexCursor(iterator, handle, owner: self)
+    }
+
+    func makeCursor(within prefix: [UInt8]) -> IndexCursor {
+        // What is in the batch alone is little.
+        let options = PrefixOptions(prefix, owner: self)
+        let iterator = handle.map { handle in
+            let base = rocksdb_create_iterator(handle.database, options.options)
+            return rocksdb_writebatch_wi_create_iterator_with_base(batch, base)!
+        }
+        return IndexCursor(iterator, handle, owner: options)
     }
 }
 

@@ -19,7 +19,7 @@ extension Transaction {
         let prefix = Key(.dead).then(lineage.rawValue).bytes
         let limit = try nextRetained(lineage, after: version) ?? DataVersion(.max)
         var batch: [(chunk: ChunkIndex, birth: DataVersion, key: [UInt8])] = []
-        let cursor = overlay.makeCursor()
+        let cursor = overlay.makeCursor(within: prefix)
         cursor.seek(cursorKey ?? Key(.dead).then(lineage.rawValue).then(version.rawValue + 1).bytes)
         var isAtEnd = true
         while try cursor.isValid(), cursor.key.starts(with: prefix), var key = KeyReader(cursor.key, .dead),
@@ -58,7 +58,7 @@ extension Transaction {
         guard !record.hasHead else { return true }
         let newest = try newestRetained(lineage)
         let prefix = Key(.manifests).then(lineage.rawValue).bytes
-        let cursor = overlay.makeCursor()
+        let cursor = overlay.makeCursor(within: prefix)
         cursor.seek(cursorKey ?? prefix)
         var batch: [(chunk: ChunkIndex, version: DataVersion, entry: ManifestEntry)] = []
         var looked = 0
@@ -93,7 +93,7 @@ extension Transaction {
 
     /// Deletes keys that begin with `prefix`; true when none is left.
     func deleteSome(_ prefix: [UInt8]) throws(StoreError) -> Bool {
-        let cursor = overlay.makeCursor()
+        let cursor = overlay.makeCursor(within: prefix)
         cursor.seek(prefix)
         var keys: [[UInt8]] = []
         while keys.count < Transaction.releaseStep, try cursor.isValid(), cursor.key.starts(with: prefix) {

@@ -10,6 +10,9 @@ struct SealNode: StoredRecord, Hashable {
     /// How much of the chunks is whose (SPEC V8), by name.
     let owners: [OwnerBytes]
 
+    /// Later than all versions: the node is of no use, but there is something else than zeros.
+    static let spoiled = DataVersion(.max)
+
     func write(to writer: inout ByteWriter) {
         writer.put(version.rawValue)
         writer.put(node)
@@ -76,6 +79,18 @@ struct SealSource {
     static func groups(size: UInt64, _ chunkSize: ChunkSize) -> UInt64 { size / UInt64(chunkSize.bytes) / groupChunks }
 }
 
+extension Transaction {
+    /// The chunk has no entry any more, and none that says so: where a seal has a node over what it held once, the next one walks through
+    /// the group.
+    func spoilNode(_ lineage: LineageID, _ chunk: ChunkIndex) throws(StoreError) {
+        let key = Key.sealNode(lineage, chunk.rawValue / SealSource.groupChunks)
+        guard let value = try overlay.get(key) else { return }
+        let node = try SealNode.decode(value)
+        guard node.version != SealNode.spoiled else { return }
+        overlay.put(key, SealNode(version: SealNode.spoiled, node: node.node, owners: node.owners).encoded)
+    }
+}
+
 extension ManifestReader {
     func sealBase(_ lineage: LineageID) throws(StoreError) -> SealBase? {
         try index.get(Key.sealBase(lineage)).map { bytes throws(StoreError) in try SealBase.decode(bytes) }
@@ -116,7 +131,7 @@ extension ManifestReader {
         _ body: (UInt64, SealNode) throws(StoreError) -> Bool
     ) throws(StoreError) {
         let prefix = Key(.sealNodes).then(lineage.rawValue).bytes
-        let cursor = index.makeCursor()
+        let cursor = index.makeCursor(within: prefix)
         cursor.seek(Key.sealNode(lineage, groups.lowerBound))
         while try cursor.isValid(), cursor.key.starts(with: prefix), var key = KeyReader(cursor.key, .sealNodes),
             key.take(UInt64.self) != nil, let group = key.take(UInt64.self), group < groups.upperBound

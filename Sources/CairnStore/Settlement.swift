@@ -17,7 +17,7 @@ extension ManifestReader {
     /// The version of the volume's snapshots that takes data, or is being created; nil where none is in progress.
     func earliestOutstandingVersion(of volume: VolumeID) throws(StoreError) -> DataVersion? {
         let prefix = Key(.outstanding).then(volume.uuid).bytes
-        let cursor = seeker
+        let cursor = index.makeCursor(within: prefix)
         cursor.seek(prefix)
         guard try cursor.isValid(), cursor.key.starts(with: prefix), var key = KeyReader(cursor.key, .outstanding),
             key.takeID() != nil

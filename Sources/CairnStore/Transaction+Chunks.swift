@@ -64,6 +64,7 @@ extension Transaction {
         if case .hole = content, try !hidesSomething(chunk, target, lineage) {
             // Nothing lies below: no entry reads the same and costs nothing (SPEC V7).
             if present != nil { try deleteEntry(target.lineage, chunk, target.version) }
+            try spoilNode(target.lineage, chunk)
         } else {
             try putEntry(target.lineage, chunk, target.version, ManifestEntry(base))
         }

@@ -51,6 +51,42 @@ import Testing
         return found
     }
 
+    /// What is discarded leaves nothing behind where nothing lies below it: neither an entry nor a mark that there was one.
+    @Test(
+        "S6, V7: a seal sees what was discarded since, after the version that held it had gone",
+        arguments: [false, true]
+    )
+    func discarded(isWrittenAgain: Bool) throws {
+        let scratch = try ScratchStore()
+        let volume = try scratch.volume(300 * 4096, chunk: 4096)
+        let (kept, gone) = (chunkData(noise(4096, 1)), chunkData(noise(4096, 2)))
+        func write(_ chunk: Int, _ content: Transaction.ChunkContent) throws {
+            try scratch.change(records: 1, bytes: 4096) { (transaction) throws(StoreError) in
+                let volume = try transaction.volume(volume.id)!
+                try transaction.writeChunk(ChunkIndex(UInt64(chunk)), of: volume, content)
+            }
+        }
+        try write(5, .data(kept))
+        try write(9, .data(gone))
+        let first = try snapshot(scratch, volume.id)
+        #expect(try versions(scratch, volume.lineage) == [0: first.version])
+        try scratch.change(reclaims: true) { (transaction) throws(StoreError) in
+            try transaction.deleteSnapshot(try transaction.snapshot(first.id)!)
+        }
+        try write(9, .hole)
+        #expect(try scratch.eventually { try scratch.shard.audit().entries == 1 })
+        if isWrittenAgain {
+            try write(9, .data(gone))
+            try write(9, .hole)
+            #expect(try scratch.shard.audit().entries == 1)
+        }
+        let second = try snapshot(scratch, volume.id)
+        var leaves = Array(repeating: ZeroChunk.fingerprint(volume.chunkSize), count: 300)
+        leaves[5] = kept.fingerprint
+        #expect(second.seal == seal(leaves, volume))
+        #expect(try versions(scratch, volume.lineage) == [0: second.version])
+    }
+
     @Test(
         "S6: a seal walks only through the groups of chunks that were written to since the last one; a clone's first through its own"
     )
