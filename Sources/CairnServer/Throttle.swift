@@ -58,7 +58,7 @@ struct AccountThrottle: Sendable, Equatable {
     }
 
     /// Whether it says no more than a new one.
-    func isIdle(now: UInt64) -> Bool { flight == Flight() && usedUntil <= now }
+    func isIdle(now: UInt64) -> Bool { flight == .zero && usedUntil <= now }
 }
 
 /// Calls that have come and whose answers have not left, and the bytes that they hold in memory.

@@ -348,31 +348,42 @@ protocol IndexReading: AnyObject {
     func makeCursor(within prefix: [UInt8]) -> IndexCursor
 }
 
-/// The options of an iterator over the keys that begin with a prefix; they outlive it.
-private final class PrefixOptions {
-    let options: OpaquePointer
-    /// The first key behind them: RocksDB takes no copy.
-    private let bound: UnsafeMutableBufferPointer<CChar>
+/// The options of one iterator, which outlive it.
+private final class IteratorOptions {
+    let options: OpaquePointer = rocksdb_readoptions_create()
+    /// The key at which it ends: RocksDB takes no copy.
+    private var bound: UnsafeMutableBufferPointer<CChar>?
     private let owner: AnyObject?
 
-    init(_ prefix: [UInt8], snapshot: OpaquePointer? = nil, inMemory: Bool = false, owner: AnyObject? = nil) {
+    init(snapshot: OpaquePointer? = nil, inMemory: Bool = false, owner: AnyObject? = nil) {
         self.owner = owner
-        var end = prefix
-        while end.last == .max { end.removeLast() }
-        precondition(!end.isEmpty, "a prefix that has no end")
-        end[end.count - 1] += 1
-        bound = .allocate(capacity: end.count)
-        _ = bound.initialize(from: end.lazy.map { CChar(bitPattern: $0) })
-        options = rocksdb_readoptions_create()
         rocksdb_readoptions_set_verify_checksums(options, 1)
-        rocksdb_readoptions_set_iterate_upper_bound(options, bound.baseAddress, bound.count)
         if let snapshot { rocksdb_readoptions_set_snapshot(options, snapshot) }
         if inMemory { rocksdb_readoptions_set_read_tier(options, IndexHandle.memoryTier) }
     }
 
     deinit {
         rocksdb_readoptions_destroy(options)
-        bound.deallocate()
+        bound?.deallocate()
+    }
+
+    /// It ends where the keys that begin with `prefix` do. Once.
+    func end(with prefix: [UInt8]) -> IteratorOptions {
+        var end = prefix
+        while end.last == .max { end.removeLast() }
+        precondition(!end.isEmpty && bound == nil, "a prefix that has no end, or a second one")
+        end[end.count - 1] += 1
+        let bound = UnsafeMutableBufferPointer<CChar>.allocate(capacity: end.count)
+        _ = bound.initialize(from: end.lazy.map { CChar(bitPattern: $0) })
+        rocksdb_readoptions_set_iterate_upper_bound(options, bound.baseAddress, bound.count)
+        self.bound = bound
+        return self
+    }
+
+    /// What it reads drives nothing out of the cache.
+    func sparingCache() -> IteratorOptions {
+        rocksdb_readoptions_set_fill_cache(options, 0)
+        return self
     }
 }
 
@@ -396,7 +407,7 @@ final class IndexPeek: IndexReading {
     }
     func makeCursor(within prefix: [UInt8]) -> IndexCursor {
         let handle = database.handle
-        let options = PrefixOptions(prefix, inMemory: true)
+        let options = IteratorOptions(inMemory: true).end(with: prefix)
         return IndexCursor(handle.map { rocksdb_create_iterator($0.database, options.options) }, handle, owner: options)
     }
 }
@@ -438,7 +449,7 @@ final class IndexView: IndexReading, @unchecked Sendable {
     }
 
     func makeCursor(within prefix: [UInt8]) -> IndexCursor {
-        let options = PrefixOptions(prefix, snapshot: snapshot, inMemory: isInMemory, owner: self)
+        let options = IteratorOptions(snapshot: snapshot, inMemory: isInMemory, owner: self).end(with: prefix)
         return IndexCursor(handle.map { rocksdb_create_iterator($0.database, options.options) }, handle, owner: options)
     }
 
@@ -449,25 +460,9 @@ final class IndexView: IndexReading, @unchecked Sendable {
 
     /// For a walk through all there is: what it reads drives nothing out of the cache.
     func makeScanCursor() -> IndexCursor {
-        let options = ScanOptions(snapshot, view: self)
+        let options = IteratorOptions(snapshot: snapshot, owner: self).sparingCache()
         return IndexCursor(handle.map { rocksdb_create_iterator($0.database, options.options) }, handle, owner: options)
     }
-}
-
-/// The options of one scan, which outlive its iterator.
-private final class ScanOptions {
-    let options: OpaquePointer
-    private let view: IndexView
-
-    init(_ snapshot: OpaquePointer?, view: IndexView) {
-        self.view = view
-        options = rocksdb_readoptions_create()
-        rocksdb_readoptions_set_verify_checksums(options, 1)
-        rocksdb_readoptions_set_fill_cache(options, 0)
-        rocksdb_readoptions_set_snapshot(options, snapshot)
-    }
-
-    deinit { rocksdb_readoptions_destroy(options) }
 }
 
 /// The mutations of one group over the applied index: reads see both. It keeps them in our own encoding too, for the commit
@@ -583,7 +578,7 @@ final class IndexOverlay: IndexReading, @unchecked Sendable {
 
     func makeCursor(within prefix: [UInt8]) -> IndexCursor {
         // What is in the batch alone is little.
-        let options = PrefixOptions(prefix, owner: self)
+        let options = IteratorOptions(owner: self).end(with: prefix)
         let iterator = handle.map { handle in
             let base = rocksdb_create_iterator(handle.database, options.options)
             return rocksdb_writebatch_wi_create_iterator_with_base(batch, base)!

@@ -186,6 +186,13 @@ extension ByteWriter {
             put(value)
         }
     }
+    mutating func put(_ owners: [OwnerBytes]) {
+        put(UInt32(owners.count))
+        for share in owners {
+            put(share.owner.name)
+            put(share.bytes)
+        }
+    }
     mutating func put(_ id: UUID128) {
         put(id.high)
         put(id.low)
@@ -291,11 +298,7 @@ extension SnapshotRecord: StoredRecord {
         writer.put(promptedProgress ?? .max)
         writer.put(UInt8(isExpecting ? 1 : 0))
         writer.put(missing)
-        writer.put(UInt32(owners.count))
-        for share in owners {
-            writer.put(share.owner.name)
-            writer.put(share.bytes)
-        }
+        writer.put(owners)
     }
 
     init?(_ reader: inout ByteReader) {

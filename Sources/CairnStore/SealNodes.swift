@@ -16,11 +16,7 @@ struct SealNode: StoredRecord, Hashable {
     func write(to writer: inout ByteWriter) {
         writer.put(version.rawValue)
         writer.put(node)
-        writer.put(UInt32(owners.count))
-        for share in owners {
-            writer.put(share.owner.name)
-            writer.put(share.bytes)
-        }
+        writer.put(owners)
     }
 
     init(version: DataVersion, node: Fingerprint, owners: [OwnerBytes]) {

@@ -82,8 +82,7 @@ struct SealWalk {
             }
             try walk(view, to: (group + 1) * SealSource.groupChunks, &room, &bytes)
         }
-        let shares = owners.map { OwnerBytes(owner: $0.key, bytes: $0.value) }.sorted { $0.owner.name < $1.owner.name }
-        return Sealed(seal: seal.finish(), owners: shares)
+        return Sealed(seal: seal.finish(), owners: Self.listed(owners))
     }
 
     /// Leaves that are in the seal, or gathered for it.
@@ -179,10 +178,14 @@ struct SealWalk {
         let group = seal.leaves / SealSource.groupChunks
         let node = SealBuilder.node(over: leaves)
         seal.add(node: node)
-        let owners = shares.map { OwnerBytes(owner: $0.key, bytes: $0.value) }.sorted { $0.owner.name < $1.owner.name }
-        keep(SealNode(version: snapshot.version, node: node, owners: owners), group)
+        keep(SealNode(version: snapshot.version, node: node, owners: Self.listed(shares)), group)
         leaves.removeAll(keepingCapacity: true)
         countShares()
+    }
+
+    /// By name.
+    private static func listed(_ owners: [AccountID: UInt64]) -> [OwnerBytes] {
+        owners.map { OwnerBytes(owner: $0.key, bytes: $0.value) }.sorted { $0.owner.name < $1.owner.name }
     }
 
     private mutating func countShares() {
@@ -216,14 +219,16 @@ struct SealWalk {
     /// Of seals that were not finished, or of a smaller volume.
     private mutating func forgetNodes(_ groups: Range<UInt64>, _ view: ReadView) throws(StoreError) {
         guard keepsNodes else { return }
-        let zero = SealBuilder.node(
-            over: Array(repeating: ZeroChunk.fingerprint(snapshot.chunkSize), count: SealBuilder.fanOut)
-        )
         var stale: [UInt64] = []
         try view.sealNodes(of: snapshot.lineage, in: groups) { (group, _) throws(StoreError) in
             stale.append(group)
             return true
         }
+        // Mostly there is none.
+        if stale.isEmpty { return }
+        let zero = SealBuilder.node(
+            over: Array(repeating: ZeroChunk.fingerprint(snapshot.chunkSize), count: SealBuilder.fanOut)
+        )
         for group in stale { keep(SealNode(version: snapshot.version, node: zero, owners: []), group) }
     }
 }

@@ -90,14 +90,16 @@ final class ScratchStore {
 
     struct NoAnswer: Error {}
 
-    func volume(_ size: UInt64 = 16 << 20, chunk: Int = 64 << 10) throws -> VolumeRecord {
+    func volume(_ size: UInt64 = 16 << 20, chunk: Int = 64 << 10, from source: SnapshotRecord? = nil) throws
+        -> VolumeRecord
+    {
         try change { (transaction) throws(StoreError) in
             try transaction.createVolume(
                 account: Self.account,
                 kind: .remote,
                 size: size,
                 chunkSize: ChunkSize(bytes: chunk)!,
-                source: nil,
+                source: source,
                 affinity: [],
                 tags: [:]
             )

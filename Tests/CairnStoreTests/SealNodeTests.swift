@@ -110,17 +110,7 @@ import Testing
         let changed = try versions(scratch, volume.lineage).filter { $0.value == second.version }
         #expect(Set(changed.keys) == [5, 9])
         // A clone of the first one, though the second has been sealed meanwhile.
-        let clone = try scratch.change { (transaction) throws(StoreError) in
-            try transaction.createVolume(
-                account: ScratchStore.account,
-                kind: .remote,
-                size: volume.size,
-                chunkSize: volume.chunkSize,
-                source: try transaction.snapshot(first.id),
-                affinity: [],
-                tags: [:]
-            )
-        }
+        let clone = try scratch.volume(volume.size, chunk: 4096, from: first)
         let initial = try scratch.eventually {
             try scratch.shard.makeView().snapshot(clone.initialSnapshot)?.seal == first.seal
         }
