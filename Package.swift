@@ -20,9 +20,10 @@ let targets: [Target] = [
     .systemLibrary(name: "CEpoll"),
     .systemLibrary(name: "CLinuxFile"),
     .target(name: "CCairnChecksum"),
+    .target(name: "CCairnSHA256"),
     .target(name: "CCairnProto", dependencies: ["CProtobufC"]),
     .target(name: "CairnCore", dependencies: ["CCairnChecksum", "CLZ4", "CZlib", collections]),
-    .target(name: "CairnCrypto", dependencies: ["CairnCore", "COpenSSL"]),
+    .target(name: "CairnCrypto", dependencies: ["CairnCore", "CCairnSHA256", "COpenSSL"]),
     .target(name: "CairnWire", dependencies: ["CairnCore", "CCairnProto", "CProtobufC"]),
     .target(name: "CairnTransport", dependencies: ["CairnCore", "CairnCrypto", "CEpoll", logging, collections]),
     .target(
@@ -76,7 +77,7 @@ let targets: [Target] = [
     // Never linked: tests preload it into the servers that they start. A product, so that it is built as a library.
     .target(name: "CCairnFaults", path: "Tests/CCairnFaults"),
     .testTarget(name: "CairnCoreTests", dependencies: ["CairnCore", "CairnTesting"]),
-    .testTarget(name: "CairnCryptoTests", dependencies: ["CairnCrypto"]),
+    .testTarget(name: "CairnCryptoTests", dependencies: ["CairnCrypto", "CCairnSHA256"]),
     .testTarget(
         name: "CairnWireTests",
         dependencies: ["CairnWire", "CairnTesting", .product(name: "SwiftProtobuf", package: "swift-protobuf")]

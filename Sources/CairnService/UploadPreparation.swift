@@ -31,23 +31,86 @@ struct UploadPreparation {
     /// - Throws: CHECKSUM_ERROR or INVALID_ARGUMENT naming the block (SPEC U4, U9).
     func add(_ plan: UploadPlan, from first: Int, to changes: inout [Change]) throws(ServiceError) -> Int? {
         var room = Limits.payloadBytes
+        var gathered = Gathered()
+        defer { hash(&gathered, to: &changes) }
         for index in first..<plan.blocks.count {
             let block = plan.blocks[index]
             if room <= 0 { return index }
             room -= block.hashedBytes
             do throws(ServiceError) {
                 switch block.content {
-                case .plain(let range): try addPlain(block, payload!.part(range), to: &changes)
-                case .lz4(let range): changes.append(try decoded(block, payload!.part(range)))
+                case .plain(let range): try addPlain(block, payload!.part(range), to: &gathered, &changes)
+                case .lz4(let range): gathered.add(try decoded(block, payload!.part(range)))
                 case .token(let token):
                     let chunk = chunkSize.chunk(at: block.offset)
                     let isZero = token == ZeroChunk.fingerprint(chunkSize)
-                    changes.append(isZero ? .zeros(chunk, token: true) : .token(chunk, token, block: index))
-                case .zeros, .hole: addMark(block, to: &changes)
+                    gathered.add(.ready(isZero ? .zeros(chunk, token: true) : .token(chunk, token, block: index)))
+                case .zeros, .hole: addMark(block, to: &gathered)
                 }
             } catch { throw error.at(index) }
+            if gathered.isFull { hash(&gathered, to: &changes) }
         }
         return nil
+    }
+
+    /// A change on its way.
+    private enum Item {
+        case ready(Change)
+        /// A whole chunk without its fingerprint.
+        case whole(Whole)
+    }
+
+    private struct Whole {
+        let chunk: ChunkIndex
+        let raw: BufferSlice
+        /// CRC32C of `raw`.
+        let checksum: UInt32
+        /// As the client compressed it, where it is kept so.
+        let packed: BufferSlice?
+        /// Whether the server may compress it.
+        let isPlain: Bool
+    }
+
+    /// Changes in their order, until there are as many whole chunks as are best hashed at once.
+    private struct Gathered {
+        /// Bytes of chunks, beyond which no more are kept uncompressed for one another's sake.
+        private static let mostBytes = 4 << 20
+        var items: [Item] = []
+        var wholes = 0
+        var bytes = 0
+
+        var isFull: Bool { wholes >= SHA256.batch || bytes >= Self.mostBytes }
+
+        mutating func add(_ item: Item) {
+            items.append(item)
+            guard case .whole(let whole) = item else { return }
+            wholes += 1
+            bytes += whole.raw.count
+        }
+    }
+
+    /// Hashes what was gathered, and compresses what came plain and is not there yet.
+    private func hash(_ gathered: inout Gathered, to changes: inout [Change]) {
+        let wholes = gathered.items.compactMap { if case .whole(let whole) = $0 { whole } else { nil } }
+        var fingerprints = SHA256.hash(each: wholes.map(\.raw.bytes), paddedTo: chunkSize.bytes)[...]
+        for item in gathered.items {
+            switch item {
+            case .ready(let change): changes.append(change)
+            case .whole(let whole): changes.append(.data(whole.chunk, data(of: whole, fingerprints.removeFirst())))
+            }
+        }
+        gathered = Gathered()
+    }
+
+    private func data(of whole: Whole, _ fingerprint: Fingerprint) -> ChunkData {
+        let packed = whole.isPlain && !holds(fingerprint) ? compressed(whole.raw) : whole.packed
+        return ChunkData(
+            fingerprint: fingerprint,
+            rawLength: UInt32(whole.raw.count),
+            rawChecksum: whole.checksum,
+            codec: packed == nil ? .raw : .lz4,
+            bytes: packed ?? whole.raw
+        )
     }
 
     /// The bytes of `block`'s range that lie in one chunk, with whether they are all that the chunk can hold.
@@ -64,9 +127,12 @@ struct UploadPreparation {
         }
     }
 
-    private func addPlain(_ block: UploadPlan.Block, _ bytes: BufferSlice, to changes: inout [Change])
-        throws(ServiceError)
-    {
+    private func addPlain(
+        _ block: UploadPlan.Block,
+        _ bytes: BufferSlice,
+        to gathered: inout Gathered,
+        _ changes: inout [Change]
+    ) throws(ServiceError) {
         let claimed = Self.crc32c(in: block.checksum)
         if claimed == nil { try verify(block.checksum, over: bytes.bytes) }
         // Each piece is read from memory once for all that is computed of it; the block's checksum follows from theirs.
@@ -75,29 +141,19 @@ struct UploadPreparation {
             let piece = bytes.part(Int(range.lowerBound - block.offset)..<Int(range.upperBound - block.offset))
             let checksum = CRC32C.extend(0, piece.bytes)
             computed = CRC32C.joined(computed, checksum, count: piece.count)
-            changes.append(
+            gathered.add(
                 whole
                     ? wholeChunk(chunk, piece, checksum: checksum)
-                    : .patch(offset: range.lowerBound, piece, checksum: checksum)
+                    : .ready(.patch(offset: range.lowerBound, piece, checksum: checksum))
             )
+            if gathered.isFull { hash(&gathered, to: &changes) }
         }
         guard claimed ?? computed == computed else { throw Self.wrongChecksum }
     }
 
-    private func wholeChunk(_ chunk: ChunkIndex, _ bytes: BufferSlice, checksum: UInt32) -> Change {
-        if bytes.bytes.isAllZero { return .zeros(chunk, token: true) }
-        let fingerprint = SHA256.hash(bytes.bytes, padding: chunkSize.bytes - bytes.count)
-        let packed = holds(fingerprint) ? nil : compressed(bytes)
-        return .data(
-            chunk,
-            ChunkData(
-                fingerprint: fingerprint,
-                rawLength: UInt32(bytes.count),
-                rawChecksum: checksum,
-                codec: packed == nil ? .raw : .lz4,
-                bytes: packed ?? bytes
-            )
-        )
+    private func wholeChunk(_ chunk: ChunkIndex, _ bytes: BufferSlice, checksum: UInt32) -> Item {
+        if bytes.bytes.isAllZero { return .ready(.zeros(chunk, token: true)) }
+        return .whole(Whole(chunk: chunk, raw: bytes, checksum: checksum, packed: nil, isPlain: true))
     }
 
     /// LZ4, where it saves at least a sixteenth (SPEC A2).
@@ -111,7 +167,7 @@ struct UploadPreparation {
     }
 
     /// Proves what a client compressed: decoded, hashed, and kept as it came (DESIGN §5).
-    private func decoded(_ block: UploadPlan.Block, _ packed: BufferSlice) throws(ServiceError) -> Change {
+    private func decoded(_ block: UploadPlan.Block, _ packed: BufferSlice) throws(ServiceError) -> Item {
         let raw = BufferPool.shared.buffer(capacity: Int(block.length))
         raw.count = Int(block.length)
         let window = UnsafeMutableRawBufferPointer(rebasing: raw.memory[0..<raw.count])
@@ -120,30 +176,28 @@ struct UploadPreparation {
         }
         try verify(block.checksum, over: raw.bytes)
         let chunk = chunkSize.chunk(at: block.offset)
-        if raw.bytes.isAllZero { return .zeros(chunk, token: true) }
-        // A client's LZ4 that saves nothing is kept plain: reads are then cheaper, and the record never larger than the chunk.
-        let keepsPacked = packed.count < raw.count
-        return .data(
-            chunk,
-            ChunkData(
-                fingerprint: SHA256.hash(raw.bytes, padding: chunkSize.bytes - raw.count),
-                rawLength: UInt32(raw.count),
-                rawChecksum: Self.crc32c(in: block.checksum) ?? CRC32C.extend(0, raw.bytes),
-                codec: keepsPacked ? .lz4 : .raw,
-                bytes: keepsPacked ? packed : raw.slice
+        if raw.bytes.isAllZero { return .ready(.zeros(chunk, token: true)) }
+        return .whole(
+            Whole(
+                chunk: chunk,
+                raw: raw.slice,
+                checksum: Self.crc32c(in: block.checksum) ?? CRC32C.extend(0, raw.bytes),
+                // A client's LZ4 that saves nothing is kept plain: reads are then cheaper, and the record never larger than the chunk.
+                packed: packed.count < raw.count ? packed : nil,
+                isPlain: false
             )
         )
     }
 
-    private func addMark(_ block: UploadPlan.Block, to changes: inout [Change]) {
+    private func addMark(_ block: UploadPlan.Block, to gathered: inout Gathered) {
         pieces(of: block) { chunk, range, whole in
             if !whole {
                 // Part of a chunk has no state of its own: a part of a hole is zeros as well.
-                changes.append(.zeroPart(range))
+                gathered.add(.ready(.zeroPart(range)))
             } else if block.content == .hole {
-                changes.append(.hole(chunk))
+                gathered.add(.ready(.hole(chunk)))
             } else {
-                changes.append(.zeros(chunk, token: false))
+                gathered.add(.ready(.zeros(chunk, token: false)))
             }
         }
     }

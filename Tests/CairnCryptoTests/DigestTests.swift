@@ -1,6 +1,8 @@
+import CCairnSHA256
 import CairnCore
-import CairnCrypto
 import Testing
+
+@testable import CairnCrypto
 
 @Suite struct DigestTests {
     // FIPS 180-4's examples, and the empty message.
@@ -32,6 +34,49 @@ import Testing
         hasher.update(content)
         hasher.update(zeros: count)
         #expect(hasher.finish() == whole)
+    }
+
+    /// Every way that this processor has, and none, against OpenSSL: any number at once, whole and shorter ones among each other.
+    @Test(arguments: Set([0, 1, 2, 3].map { $0 & cairn_sha256_ways() }).sorted())
+    func manyAtOnce(ways: UInt32) {
+        let content = (0..<100_000).map { UInt8(truncatingIfNeeded: $0 &* $0 &+ $0 >> 7) }
+        content.withUnsafeBytes { content in
+            for bytes in [64, 128, 192, 4096, 65536] {
+                for count in 0...(bytes > 4096 ? 18 : 40) {
+                    let chunks = (0..<count).map { index in
+                        let start = index * 67 % 30_000
+                        let isShort = index % 11 == 5
+                        return UnsafeRawBufferPointer(
+                            rebasing: content[start..<start + (isShort ? bytes - 13 - index : bytes)]
+                        )
+                    }
+                    let expected = chunks.map { SHA256.hash($0, padding: bytes - $0.count) }
+                    #expect(
+                        SHA256.hash(each: chunks, paddedTo: bytes, by: ways) == expected,
+                        "\(count) of \(bytes) bytes"
+                    )
+                    #expect(SHA256.hash(each: chunks, paddedTo: bytes) == expected)
+                }
+            }
+        }
+        let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
+        #expect(SHA256.hash(each: [nothing], paddedTo: 0, by: ways) == [SHA256.hash([])])
+        #expect(
+            SHA256.hash(each: [nothing, nothing], paddedTo: 64, by: ways)
+                == Array(repeating: SHA256.hash(Array(repeating: 0, count: 64)), count: 2)
+        )
+    }
+
+    /// 16 streams of 64 KiB are a multiple of a page apart: all in one set of the cache.
+    @Test func manyOfOneBuffer() {
+        let size = 65536
+        let content = (0..<64 * size / 8).flatMap { word in
+            withUnsafeBytes(of: UInt64(word) &* 0x9e37_79b9_7f4a_7c15) { Array($0) }
+        }
+        content.withUnsafeBytes { content in
+            let chunks = (0..<64).map { UnsafeRawBufferPointer(rebasing: content[$0 * size..<($0 + 1) * size]) }
+            #expect(SHA256.hash(each: chunks, paddedTo: size) == chunks.map { SHA256.hash($0) })
+        }
     }
 
     @Test func emptyBufferWithoutAddress() {
