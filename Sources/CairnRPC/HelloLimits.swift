@@ -29,6 +29,9 @@ extension SessionLimits {
         credit = limits.initialCredit
     }
 
-    /// The longest message of a HELLO: it comes from somebody who is not known yet.
+    /// The longest message of a HELLO: it comes from somebody who is not known yet. Of a client's RESPONSE as well, which no credit
+    /// pays for: it takes one call of the server's alone, whose answer is short.
     static let helloBytes: UInt32 = 64 << 10
+    /// The longest message of a GOAWAY, which nothing pays for either.
+    static let goAwayBytes: UInt32 = 4 << 10
 }

@@ -157,10 +157,19 @@ extension RPCConnection {
     private func sayLastWords(status: UInt32, detail: [UInt8]) {
         // Before our HELLO a client has nothing to say.
         guard session.role == .server || session.phase == .open || session.phase == .draining else { return }
-        send(FrameHeader(.goAway, value: status), message: detail)
+        send(FrameHeader(.goAway, value: status), message: RPCConnection.shortened(detail))
     }
 
-    /// What was sent still goes out; for everybody here it is over.
+    /// An encoded `cairn.v1.ErrorDetail` that a GOAWAY has room for: of one that is longer the text is cut.
+    private static func shortened(_ detail: [UInt8]) -> [UInt8] {
+        guard detail.count > Int(SessionLimits.goAwayBytes) else { return detail }
+        guard var message = try? Wire.ErrorDetail.decode(detail) else { return [] }
+        // 4 bytes each at most: and the other fields have their room.
+        message.text = String(String.UnicodeScalarView(message.text.unicodeScalars.prefix(512)))
+        return message.encode()
+    }
+
+    /// What was sent still goes out, and is counted until it has (``connection(_:sent:)``); for everybody here it is over.
     private func finishTransport(_ error: RPCError?) {
         let transport = self.transport
         concluded(error)
@@ -175,6 +184,8 @@ extension RPCConnection {
     }
 
     package func connectionClosed(_ connection: Connection, error: TransportError?) {
+        // What has not left by now never will.
+        marks = []
         concluded(error.map(RPCError.init))
     }
 
@@ -192,11 +203,13 @@ extension RPCConnection {
         undelivered = []
         for call in waiting { call.abandon() }
         for id in served.keys.sorted() { peerGaveUp(id, .disconnected) }
-        marks = []
+        // A body that had begun to come in.
+        decoder = FrameDecoder(messageLimit: 0, payloadLimit: 0)
         reception = .welcome(nil)
         opened?(error ?? RPCError(.connectionLost, delivery: .notSent, text: text))
         opened = nil
         authenticator = nil
+        isStillAccepted = nil
         let observers = closeObservers
         closeObservers = []
         for observer in observers { observer(error) }

@@ -96,7 +96,8 @@ extension RPCConnection: ConnectionOwner {
     private func greeted(_ message: [UInt8]) throws(ProtocolFault) {
         guard let limits = SessionLimits(hello: message) else { throw .unreadableHello }
         facts.withLock {
-            $0.peerHello = message
+            // A server has many clients: who decides about one is given its HELLO, and nobody else needs it.
+            if session.role == .client { $0.peerHello = message }
             $0.peerLimits = limits
         }
         guard session.role == .server else {
@@ -120,6 +121,11 @@ extension RPCConnection: ConnectionOwner {
         switch admission {
         case .refuse(let status, let detail): end(status: status, detail: detail)
         case .accept(let context, let hello, let handler, let party):
+            // Who was in mid-handshake when the rules changed was not looked at then (``RPCServer/replaceTLS(_:)``).
+            guard isStillAccepted?(peerCertificate) ?? true else {
+                end(.noLongerAccepted)
+                return
+            }
             guard let hello = configuration.limits.joined(to: hello) else {
                 end(CallError(.internal, "the server cannot greet"))
                 return

@@ -159,9 +159,11 @@ extension RPCConnection {
         case .failure(let failure): error = failure
         case .success(let answer):
             let peer = peerLimits
-            let isFitting =
-                answer.message.count <= Int(peer.messageBytes) && answer.payloadBytes <= Int(peer.payloadBytes)
-            if isFitting { return answer }
+            // A client's answers are short, see ``Session/admit(_:)``.
+            let longest =
+                session.role == .server ? peer.messageBytes : min(peer.messageBytes, SessionLimits.helloBytes)
+            let payloadLimit = session.role == .server ? peer.payloadBytes : 0
+            if answer.message.count <= Int(longest), answer.payloadBytes <= Int(payloadLimit) { return answer }
             error = CallError(.internal, "the answer is larger than the peer takes")
         }
         return ReadyAnswer(status: error.status.rawValue, message: error.detail.encode())

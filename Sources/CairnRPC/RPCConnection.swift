@@ -65,6 +65,8 @@ public final class RPCConnection: @unchecked Sendable {
     /// Counts the peer's calls.
     var observer: (any CallObserver)?
     var authenticator: (any Authenticator)?
+    /// Whether the server's rules, which may have changed since the handshake began, still let a certificate in; nil: always.
+    var isStillAccepted: (@Sendable (PeerCertificate) -> Bool)?
     /// Tells who made the connection how opening went: called once.
     var opened: (@Sendable (RPCError?) -> Void)?
     var liveness: Liveness
@@ -117,7 +119,7 @@ public final class RPCConnection: @unchecked Sendable {
 
     // MARK: Public facts
 
-    /// The peer's encoded `cairn.v1.Hello`.
+    /// The server's encoded `cairn.v1.Hello`; empty on the server's side, where an ``Applicant`` has the client's.
     public var peerHello: [UInt8] { facts.withLock { $0.peerHello } }
     /// What the peer takes.
     public var peerLimits: SessionLimits { facts.withLock { $0.peerLimits } }

@@ -97,6 +97,11 @@ public final class RPCServer: Sendable {
         }
         guard isWelcome else { return nil }
         connection.authenticator = authenticator
+        let rules = accepted.tls
+        connection.isStillAccepted = { [weak self] certificate in
+            guard let present = self?.state.withLock({ $0.tls }), present !== rules else { return true }
+            return present.accepts(certificate)
+        }
         connection.observer = options.observer
         connection.closeObservers.append { [weak self] _ in self?.forget(ObjectIdentifier(connection)) }
         return connection
@@ -120,14 +125,14 @@ public final class RPCServer: Sendable {
     public var connectionCount: Int { connections.count }
 
     /// New connections use `tls`; those that stand and whose certificate it no longer accepts (revoked, its CA removed) are
-    /// closed (SPEC C1).
+    /// closed (SPEC C1). Those in mid-handshake are looked at when they are let in.
     public func replaceTLS(_ tls: TLSContext) {
         let listeners = state.withLock { state in
             state.tls = tls
             return state.listeners
         }
         for listener in listeners { listener.replaceTLS(tls) }
-        let error = CallError(.authenticationFailure, "the certificate is no longer accepted")
+        let error = CallError.noLongerAccepted
         for connection in state.withLock({ Array($0.register.values) }) {
             guard let certificate = connection.facts.withLock({ $0.peerCertificate }) else { continue }
             if !tls.accepts(certificate) {
@@ -176,6 +181,11 @@ public final class RPCServer: Sendable {
             if isEmpty { once.resume() }
         }
     }
+}
+
+extension CallError {
+    /// SPEC C1: it was revoked, or its CA is gone.
+    static let noLongerAccepted = CallError(.authenticationFailure, "the certificate is no longer accepted")
 }
 
 /// Resumes a continuation, however many ask for it.

@@ -56,6 +56,7 @@ struct Session {
 
     /// A header came in: is the frame allowed now? Before memory is taken for its body.
     mutating func admit(_ header: FrameHeader) throws(ProtocolFault) {
+        try checkLengths(header)
         switch phase {
         case .greeting:
             // The server may turn us away instead of greeting us.
@@ -70,6 +71,21 @@ struct Session {
             case .cancel, .ping, .pong, .credit, .goAway: break
             }
             if header.credit > 0 { try caller.creditReturned(header.credit) }
+        }
+    }
+
+    /// What neither credit nor a budget counts is short.
+    private func checkLengths(_ header: FrameHeader) throws(ProtocolFault) {
+        let longest: UInt32
+        switch (header.kind, role) {
+        case (.goAway, _): longest = SessionLimits.goAwayBytes
+        case (.response, .server):
+            guard header.payloadBytes == 0 else { throw .frame(.payloadTooLong(header.payloadBytes, limit: 0)) }
+            longest = SessionLimits.helloBytes
+        default: return
+        }
+        guard header.messageBytes <= longest else {
+            throw .frame(.messageTooLong(header.messageBytes, limit: longest))
         }
     }
 

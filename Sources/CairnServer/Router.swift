@@ -76,7 +76,11 @@ final class Router: CallHandler {
             promptLine: promptLine,
             mayAnswerHere: place <= Self.callsAtOnce,
             mayReadHere: place <= Self.readsAtOnce,
-            isCancelled: { call.isCancelled }
+            isCancelled: { call.isCancelled },
+            makeRoom: { [service] (bytes) throws(ServiceError) in
+                guard let hold = call.hold as? Throttle.Hold else { return }
+                try hold.widen(by: bytes, service.limits(of: account))
+            }
         )
     }
 

@@ -114,7 +114,8 @@ final class Throttle: Sendable {
             throttle.change(account) { $0 -= held }
         }
 
-        /// Makes room for an answer, or for what the work on it takes: once, before it begins.
+        /// Makes room for an answer, or for what the work on it takes: before that begins, and beside what the call counts for already.
+        /// Never while another thread widens it or answers.
         /// - Throws: THROTTLED with the time to wait; the call counts as before.
         func widen(by bytes: Int, _ limits: AccountLimits) throws(ServiceError) {
             let held = request + answer.load(ordering: .relaxed)

@@ -11,6 +11,9 @@ public struct CallContext: Sendable {
     public private(set) var deadline: UInt64?
     /// Whether the caller has given the call up; cheap, from any thread.
     public let isCancelled: @Sendable () -> Bool
+    /// Counts so many bytes more for the call, which holds them until its answer; throws THROTTLED where they are more than it may
+    /// have (SPEC R3). From any thread, before the answer.
+    let makeRoom: @Sendable (Int) throws(ServiceError) -> Void
     /// The way back to the caller, where there is one (SPEC S10).
     public let promptLine: (any PromptLine)?
     /// Whether a call that takes microseconds, and never waits, may be carried out on the thread that it came on.
@@ -25,12 +28,14 @@ public struct CallContext: Sendable {
         promptLine: (any PromptLine)? = nil,
         mayAnswerHere: Bool = false,
         mayReadHere: Bool = false,
-        isCancelled: @escaping @Sendable () -> Bool = { false }
+        isCancelled: @escaping @Sendable () -> Bool = { false },
+        makeRoom: @escaping @Sendable (Int) throws(ServiceError) -> Void = { _ in }
     ) {
         self.account = account
         self.isHost = isHost
         self.deadline = deadline
         self.isCancelled = isCancelled
+        self.makeRoom = makeRoom
         self.promptLine = promptLine
         self.mayAnswerHere = mayAnswerHere
         self.mayReadHere = mayReadHere

@@ -36,13 +36,13 @@ extension Service {
             newer: .init(newer.shard, present, rule: newer.rule)
         )
         guard start.rawValue < comparison.chunkCount else { throw PagedCall.refusal }
-        do throws(StoreError) {
+        do throws(Comparison.Failure) {
             let (entries, next) = try comparison.changes(from: start, limit: limit)
             var response = Wire.ListChangedBlocksResponse()
             response.blocks = entries.map { Self.describe($0, of: present, comparedWith: past) }
             response.nextPageToken = next.map { BlockCursor.token($0, in: call) } ?? []
             return response
-        } catch { throw (newer.isOwn ? older : newer).refusal(error) }
+        } catch { throw (error.isOlder ? older : newer).refusal(error.error) }
     }
 
     /// A chunk beyond the newer one's end is a hole of the older one's length.

@@ -7,6 +7,8 @@ import CairnWire
 extension Service {
     /// Entries of manifests that one call looks at; the next page goes on behind them.
     private static let entriesPerPage = 1 << 14
+    /// What a volume or snapshot counts for at least: to find it, and what of it may be told, takes as long as so many entries.
+    private static let entriesPerTarget = 64
 
     public func listDamage(
         _ request: Wire.ListDamageRequest,
@@ -54,12 +56,22 @@ extension Service {
                 var cursor = isResumed && stage == begin.stage ? begin : DamageCursor(shard: shard.index, stage: stage)
                 while let target = try next(&cursor, on: shard, context) {
                     page.cursor = cursor
-                    do throws(ServiceError) { try damage(of: target, &page, context) } catch {
-                        // Deleted meanwhile.
-                        guard error.code == .invalidVolumeID || error.code == .invalidSnapshotID else { throw error }
+                    let most = page.looking - Self.entriesPerTarget
+                    if target.isReadable {
+                        do throws(ServiceError) { try damage(of: target, &page, context) } catch {
+                            // Deleted meanwhile.
+                            guard error.code == .invalidVolumeID || error.code == .invalidSnapshotID else {
+                                throw error
+                            }
+                        }
                     }
                     if page.next != nil { return }
                     (cursor.chunk, cursor.isWithin) = (0, false)
+                    page.looking = min(page.looking, most)
+                    if page.looking <= 0 {
+                        page.next = cursor
+                        return
+                    }
                 }
             }
         }
@@ -69,26 +81,23 @@ extension Service {
     private func next(_ cursor: inout DamageCursor, on shard: Shard, _ context: CallContext) throws(ServiceError)
         -> DamageTarget?
     {
-        while true {
-            try context.checkWanted()
-            let view = shard.makeView()
-            if cursor.isWithin {
-                cursor.isWithin = false
-                if let target = try target(cursor.stage, cursor.id, view, context) { return target }
-            }
-            let (stage, place) = (cursor.stage, (createdAt: cursor.createdAt, id: cursor.id))
-            let found = try storeCall { () throws(StoreError) -> DamageTarget? in
-                switch stage {
-                case .volumes:
-                    try view.volumes(of: context.account, after: place, limit: 1).first.map { .volume($0) }
-                case .snapshots:
-                    try view.snapshots(of: context.account, after: place, limit: 1).first.map { .snapshot($0) }
-                }
-            }
-            guard let found else { return nil }
-            (cursor.createdAt, cursor.id, cursor.chunk) = (found.createdAt, found.id, 0)
-            if found.isReadable { return found }
+        try context.checkWanted()
+        let view = shard.makeView()
+        if cursor.isWithin {
+            cursor.isWithin = false
+            if let target = try target(cursor.stage, cursor.id, view, context) { return target }
         }
+        let (stage, place) = (cursor.stage, (createdAt: cursor.createdAt, id: cursor.id))
+        let found = try storeCall { () throws(StoreError) -> DamageTarget? in
+            switch stage {
+            case .volumes:
+                try view.volumes(of: context.account, after: place, limit: 1).first.map { .volume($0) }
+            case .snapshots:
+                try view.snapshots(of: context.account, after: place, limit: 1).first.map { .snapshot($0) }
+            }
+        }
+        if let found { (cursor.createdAt, cursor.id, cursor.chunk) = (found.createdAt, found.id, 0) }
+        return found
     }
 
     private func target(

@@ -25,6 +25,9 @@ struct Readable {
 
 /// Who may have what: the one place where grants are asked (SPEC D5).
 extension Service {
+    /// Levels of other accounts whose permission is asked for where the call must not wait: each takes as long as a small read.
+    private static let levelsInMemory = 8
+
     /// What a resource's permission must be for.
     enum Purpose {
         /// To make volumes from it, or to know of it: USE or EXPORT.
@@ -101,6 +104,7 @@ extension Service {
     }
 
     /// Which data the caller may have of what a source is made of.
+    /// - Throws: `.notInMemory` for a view that is to read in memory alone, where there is more to ask than is done there.
     func exportRule(
         of source: ReadSource,
         snapshot: SnapshotID?,
@@ -111,6 +115,9 @@ extension Service {
     ) throws(ServiceError) -> ExportRule {
         let levels = try storeCall { () throws(StoreError) in
             try view.levels(of: source, snapshot: snapshot, volume: volume)
+        }
+        if view.isInMemory, levels.count(where: { $0.account != context.account }) > Self.levelsInMemory {
+            throw ServiceError(.notInMemory, "many accounts' permissions are to be looked up")
         }
         var isGranted: [Bool] = []
         for level in levels {

@@ -180,6 +180,8 @@ extension Service {
     ) {
         onWorker(context, bytes: request.page.cost(each: 4096), answer) { () throws(ServiceError) in
             let count = try request.page.itemCount()
+            // As many as there can be on a snapshot: each is looked for in each item of the page.
+            _ = try TagRules.check(request.tags)
             let call = PagedCall(request, of: context.account)
             let after = try ListingCursor(call)
             var volume: VolumeID?
@@ -207,21 +209,43 @@ extension Service {
                     size: \.record.listedBytes
                 )
             }
-            let (page, last) = merged.take()
+            let (page, end) = merged.take()
+            let (described, last) = try self.describe(page, context)
             var response = Wire.ListSnapshotsResponse()
-            var snapshots: [Wire.SnapshotDescription] = []
-            for (snapshot, view) in page {
-                // As it was when it was found: it may be gone by now, with all that it stood on.
-                snapshots.append(try self.describe(snapshot, in: view, context))
-            }
-            response.snapshots = snapshots.filter {
+            response.snapshots = described.filter {
                 (request.state == .unspecified || $0.state == request.state)
                     && request.tags.allSatisfy($0.tags.contains)
             }
-            response.nextPageToken = last?.token(in: call) ?? []
+            response.nextPageToken = (last ?? end)?.token(in: call) ?? []
             return response
         }
     }
+
+    /// As many of a page's snapshots, one at least, as take no more look-ups than one job may make.
+    /// - Returns: them, and the place of the last one where that is not the page's.
+    private func describe(_ page: [(record: SnapshotRecord, view: ReadView)], _ context: CallContext)
+        throws(ServiceError) -> (descriptions: [Wire.SnapshotDescription], last: ListingCursor?)
+    {
+        var (descriptions, lookUps): ([Wire.SnapshotDescription], Int) = ([], 0)
+        for (snapshot, view) in page {
+            try context.checkWanted()
+            // As it was when it was found: it may be gone by now, with all that it stood on.
+            let (description, levels) = try describeCounting(snapshot, in: view, context)
+            descriptions.append(description)
+            lookUps += levels * Self.lookUpsPerLevel
+            if lookUps > Self.lookUpsPerPage, descriptions.count < page.count {
+                return (
+                    descriptions, ListingCursor(createdMilliseconds: snapshot.createdAt, id: snapshot.id.uuid)
+                )
+            }
+        }
+        return (descriptions, nil)
+    }
+
+    /// The level itself, and two permissions for each of account, volume and snapshot.
+    private static let lookUpsPerLevel = 7
+    /// After so many look-ups a page of snapshots ends: some tens of milliseconds.
+    private static let lookUpsPerPage = 1 << 15
 
     static func state(of snapshot: SnapshotRecord) -> Wire.SnapshotState {
         switch snapshot.state {
@@ -235,9 +259,16 @@ extension Service {
     func describe(_ snapshot: SnapshotRecord, in view: ManifestReader, _ context: CallContext) throws(ServiceError)
         -> Wire.SnapshotDescription
     {
+        try describeCounting(snapshot, in: view, context).description
+    }
+
+    /// - Returns: it, and the levels whose permissions were looked up for it.
+    private func describeCounting(_ snapshot: SnapshotRecord, in view: ManifestReader, _ context: CallContext)
+        throws(ServiceError) -> (description: Wire.SnapshotDescription, levels: Int)
+    {
         var description = Self.describe(snapshot)
         // It holds no data any more, and what it was part of may be gone.
-        if snapshot.state == .error { return description }
+        if snapshot.state == .error { return (description, 0) }
         let isOwn = snapshot.account == context.account
         let rule = try exportRule(
             of: ReadSource(snapshot),
@@ -256,7 +287,7 @@ extension Service {
                 )
             }
         }
-        return description
+        return (description, rule.levelCount)
     }
 
     /// The seal of one's own snapshot, pending while it is computed; nil where its data is not all the caller's to have.

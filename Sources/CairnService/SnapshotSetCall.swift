@@ -90,7 +90,8 @@ private struct SnapshotSet: Sendable {
         for (place, volume) in volumes.enumerated() {
             guard let shard = service.shard(of: volume.uuid) else { throw ServiceError.noSuchVolume.at(place) }
             _ = try service.view(shard) { (view) throws(ServiceError) in try check(place, in: view) }
-            let index = parts.firstIndex { $0.shard === shard } ?? parts.count
+            // Not by identity: a shard that recovers meanwhile becomes another object, and its part then fails as a whole.
+            let index = parts.firstIndex { $0.shard.index == shard.index } ?? parts.count
             if index == parts.count { parts.append(Part(shard: shard)) }
             parts[index].places.append(place)
             parts[index].ids.append(SnapshotID(.random(shard: shard.index)))

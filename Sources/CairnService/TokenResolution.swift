@@ -14,6 +14,8 @@ struct TokenResolution {
     let volumeSize: UInt64
     /// Stored bytes that may become data: with the call's own they go into one commit.
     let copyRoom: Int
+    /// Counts what is copied for the call; throws THROTTLED.
+    var makeRoom: @Sendable (Int) throws(ServiceError) -> Void = { _ in }
 
     /// How far it has come.
     struct Work: Sendable {
@@ -23,6 +25,8 @@ struct TokenResolution {
         /// Places of those whose bytes must be read, and how many of them were.
         fileprivate var unproven: [(place: Int, isHome: Bool)] = []
         fileprivate var proven = 0
+        /// Whether there is room for those of other shards.
+        fileprivate var hasRoom = false
         /// Stored bytes that became data.
         fileprivate var copied = 0
 
@@ -32,10 +36,15 @@ struct TokenResolution {
     /// A step: some look-ups, then some reads. Chunks that are not on the volume's shard become data for it, as far as there is
     /// room: what is beyond is refused as if it were not here, and the client sends it.
     /// - Returns: whether it was the last.
-    /// - Throws: INVALID_CHUNK_TOKEN naming the block.
+    /// - Throws: INVALID_CHUNK_TOKEN naming the block; THROTTLED.
     func resolve(_ work: inout Work) throws(ServiceError) -> Bool {
         // Two for each token.
         guard try lookUp(&work, Workers.lookUpsPerJob / 2) else { return false }
+        if !work.hasRoom {
+            let most = mostCopied(work)
+            if most > 0 { try makeRoom(most) }
+            work.hasRoom = true
+        }
         var room = Limits.payloadBytes
         while work.proven < work.unproven.count {
             if room <= 0 { return false }
@@ -72,6 +81,12 @@ struct TokenResolution {
         }
         // What is left has a job of its own.
         return work.looked == work.changes.count && named.count < limit
+    }
+
+    /// The most bytes of other shards' chunks that are in memory until the commit: the one that is beyond the room is read as well.
+    private func mostCopied(_ work: Work) -> Int {
+        let count = work.unproven.count { !$0.isHome }
+        return min(count * ChunkSize.maximum.bytes, max(0, copyRoom) + ChunkSize.maximum.bytes)
     }
 
     /// Bytes of the chunk that are within the volume.

@@ -26,14 +26,16 @@ struct WriteCall: Sendable {
         named = try Named(target)
         report = try ProgressReport(percent: progress?.percent, rebased: rebased)
         (self.dataVersion, self.attachment) = (dataVersion, attachment)
-        // A report is a promise that is told to others: not before it is on the disk.
-        self.durability = progress == nil ? try Service.durability(durability) : .durable
+        let asked = try Service.durability(durability)
         switch named {
         case .volume:
+            self.durability = asked
             guard progress == nil, !rebased else {
                 throw ServiceError(.invalidArgument, "progress and rebased belong to a snapshot in progress")
             }
         case .snapshot:
+            // There is no Flush for it, and a report is a promise that is told to others: what it completes must be on the disk.
+            self.durability = .durable
             guard attachment == 0 else {
                 throw ServiceError(.invalidArgument, "an attachment belongs to a volume, not to a snapshot")
             }
@@ -153,7 +155,8 @@ extension Service {
             account: context.account,
             chunkSize: seen.target.chunkSize,
             volumeSize: seen.target.size,
-            copyRoom: Limits.payloadBytes - (payload?.count ?? 0)
+            copyRoom: Limits.payloadBytes - (payload?.count ?? 0),
+            makeRoom: context.makeRoom
         )
         inSteps(context, TokenResolution.Work(prepared)) { (work) throws(ServiceError) in
             try tokens.resolve(&work)

@@ -207,6 +207,8 @@ extension Service {
     ) {
         onWorker(context, bytes: request.page.cost(each: 1024), answer) { () throws(ServiceError) in
             let count = try request.page.itemCount()
+            // As many as there can be on a volume: each is looked for in each item of the page.
+            _ = try TagRules.check(request.tags)
             let call = PagedCall(request, of: context.account)
             let after = try ListingCursor(call)
             var merged = MergedPage<VolumeRecord>(count: count)

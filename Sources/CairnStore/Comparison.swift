@@ -20,6 +20,12 @@ public struct Comparison {
         }
     }
 
+    /// Why a comparison cannot be made, and of which side: who asks may know more of one than of the other.
+    public struct Failure: Error {
+        public let isOlder: Bool
+        public let error: StoreError
+    }
+
     /// Bytes of chunks that one page reads, where fingerprints do not tell whether they differ.
     private static let readBytes = 16 << 20
 
@@ -39,42 +45,57 @@ public struct Comparison {
     ///   - start: the first chunk to look at.
     ///   - limit: the most entries to give; ten times as many are looked at.
     /// - Returns: the entries, and where to go on; nil at the end.
-    /// - Throws: `.damaged`, `.io`: where parts of chunks must be read to be compared.
-    public func changes(from start: ChunkIndex, limit: Int) throws(StoreError) -> (
+    /// - Throws: `.damaged`, `.io`: where parts of chunks must be read to be compared; `.forbidden`.
+    public func changes(from start: ChunkIndex, limit: Int) throws(Failure) -> (
         entries: [BlockEntry], next: ChunkIndex?
     ) {
-        var candidates = try Candidates(self)
-        let names = try newer.view.accountNames(along: newer.source.lineage)
+        // What cannot be found out of the two together is told as the newer one's.
+        var candidates = try ofNewer { () throws(StoreError) in try Candidates(self) }
+        let names = try ofNewer { () throws(StoreError) in
+            try newer.view.accountNames(along: newer.source.lineage)
+        }
         var found: [BlockEntry] = []
         var position = start
         var (looked, read) = (0, 0)
-        while let chunk = try candidates.next(from: position), chunk.rawValue < chunkCount {
+        while true {
+            let next = try ofNewer { () throws(StoreError) in try candidates.next(from: position) }
+            guard let chunk = next, chunk.rawValue < chunkCount else { return (found, nil) }
             guard found.count < limit, looked < limit * 10, read < Self.readBytes else { return (found, chunk) }
             looked += 1
-            let present = try newer.resolve(chunk)
-            try newer.rule?.check(present)
+            let present = try ofNewer { () throws(StoreError) in
+                let present = try newer.resolve(chunk)
+                try newer.rule?.check(present)
+                return present
+            }
             if try !isSame(chunk, present, candidates.areRelated, &read) {
                 found.append(BlockEntry(chunk, present, names))
             }
             position = ChunkIndex(chunk.rawValue + 1)
         }
-        return (found, nil)
+    }
+
+    private func ofOlder<Value>(_ body: () throws(StoreError) -> Value) throws(Failure) -> Value {
+        do throws(StoreError) { return try body() } catch { throw Failure(isOlder: true, error: error) }
+    }
+
+    private func ofNewer<Value>(_ body: () throws(StoreError) -> Value) throws(Failure) -> Value {
+        do throws(StoreError) { return try body() } catch { throw Failure(isOlder: false, error: error) }
     }
 
     /// - Parameter isWritten: that the chunk was written since says nothing of what the older side holds.
     private func isSame(_ chunk: ChunkIndex, _ present: ResolvedChunk, _ isWritten: Bool, _ read: inout Int)
-        throws(StoreError) -> Bool
+        throws(Failure) -> Bool
     {
         let chunkSize = newer.source.chunkSize
         guard older.source.chunkSize == chunkSize else {
             read += max(chunkSize.bytes, older.source.chunkSize.bytes)
             return try readsSame(chunk)
         }
-        let past = try older.resolve(chunk)
+        let past = try ofOlder { () throws(StoreError) in try older.resolve(chunk) }
         if let rule = older.rule, !rule.missing(for: past).isEmpty {
             // Never compared with what the asker may not know: whether the two are the same would tell it.
             if isWritten { return false }
-            try rule.check(past)
+            try ofOlder { () throws(StoreError) in try rule.check(past) }
         }
         if present.patches.isEmpty, past.patches.isEmpty {
             return present.fingerprint(chunkSize) == past.fingerprint(chunkSize)
@@ -85,11 +106,13 @@ public struct Comparison {
     }
 
     /// Whether both sides have the same bytes where the newer one has the chunk.
-    private func readsSame(_ chunk: ChunkIndex) throws(StoreError) -> Bool {
+    private func readsSame(_ chunk: ChunkIndex) throws(Failure) -> Bool {
         let chunkSize = newer.source.chunkSize
         let start = chunkSize.offset(of: chunk)
         let range = start..<start + UInt64(chunkSize.bytes)
-        return try older.bytes(range) == newer.bytes(range)
+        let past = try ofOlder { () throws(StoreError) in try older.bytes(range) }
+        let present = try ofNewer { () throws(StoreError) in try newer.bytes(range) }
+        return past == present
     }
 }
 

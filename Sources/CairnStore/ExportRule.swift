@@ -44,6 +44,9 @@ public struct ExportRule: Sendable {
     /// Whether everything is allowed: nothing needs to be asked chunk by chunk.
     public let isOpen: Bool
 
+    /// What it took to find out is proportional to it.
+    public var levelCount: Int { levels.count }
+
     /// - Parameter isGranted: of each level, whether it is the caller's own, or its account granted it to the caller.
     public init(_ levels: [SourceLevel], isGranted: [Bool]) {
         precondition(levels.count == isGranted.count)

@@ -107,7 +107,7 @@ public final class EventLoop: @unchecked Sendable {
         host.sockets.forEachReady(ready)
         if let next = timers.next {
             let now = EventLoop.now
-            if next <= now { for action in timers.due(now) { action() } }
+            if next <= now { for timer in timers.due(now) { timer.fire(now) } }
         }
         serveLine()
         for _ in 0..<EventLoop.rounds {

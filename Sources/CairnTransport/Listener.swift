@@ -146,7 +146,7 @@ public final class Listener: @unchecked Sendable {
     private func start(_ descriptor: Int32, from peer: Endpoint, on loop: EventLoop) {
         let tls = context.withLock { $0 }
         guard let session = try? TLSSession(context: tls, buffers: loop.buffers),
-            let owner = owner(Accepted(loop: loop, peer: peer))
+            let owner = owner(Accepted(loop: loop, peer: peer, tls: tls))
         else {
             close(descriptor)
             forget(peer)
@@ -175,4 +175,6 @@ public final class Listener: @unchecked Sendable {
 public struct Accepted: Sendable {
     public let loop: EventLoop
     public let peer: Endpoint
+    /// By whose rules its handshake is made, also where the listener has others meanwhile.
+    public let tls: TLSContext
 }

@@ -30,6 +30,15 @@ public final class LoopTimer {
     }
 
     public func cancel() { deadline = nil }
+
+    /// Runs the action if it is still due at `now`: what ran just before may have moved or cancelled the timer, or ended its owner,
+    /// which the action does not keep.
+    func fire(_ now: UInt64) {
+        guard let deadline, deadline <= now else { return }
+        self.deadline = nil
+        action?()
+    }
+
     /// For the owner's end: the action is let go.
     public func invalidate() {
         deadline = nil
@@ -54,9 +63,9 @@ struct TimerQueue {
         heap.insert(Entry(deadline: deadline, timer: timer))
     }
 
-    /// The actions that are due at `now`; entries whose timer moved on are put where they belong.
-    mutating func due(_ now: UInt64) -> [() -> Void] {
-        var actions: [() -> Void] = []
+    /// The timers that are due at `now`, to be fired one by one; entries whose timer moved on are put where they belong.
+    mutating func due(_ now: UInt64) -> [LoopTimer] {
+        var due: [LoopTimer] = []
         while let first = heap.min, first.deadline <= now {
             _ = heap.popMin()
             let timer = first.timer
@@ -65,13 +74,12 @@ struct TimerQueue {
             timer.queued = nil
             guard let deadline = timer.deadline else { continue }
             if deadline <= now {
-                timer.deadline = nil
-                if let action = timer.action { actions.append(action) }
+                due.append(timer)
             } else {
                 timer.queued = deadline
                 heap.insert(Entry(deadline: deadline, timer: timer))
             }
         }
-        return actions
+        return due
     }
 }

@@ -107,7 +107,8 @@ public struct FrameHeader: Sendable, Equatable {
             case .cancel: method == 0 && value == 0 && bodyBytes == 0
             case .ping, .pong: method == 0 && value == 0 && bodyBytes == 0
             case .credit: method == 0 && callID == 0 && value == 0 && bodyBytes == 0
-            case .goAway: method == 0 && callID == 0 && value <= 16 && payloadBytes == 0
+            case .goAway:
+                method == 0 && callID == 0 && value <= 16 && payloadBytes == 0 && (value != 0 || messageBytes == 0)
             }
         guard fits else { throw .misplacedField(kind) }
     }

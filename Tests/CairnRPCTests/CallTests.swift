@@ -13,6 +13,8 @@ import Testing
         defer { client.close() }
         #expect(try Wire.Hello.decode(client.peerHello).agent == "test server")
         #expect(client.peerLimits == SessionLimits())
+        // A server keeps none for each of its clients.
+        #expect(server.server.connections.map(\.peerHello) == [[]])
         for size in [0, 1, 100, 4096, 4097, 70_000, 1 << 20] {
             let message = [UInt8](repeating: 7, count: min(size, 1 << 20))
             let answer = try await client.call(Request(method: TestMethod.echo, message: message))
@@ -98,6 +100,15 @@ import Testing
         let answer = try await back.call(Request(method: TestMethod.echo, message: [9], timeout: .seconds(5)))
         #expect(answer.message == [9])
         #expect(back.context as? String == "somebody")
+        // What it may not say is an error of its own, and ends no connection.
+        for payload in [[], [Buffer(copying: [1]).slice]] as [[BufferSlice]] {
+            let message = [UInt8](repeating: 1, count: payload.isEmpty ? 65 << 10 : 1)
+            let long = await #expect(throws: RPCError.self) {
+                try await back.call(Request(method: TestMethod.echo, message: message, payload: payload))
+            }
+            #expect(long?.status == Status.internal.rawValue)
+        }
+        #expect(back.isOpen)
         // A client without a handler says so.
         let mute = try await server.connect()
         defer { mute.close() }

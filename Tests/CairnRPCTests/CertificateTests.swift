@@ -125,6 +125,34 @@ import Testing
         staying.close()
     }
 
+    /// Its handshake is made by the rules that were in force when it began; who lets it in looks at the present ones.
+    @Test func revocationInMidHandshake() async throws {
+        let authority = try CertificateAuthority.create(in: installation.folder + "/midway-\(UUID().uuidString)")
+        let names: [AlternativeName] = [.address(.init(text: "127.0.0.1")!)]
+        var files = TestInstallation.files(try authority.issueServer(CredentialName("server"), names: names), authority)
+        files.revocations = authority.revocationListPath
+        let server = try TestServer(files: files)
+        func replaceTLS() throws { server.server.replaceTLS(try TLSContext(.server, files: files)) }
+        let staying = TestInstallation.client(of: authority, "staying")
+        let first = try DeafPeer(to: server.endpoint, files: staying, beforeLastFlight: replaceTLS)
+        let stayer = try #require(first)
+        let isGreeted = try stayer.send(RawPeer.hello)
+        #expect(isGreeted)
+        #expect(await eventually { server.server.connectionCount == 1 })
+        let leaving = TestInstallation.client(of: authority, "leaving")
+        let second = try DeafPeer(to: server.endpoint, files: leaving) {
+            _ = try authority.revoke(try authority.find("leaving").serial)
+            try replaceTLS()
+        }
+        let leaver = try #require(second)
+        // The server may have gone before all of it is sent.
+        _ = try leaver.send(RawPeer.hello)
+        #expect(await eventually { server.authenticator.applicants.withLock { $0.count } == 2 })
+        #expect(leaver.waitForEnd(seconds: 5))
+        #expect(server.server.connectionCount == 1)
+        withExtendedLifetime((stayer, leaver)) {}
+    }
+
     @Test func expiryEndsConnections() async throws {
         let short = Validity(notBefore: Validity.now - 10, notAfter: Validity.now + 2)
         let files = TestInstallation.client(

@@ -8,16 +8,22 @@ final class DeafPeer {
     private let buffers = TLSBuffers()
     private let session: TLSSession
 
-    init?(to endpoint: Endpoint) throws {
+    /// - Parameter beforeLastFlight: runs when our side of the handshake is done, and the server waits for our certificate.
+    init?(
+        to endpoint: Endpoint,
+        files: TLSFiles = TestInstallation.shared.client,
+        beforeLastFlight: () throws -> Void = {}
+    ) throws {
         guard let socket = PlainSocket(to: endpoint) else { return nil }
         self.socket = socket
         session = try TLSSession(
-            context: try TLSContext(.client, files: TestInstallation.shared.client),
+            context: try TLSContext(.client, files: files),
             buffers: buffers,
             host: endpoint.host
         )
         while true {
             let isDone = try session.handshake()
+            if isDone { try beforeLastFlight() }
             guard flush() else { return nil }
             if isDone { break }
             buffers.reset()
@@ -36,6 +42,9 @@ final class DeafPeer {
         }
         return true
     }
+
+    /// Whether the peer closes within `seconds`.
+    func waitForEnd(seconds: Int) -> Bool { socket.waitForEnd(seconds: seconds) }
 
     private func flush() -> Bool {
         var rest = Array(buffers.output)[...]

@@ -115,6 +115,20 @@ import Testing
         #expect(refused.map { CallError(status: $0.status, detail: $0.detail).reason } == .authenticationFailure)
     }
 
+    /// A GOAWAY is short, whatever there is to say.
+    @Test func longReasonsAreCut() async throws {
+        let server = try TestServer()
+        let peer = try await RawPeer.greeted(server.endpoint)
+        let error = CallError(.unavailable, "moved: " + String(repeating: "ä", count: 10_000), blockIndex: 7)
+        server.server.close(status: error.status.rawValue, detail: error.detail.encode()) { _ in true }
+        #expect(await peer.waitForClose())
+        let farewell = try #require(peer.farewell)
+        #expect(farewell.reason == .unavailable && farewell.blockIndex == 7)
+        #expect(farewell.text.hasPrefix("moved: ää") && error.text.hasPrefix(farewell.text))
+        let length = peer.seen.withLock { $0.frames.last?.header.messageBytes }
+        #expect(length.map { $0 <= 4096 } == true)
+    }
+
     @Test func nobodyThere() async throws {
         let tls = try TLSContext(.client, files: TestInstallation.shared.client)
         let server = try TestServer()

@@ -32,6 +32,11 @@ import Testing
             ("call id falls", request(5) + request(4)),
             ("answer to no call", RawPeer.frame(FrameHeader(.response, method: 1, callID: 1))),
             ("credit never taken", RawPeer.frame(FrameHeader(.credit, credit: 1))),
+            ("a GOAWAY without a status that says something", RawPeer.frame(FrameHeader(.goAway), [8, 3])),
+            (
+                "a GOAWAY of 5 KiB",
+                RawPeer.frame(FrameHeader(.goAway, value: 3), [UInt8](repeating: 0, count: 5 << 10))
+            ),
             ("unknown kind", [0, 0, 0, 0, 1, 77] + [UInt8](repeating: 0, count: 26)),
             ("message over the limit", [UInt8](FrameBytes.header(body: 2 << 20, message: 2 << 20))),
             ("payload over the limit", [UInt8](FrameBytes.header(body: 17 << 20, message: 0))),

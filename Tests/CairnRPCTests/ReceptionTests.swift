@@ -105,4 +105,28 @@ import Testing
         server.handler.held.withLock { $0 = [] }
         #expect(await eventually { ledger.held.load(ordering: .relaxed) == 0 })
     }
+
+    /// The peer takes nothing of what it asked for, and breaks the protocol: the connection is over at once, but its answers are in
+    /// memory until the transport gives up, and count until then.
+    @Test func whatIsHeldGoesWithTheAnswersMemory() async throws {
+        let server = try TestServer()
+        let ledger = Ledger()
+        server.handler.reception.withLock { $0 = { _, _ in .welcome(Ledger.Entry(ledger)) } }
+        var peer = try DeafPeer(to: server.endpoint)
+        // With a byte of payload, so that they are announced. More than the sockets' buffers take.
+        let wanted = (1...3).flatMap {
+            RawPeer.frame(FrameHeader(.request, method: TestMethod.download, callID: $0), size(16 << 20), [1])
+        }
+        let isSent = try peer?.send(RawPeer.hello + wanted)
+        #expect(isSent == true)
+        #expect(await eventually { server.handler.granted.load(ordering: .relaxed) == 3 })
+        #expect(ledger.held.load(ordering: .relaxed) > 0)
+        let isBroken = try peer?.send([0, 0, 0, 0, 1, 77] + [UInt8](repeating: 0, count: 26))
+        #expect(isBroken == true)
+        #expect(await eventually { server.server.connectionCount == 0 })
+        #expect(ledger.held.load(ordering: .relaxed) > 0)
+        withExtendedLifetime(peer) {}
+        peer = nil
+        #expect(await eventually(within: .seconds(20)) { ledger.held.load(ordering: .relaxed) == 0 })
+    }
 }

@@ -112,6 +112,40 @@ import Testing
         #expect(budget.used == 0 && budget.hasRoom)
     }
 
+    /// Neither credit nor a budget counts them.
+    @Test func answersToTheServerAndFarewellsAreShort() throws {
+        func opened(_ role: Session.Role) throws -> Session {
+            var session = Session(role, limits: limits())
+            try session.admit(FrameHeader(.hello))
+            if role == .server { session.deliberate() }
+            session.open(limits())
+            return session
+        }
+        func fault(_ header: FrameHeader, to role: Session.Role) throws -> ProtocolFault? {
+            var session = try opened(role)
+            session.caller.enqueue(token(1), cost: 0)
+            if let next = session.caller.next(isWanted: { _ in true }) { _ = session.caller.send(next, method: 1) }
+            do throws(ProtocolFault) { try session.admit(header) } catch { return error }
+            return nil
+        }
+        func answer(_ message: Int, _ payload: Int = 0) -> FrameHeader {
+            FrameHeader(.response, method: 1, callID: 1, messageBytes: message, payloadBytes: payload)
+        }
+        #expect(try fault(answer(64 << 10), to: .server) == nil)
+        #expect(
+            try fault(answer(65 << 10), to: .server) == .frame(.messageTooLong(65 << 10, limit: 64 << 10))
+        )
+        #expect(try fault(answer(0, 1), to: .server) == .frame(.payloadTooLong(1, limit: 0)))
+        #expect(try fault(answer(1 << 20, 16 << 20), to: .client) == nil)
+        for role in [Session.Role.client, .server] {
+            #expect(try fault(FrameHeader(.goAway, value: 3, messageBytes: 4096), to: role) == nil)
+            #expect(
+                try fault(FrameHeader(.goAway, value: 3, messageBytes: 4097), to: role)
+                    == .frame(.messageTooLong(4097, limit: 4096))
+            )
+        }
+    }
+
     @Test func deadlinesAreSweptOut() {
         var queue = DeadlineQueue<Int>()
         for id in 0..<100_000 { queue.insert(id, at: UInt64(id), live: 10) { $0 >= 99_990 } }

@@ -113,6 +113,25 @@ import Testing
         withExtendedLifetime((first, second)) {}
     }
 
+    @Test("R3: a call may ask for room more than once, beside all that it counts for already")
+    func widenedTwice() throws {
+        let throttle = Throttle(bytes: 1 << 30)
+        let limits = limits(bytes: 100 << 10)
+        let alice = AccountID("alice")!
+        let first = try throttle.admit(alice, bytes: 1 << 10, limits, now: 0)
+        // Larger than the limit, and alone, both times.
+        try first.widen(by: 200 << 10, limits)
+        try first.widen(by: 200 << 10, limits)
+        #expect(throttle.bytesInFlight == 402 << 10)
+        first.answers(bytes: 3)
+        #expect(throttle.bytesInFlight == 2 << 10)
+        let second = try throttle.admit(alice, bytes: 1 << 10, limits, now: 0)
+        try second.widen(by: 50 << 10, limits)
+        #expect(throws: ServiceError.self) { try second.widen(by: 50 << 10, limits) }
+        #expect(throttle.bytesInFlight == 54 << 10)
+        withExtendedLifetime((first, second)) {}
+    }
+
     @Test("R3: a hold counts until it is let go of; accounts do not count for each other; quiet ones are forgotten")
     func holds() throws {
         let throttle = Throttle(bytes: 1 << 30)

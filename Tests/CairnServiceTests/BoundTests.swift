@@ -121,4 +121,38 @@ import Testing
         #expect(read == [UInt8](repeating: 7, count: 512) + [UInt8](repeating: 0, count: 1536))
         try harness.audit()
     }
+
+    @Test("R1, R3: a listing's filter has no more tags than there can be on anything")
+    func filters() throws {
+        let harness = try ServiceHarness()
+        let tags = (0...Limits.tags).map { Wire.Tag(key: "key \($0)", value: "") }
+        let service = harness.service
+        #expect(refusal { try harness.call(service.listVolumes, .init(tags: tags)) }?.code == .invalidArgument)
+        #expect(refusal { try harness.call(service.listSnapshots, .init(tags: tags)) }?.code == .invalidArgument)
+        let most = Array(tags.dropLast())
+        _ = try harness.createVolume(.init(tags: most))
+        #expect(try harness.call(service.listVolumes, .init(tags: most)).volumes.count == 1)
+        #expect(try harness.call(service.listSnapshots, .init(tags: most)).snapshots.isEmpty)
+    }
+
+    @Test("R1, R3: a page of snapshots that stand on many levels ends early, and the next one goes on behind it")
+    func listingDeepSnapshots() throws {
+        let harness = try ServiceHarness()
+        var volume = try harness.createVolume()
+        for _ in 1..<200 { volume = try harness.createVolume(.init(snapshotID: volume.initialSnapshotID)) }
+        for _ in 0..<30 { _ = try harness.begin(volume.volumeID) }
+        var (pages, place): ([[[UInt8]]], [UInt8]) = ([], [])
+        repeat {
+            let request = Wire.ListSnapshotsRequest(
+                page: .init(limit: 1000, pageToken: place),
+                volumeID: volume.volumeID
+            )
+            let page = try harness.call(harness.service.listSnapshots, request)
+            pages.append(page.snapshots.map(\.snapshotID))
+            place = page.nextPageToken
+        } while !place.isEmpty
+        // 7 look-ups for each of 200 levels: 24 snapshots take more than 1 << 15.
+        #expect(pages.map(\.count) == [24, 7])
+        #expect(Set(pages.joined()).count == 31)
+    }
 }

@@ -83,4 +83,31 @@ import Testing
         }
         #expect(page?.code == .invalidArgument)
     }
+
+    @Test("R1, D5, C2: what is missing is told of the side that it is missing on")
+    func whichSide() throws {
+        let harness = try ServiceHarness()
+        func shared(_ seed: UInt64, _ permission: Wire.Permission) throws -> [UInt8] {
+            let volume = try harness.createVolume().volumeID
+            try harness.write(noise(65536, seed: seed), at: 0, to: volume)
+            let snapshot = try harness.call(harness.service.createSnapshot, .init(volumeID: volume)).snapshotID
+            let resource = Wire.Target(target: .snapshotID(snapshot))
+            let grant = Wire.Grant(resource: resource, grantee: "bob", permission: permission)
+            _ = try harness.call(harness.service.createGrant, .init(grant: grant))
+            return snapshot
+        }
+        let older = try shared(1, .export)
+        // Bob's own, of data that he may use and not have.
+        let source = try shared(2, .use)
+        let newer = try harness.createVolume(.init(snapshotID: source), as: ServiceHarness.bob).volumeID
+        let request = Wire.ListChangedBlocksRequest(
+            older: Wire.Target(target: .snapshotID(older)),
+            newer: Wire.Target(target: .volumeID(newer))
+        )
+        let error = refusal {
+            try harness.call(harness.service.listChangedBlocks, request, as: ServiceHarness.bob)
+        }
+        #expect(error?.code == .permissionDenied)
+        #expect(error?.text.hasPrefix("\(VolumeID(bytes: newer)!): ") == true && error?.text.contains("alice") == true)
+    }
 }

@@ -293,4 +293,21 @@ import Testing
         _ = try harness.call(harness.service.deleteVolume, .init(volumeID: volume, cancelSnapshots: true))
         try harness.audit()
     }
+
+    @Test("U8, V3: what goes to a snapshot in progress is durable when it is answered: there is no Flush for it")
+    func durability() throws {
+        let shard = ShardIndex(0)
+        let snapshot = Wire.Target(target: .snapshotID(SnapshotID(.random(shard: shard)).bytes))
+        for asked in [Wire.Durability.unspecified, .durable, .onFlush] {
+            let call = try WriteCall(snapshot, attachment: 0, durability: asked)
+            #expect(call.durability == .durable)
+        }
+        let volume = Wire.Target(target: .volumeID(VolumeID(.random(shard: shard)).bytes))
+        let call = try WriteCall(volume, attachment: 0, durability: .onFlush)
+        #expect(call.durability == .onFlush)
+        for target in [snapshot, volume] {
+            let unknown = refusal { try WriteCall(target, attachment: 0, durability: .init(rawValue: 9)) }
+            #expect(unknown?.code == .invalidArgument)
+        }
+    }
 }

@@ -114,4 +114,30 @@ import Testing
         _ = try harness.call(harness.service.deleteVolume, Wire.DeleteVolumeRequest(volumeID: volume.id))
         #expect(throws: ServiceError.noSuchVolume) { try download(request, harness, Self.here) }
     }
+
+    @Test("D5, R3: where many levels' permissions are to be asked for, a worker does it") func deepChains() throws {
+        let harness = try ServiceHarness()
+        let bob = CallContext(account: ServiceHarness.bob.account, mayReadHere: true)
+        let grant = Wire.Grant(grantee: "bob", permission: .export)
+        _ = try harness.call(harness.service.createGrant, .init(grant: grant))
+        let first = try harness.createVolume().volumeID
+        let bytes = noise(65536, seed: 6)
+        try harness.write(bytes, at: 0, to: first)
+        var source = try harness.call(harness.service.createSnapshot, .init(volumeID: first)).snapshotID
+        var volumes = [first]
+        for _ in 0..<9 {
+            let volume = try harness.createVolume(.init(snapshotID: source))
+            volumes.append(volume.volumeID)
+            source = volume.initialSnapshotID
+        }
+        func read(_ volume: [UInt8]) throws -> (download: Download, atOnce: Bool) {
+            try download(request(volume, 0, 4096, lz4: false), harness, bob)
+        }
+        #expect(try harness.eventually { try read(volumes[2]).atOnce })
+        for _ in 0..<10 {
+            let deep = try read(volumes[9])
+            #expect(!deep.atOnce)
+            #expect(try ServiceHarness.bytes(of: deep.download) == Array(bytes[..<4096]))
+        }
+    }
 }

@@ -1,4 +1,5 @@
 import CairnCore
+import Foundation
 import Synchronization
 import Testing
 
@@ -31,6 +32,48 @@ import Testing
         #expect(fired.withLock { $0 } == ["a", "b", "c", "moved"])
         #expect(EventLoop.now >= start + 80_000_000)
         loop.execute { timers = [] }
+    }
+
+    /// What one timer does counts for those that are due in the same turn: it may end another's owner, or move or cancel the other.
+    @Test func anEarlierOneEndsMovesOrCancelsLaterOnes() async throws {
+        let loop = EventLoop(name: "together")
+        let fired = Mutex<[String]>([])
+        // Safety: only touched on the loop.
+        nonisolated(unsafe) var owners: [String: Owner] = [:]
+        nonisolated(unsafe) var first: LoopTimer?
+        loop.execute {
+            let due = EventLoop.now + 1_000_000
+            for name in ["ended", "moved", "cancelled", "left"] {
+                owners[name] = Owner(loop, due: due + 1) { fired.withLock { $0.append(name) } }
+            }
+            first = LoopTimer(loop: loop) {
+                owners["ended"] = nil
+                owners["moved"]?.timer.set(EventLoop.now + 50_000_000)
+                owners["cancelled"]?.timer.cancel()
+            }
+            first?.set(due)
+            // So that all are due when the loop looks next.
+            Thread.sleep(forTimeInterval: 0.02)
+        }
+        let end = ContinuousClock.now + .seconds(10)
+        while fired.withLock({ $0.count }) < 2, ContinuousClock.now < end {
+            try await Task.sleep(for: .milliseconds(5))
+        }
+        #expect(fired.withLock { $0 } == ["left", "moved"])
+        loop.execute { (owners, first) = ([:], nil) }
+    }
+
+    /// As a connection has it: its timer's action does not keep it.
+    private final class Owner {
+        private let body: () -> Void
+        private(set) var timer: LoopTimer!
+
+        init(_ loop: EventLoop, due: UInt64, body: @escaping () -> Void) {
+            self.body = body
+            timer = LoopTimer(loop: loop) { [unowned self] in self.body() }
+            timer.set(due)
+        }
+        deinit { timer.invalidate() }
     }
 
     /// Work of many threads arrives whole, each thread's in its order, in few wake-ups.

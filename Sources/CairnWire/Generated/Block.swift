@@ -11,7 +11,7 @@ extension Wire {
         public static let unspecified = Durability(rawValue: 0)
         /// On stable storage when the answer arrives.
         public static let durable = Durability(rawValue: 1)
-        /// Answered earlier; Flush makes it durable (SPEC U8).
+        /// Answered earlier; Flush makes it durable (SPEC U8). To a snapshot in progress the same as DURABILITY_DURABLE.
         public static let onFlush = Durability(rawValue: 2)
 
         /// The values that this version of the contract names.
@@ -385,6 +385,7 @@ extension Wire {
 
     public struct ListBlocksRequest: Sendable, Hashable {
         public var target: Wire.Target? = nil
+        /// Widened to whole chunks; when not given, everything.
         public var range: Wire.ByteRange? = nil
         public var page: Wire.PageRequest? = nil
 
@@ -398,6 +399,7 @@ extension Wire {
     }
 
     public struct ListBlocksResponse: Sendable, Hashable {
+        /// One for each chunk that holds something: data, parts of it, written zeros; by rising offset. Others are holes.
         public var blocks: [Wire.BlockDescription] = []
         public var nextPageToken: [UInt8] = []
 

@@ -133,6 +133,9 @@ private final class SessionRun {
             nextID += 1
         default: header.callID = UInt64(input.below(16))
         }
+        // Mostly by the rules: what breaks them ends the connection.
+        if kind == .goAway, header.value == 0, message.count % 8 != 7 { message = [] }
+        if kind == .response, connection.session.role == .server, payload % 8 != 7 { payload = 0 }
         if kind != .hello, input.below(4) == 0 { header.credit = UInt32(input.word()) }
         receive(header, message, payload)
     }

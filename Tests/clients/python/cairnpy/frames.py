@@ -71,7 +71,7 @@ class FrameReader:
             "ping": not (method or value or body),
             "pong": not (method or value or body),
             "credit": not (method or call_id or value or body),
-            "goaway": not (method or call_id or payload) and value <= 16,
+            "goaway": not (method or call_id or payload) and value <= 16 and (value > 0 or not message),
         }
         if not allowed[KINDS[kind]]:
             raise ProtocolError("misplaced_field")

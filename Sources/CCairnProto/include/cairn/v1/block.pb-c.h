@@ -58,7 +58,7 @@ typedef enum _Cairn__V1__Durability {
    */
   CAIRN__V1__DURABILITY__DURABILITY_DURABLE = 1,
   /*
-   * Answered earlier; Flush makes it durable (SPEC U8).
+   * Answered earlier; Flush makes it durable (SPEC U8). To a snapshot in progress the same as DURABILITY_DURABLE.
    */
   CAIRN__V1__DURABILITY__DURABILITY_ON_FLUSH = 2
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(CAIRN__V1__DURABILITY)
@@ -438,6 +438,9 @@ struct  Cairn__V1__ListBlocksRequest
 {
   ProtobufCMessage base;
   Cairn__V1__Target *target;
+  /*
+   * Widened to whole chunks; when not given, everything.
+   */
   Cairn__V1__ByteRange *range;
   Cairn__V1__PageRequest *page;
 };
@@ -449,6 +452,9 @@ struct  Cairn__V1__ListBlocksRequest
 struct  Cairn__V1__ListBlocksResponse
 {
   ProtobufCMessage base;
+  /*
+   * One for each chunk that holds something: data, parts of it, written zeros; by rising offset. Others are holes.
+   */
   size_t n_blocks;
   Cairn__V1__BlockDescription **blocks;
   ProtobufCBinaryData next_page_token;
