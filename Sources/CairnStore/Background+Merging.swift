@@ -42,12 +42,18 @@ final class MergeList: Sendable {
 extension Background {
     /// Keys looked at with one view.
     private static let mergeStep = 64
+    /// Nanoseconds until merges that quotas did not allow are tried again.
+    private static let mergeRest: UInt64 = 5_000_000_000
     /// Bytes of chunks merged in one step, or in one round: other work comes in between.
     private static let mergeBytes = 16 << 20
 
     /// Merges some of the entries that have many parts: lineages take turns.
     func mergeListed() throws(StoreError) {
         isMergeLeft = false
+        if !refusedMerges.isEmpty, execution.uptime >= refusedMergesUntil {
+            merges.add(Array(refusedMerges))
+            refusedMerges = []
+        }
         let listed: Set<PatchedPlace>
         if let known = merges.takeAll() { listed = known } else { listed = try findMany() }
         var left = Self.inTurns(listed)[...]
@@ -155,6 +161,12 @@ extension Background {
         }
     }
 
+    private func refuseMerge(_ place: PatchedPlace) {
+        if refusedMerges.isEmpty { refusedMergesUntil = execution.uptime + Self.mergeRest }
+        // Beyond that all entries with parts are looked through instead.
+        if refusedMerges.count < MergeList.limit { refusedMerges.insert(place) } else { merges.forget() }
+    }
+
     private func merge(_ place: PatchedPlace, _ view: ReadView) throws(StoreError) -> Int {
         guard let entry = try view.entries(place.lineage, place.chunk, upTo: place.version, all: false).first,
             entry.version == place.version, !entry.entry.patches.isEmpty, try view.canMerge(entry.entry, place)
@@ -171,8 +183,10 @@ extension Background {
         }
         let expected = entry.entry
         let growth = (data.chunk?.bytes.count ?? 0) - expected.patches.reduce(0) { $0 + Int($1.storedBytes) }
-        // An account that has all it may have keeps its parts: they are read and sealed as well.
+        // An account that has all it may have keeps its parts: they are read and sealed as well. Where they are many they are looked at again,
+        // for it may be let have more, or delete something, and takes no more parts until then.
         guard growth <= 0 || shard.options.growth.allows(lineage.owner, UInt64(growth)) else {
+            if expected.patches.count >= Int(Transaction.mergePatches) { refuseMerge(place) }
             return lineage.chunkSize.bytes
         }
         // Not a call that frees space by itself: where the store is full it waits.

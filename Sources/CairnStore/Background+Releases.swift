@@ -52,16 +52,15 @@ extension Background {
     private func carryOut(_ item: WorkItem, _ key: [UInt8], from progress: ReleaseCursor?) throws(StoreError)
         -> ReleaseCursor?
     {
-        let from = progress?.key
-        let (isDone, next) = try change(entries: Transaction.releaseStep) { (transaction) throws(StoreError) in
-            var cursor = from
+        let (isDone, next) = try change(entries: shard.options.releaseStep) { (transaction) throws(StoreError) in
+            var cursor = progress ?? ReleaseCursor()
             let isDone = try transaction.step(of: item, &cursor)
             if isDone { transaction.overlay.delete(key) }
             return (isDone, cursor)
         }
         // Parts that waited for what is below them can be merged now.
         if isDone, case .settle = item { merges.forget() }
-        return isDone ? nil : ReleaseCursor(key: next)
+        return isDone ? nil : next
     }
 
     // MARK: Seals
@@ -219,9 +218,12 @@ extension Background {
     }
 }
 
-/// How far a release has come: the key to go on with, where its steps need one.
+/// How far a release has come.
 struct ReleaseCursor {
-    let key: [UInt8]?
+    /// The key to go on with, where its steps need one.
+    var key: [UInt8]?
+    /// Whether it passed something that a version still retained.
+    var hasKept = false
 }
 
 /// How far a snapshot's seal has come.
@@ -240,13 +242,13 @@ private enum Merging: Equatable {
 
 extension Transaction {
     /// A step of a release; true when it was the last.
-    fileprivate func step(of item: WorkItem, _ cursor: inout [UInt8]?) throws(StoreError) -> Bool {
+    fileprivate func step(of item: WorkItem, _ cursor: inout ReleaseCursor) throws(StoreError) -> Bool {
         switch item {
-        case .releaseVersion(let lineage, let version): try releaseStep(lineage, version, &cursor)
+        case .releaseVersion(let lineage, let version): try releaseStep(lineage, version, &cursor.key)
         case .trimHead(let lineage): try trimStep(lineage, &cursor)
-        case .cancelVersion(let lineage, let version): try cancelStep(lineage, version)
-        case .settle(let lineage, let version): try settleStep(lineage, version, &cursor)
-        case .forgetExpected(let snapshot): try forgetExpectedStep(snapshot)
+        case .cancelVersion(let lineage, let version): try cancelStep(lineage, version, &cursor.key)
+        case .settle(let lineage, let version): try settleStep(lineage, version, &cursor.key)
+        case .forgetExpected(let snapshot): try forgetExpectedStep(snapshot, &cursor.key)
         case .seal: preconditionFailure("a seal is no release")
         }
     }

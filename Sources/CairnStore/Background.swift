@@ -40,6 +40,12 @@ final class Background: @unchecked Sendable {
     /// What the last round of purging and merging left over; the background's queue alone uses it.
     var purgeWalk: PurgeWalk?
     var isMergeLeft = false
+    /// Merges that quotas did not allow, and when they are tried again, in nanoseconds of uptime.
+    var refusedMerges: Set<PatchedPlace> = []
+    var refusedMergesUntil: UInt64 = 0
+    /// Where leases that have ended are looked for, nil: from the first on; and when from there again, in nanoseconds of uptime.
+    var leasesFrom: [UInt8]?
+    var leasesFromStart: UInt64 = 0
     /// When the last round began, in nanoseconds of uptime; the background's queue alone uses it.
     private var lastRound: UInt64
 

@@ -6,17 +6,19 @@ extension Transaction {
     ///
     /// First its entries cover nothing any more: what they had buried is the top again, or is covered by a later snapshot's.
     /// Then, unless clones stand on it, they go.
-    func cancelStep(_ lineage: LineageID, _ version: DataVersion) throws(StoreError) -> Bool {
+    /// - Parameter place: where to go on. Nothing comes behind it: nothing is written at a cancelled version, and nothing dies of it.
+    func cancelStep(_ lineage: LineageID, _ version: DataVersion, _ place: inout [UInt8]?) throws(StoreError) -> Bool {
         guard try overlay.get(Key.lineage(lineage)) != nil else { return true }
         let prefix = Key(.dead).then(lineage.rawValue).then(version.rawValue).bytes
         let cursor = overlay.makeCursor(within: prefix)
-        cursor.seek(prefix)
+        cursor.seek(place ?? prefix)
         var buried: [(chunk: ChunkIndex, birth: DataVersion, key: [UInt8])] = []
-        while buried.count < Transaction.releaseStep, try cursor.isValid(), cursor.key.starts(with: prefix),
+        while buried.count < entriesPerStep, try cursor.isValid(), cursor.key.starts(with: prefix),
             var key = KeyReader(cursor.key, .dead), key.take(UInt64.self) != nil, key.take(UInt64.self) != nil,
             let chunk = key.take(UInt64.self), let birth = key.take(UInt64.self)
         {
             buried.append((ChunkIndex(chunk), DataVersion(birth), Array(cursor.key)))
+            place = Array(cursor.key) + [0]
             cursor.next()
         }
         for dead in buried {

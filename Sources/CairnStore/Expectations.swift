@@ -81,8 +81,8 @@ extension Transaction {
     }
 
     /// A step of removing the rows of a snapshot; true when none is left.
-    func forgetExpectedStep(_ id: SnapshotID) throws(StoreError) -> Bool {
-        try deleteSome(Key(.expected).then(id.uuid).bytes)
+    func forgetExpectedStep(_ id: SnapshotID, _ place: inout [UInt8]?) throws(StoreError) -> Bool {
+        try deleteSome(Key(.expected).then(id.uuid).bytes, from: &place)
     }
 }
 

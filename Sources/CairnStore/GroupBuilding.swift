@@ -26,6 +26,7 @@ final class GroupBuilding: @unchecked Sendable {
             group: group,
             shard: shard.index,
             mayHaveDamage: shard.damage.isPossible,
+            entriesPerStep: shard.options.releaseStep,
             shard.options.execution
         )
     }

@@ -28,6 +28,13 @@ final class IndexCursor {
         if walks { floor = key }
     }
 
+    /// Goes to the last key that is not above `key`.
+    func seekBack(_ key: [UInt8]) {
+        guard let iterator else { return }
+        floor = nil
+        key.withUnsafeBytes { rocksdb_iter_seek_for_prev(iterator, $0.characters, $0.count) }
+    }
+
     func next() {
         guard let iterator else { return }
         if walks { floor = rocksdb_iter_valid(iterator) != 0 ? Array(key) + [0] : nil }

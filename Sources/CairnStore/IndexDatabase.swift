@@ -129,6 +129,9 @@ final class IndexDatabase: Sendable {
         rocksdb_options_set_max_compaction_bytes(options, 256 << 20)
         rocksdb_options_set_max_open_files(options, 512)
         rocksdb_options_set_avoid_unnecessary_blocking_io(options, 1)
+        // Tables whose rows come and go: a walk passes what was deleted until it is compacted, which is due where it is half of what lies
+        // side by side.
+        rocksdb_options_add_compact_on_deletion_collector_factory(options, 4096, 2048)
         setLog(options, settings.log)
         let table = rocksdb_block_based_options_create()!
         rocksdb_block_based_options_set_filter_policy(table, rocksdb_filterpolicy_create_bloom_full(10))
@@ -343,7 +346,7 @@ protocol IndexReading: AnyObject {
     var hotRecords: HotRecords.Moment? { get }
     /// A cursor of its own; it must not outlive the reader.
     func makeCursor() -> IndexCursor
-    /// One that ends where the keys that begin with `prefix` do. Others go on behind them to the next key that there is, past all that was
+    /// One that ends where the keys that begin with `prefix` do, either way. Others go on behind them to the next key that there is, past all that was
     /// deleted and is not compacted yet: hundreds of thousands of keys, where a table's rows come and go.
     func makeCursor(within prefix: [UInt8]) -> IndexCursor
 }
@@ -351,8 +354,8 @@ protocol IndexReading: AnyObject {
 /// The options of one iterator, which outlive it.
 private final class IteratorOptions {
     let options: OpaquePointer = rocksdb_readoptions_create()
-    /// The key at which it ends: RocksDB takes no copy.
-    private var bound: UnsafeMutableBufferPointer<CChar>?
+    /// The key at which it begins, and that at which it ends: RocksDB takes no copy.
+    private var bounds: [UnsafeMutableBufferPointer<CChar>] = []
     private let owner: AnyObject?
 
     init(snapshot: OpaquePointer? = nil, inMemory: Bool = false, owner: AnyObject? = nil) {
@@ -364,19 +367,22 @@ private final class IteratorOptions {
 
     deinit {
         rocksdb_readoptions_destroy(options)
-        bound?.deallocate()
+        for bound in bounds { bound.deallocate() }
     }
 
-    /// It ends where the keys that begin with `prefix` do. Once.
-    func end(with prefix: [UInt8]) -> IteratorOptions {
+    /// It begins and ends where the keys that begin with `prefix` do. Once.
+    func keep(within prefix: [UInt8]) -> IteratorOptions {
         var end = prefix
         while end.last == .max { end.removeLast() }
-        precondition(!end.isEmpty && bound == nil, "a prefix that has no end, or a second one")
+        precondition(!end.isEmpty && bounds.isEmpty, "a prefix that has no end, or a second one")
         end[end.count - 1] += 1
-        let bound = UnsafeMutableBufferPointer<CChar>.allocate(capacity: end.count)
-        _ = bound.initialize(from: end.lazy.map { CChar(bitPattern: $0) })
-        rocksdb_readoptions_set_iterate_upper_bound(options, bound.baseAddress, bound.count)
-        self.bound = bound
+        bounds = [prefix, end].map { key in
+            let bound = UnsafeMutableBufferPointer<CChar>.allocate(capacity: key.count)
+            _ = bound.initialize(from: key.lazy.map { CChar(bitPattern: $0) })
+            return bound
+        }
+        rocksdb_readoptions_set_iterate_lower_bound(options, bounds[0].baseAddress, bounds[0].count)
+        rocksdb_readoptions_set_iterate_upper_bound(options, bounds[1].baseAddress, bounds[1].count)
         return self
     }
 
@@ -407,7 +413,7 @@ final class IndexPeek: IndexReading {
     }
     func makeCursor(within prefix: [UInt8]) -> IndexCursor {
         let handle = database.handle
-        let options = IteratorOptions(inMemory: true).end(with: prefix)
+        let options = IteratorOptions(inMemory: true).keep(within: prefix)
         return IndexCursor(handle.map { rocksdb_create_iterator($0.database, options.options) }, handle, owner: options)
     }
 }
@@ -449,7 +455,7 @@ final class IndexView: IndexReading, @unchecked Sendable {
     }
 
     func makeCursor(within prefix: [UInt8]) -> IndexCursor {
-        let options = IteratorOptions(snapshot: snapshot, inMemory: isInMemory, owner: self).end(with: prefix)
+        let options = IteratorOptions(snapshot: snapshot, inMemory: isInMemory, owner: self).keep(within: prefix)
         return IndexCursor(handle.map { rocksdb_create_iterator($0.database, options.options) }, handle, owner: options)
     }
 
@@ -578,7 +584,7 @@ final class IndexOverlay: IndexReading, @unchecked Sendable {
 
     func makeCursor(within prefix: [UInt8]) -> IndexCursor {
         // What is in the batch alone is little.
-        let options = IteratorOptions(owner: self).end(with: prefix)
+        let options = IteratorOptions(owner: self).keep(within: prefix)
         let iterator = handle.map { handle in
             let base = rocksdb_create_iterator(handle.database, options.options)
             return rocksdb_writebatch_wi_create_iterator_with_base(batch, base)!

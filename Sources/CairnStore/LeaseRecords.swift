@@ -34,9 +34,13 @@ extension ManifestReader {
     }
 
     /// Leases that end no later than `time`, the oldest first.
-    func leases(endingBy time: UInt64, limit: Int) throws(StoreError) -> [(expiresAt: UInt64, chunk: ChunkKey)] {
-        let cursor = seeker
-        cursor.seek(Key(.leaseEnds).bytes)
+    /// - Parameter place: where to begin; nil: at the first there is.
+    func leases(endingBy time: UInt64, from place: [UInt8]?, limit: Int) throws(StoreError)
+        -> [(expiresAt: UInt64, chunk: ChunkKey)]
+    {
+        let prefix = Key(.leaseEnds).bytes
+        let cursor = index.makeCursor(within: prefix)
+        cursor.seek(place ?? prefix)
         var found: [(UInt64, ChunkKey)] = []
         while found.count < limit, try cursor.isValid(), var key = KeyReader(cursor.key, .leaseEnds),
             let end = key.take(UInt64.self), end <= time, let chunk = key.takeChunk()

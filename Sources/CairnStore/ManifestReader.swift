@@ -13,6 +13,8 @@ public class ManifestReader {
     /// Of a lineage, chunks that no version has an entry for, as a search has shown: data is mostly read and written in order, and
     /// one search then does for all of them.
     private var gaps: [LineageID: Range<ChunkIndex>] = [:]
+    /// What is known of which versions must stay readable.
+    private var stretches: [LineageID: [Stretch]] = [:]
 
     /// Keys looked up in the index so far: a test counts them, for what a caller may not see must cost what a missing thing costs (SPEC C2).
     package private(set) var lookups = 0
@@ -231,6 +233,7 @@ public class ManifestReader {
         lineages = [:]
         accounts = [:]
         gaps = [:]
+        stretches = [:]
         ownCursor = nil
     }
 
@@ -320,14 +323,55 @@ public class ManifestReader {
     /// Whether a version from `birth` up to, but not including, `death` must stay readable.
     func isRetained(_ lineage: LineageID, from birth: DataVersion, before death: DataVersion) throws(StoreError) -> Bool
     {
-        let cursor = seeker
-        cursor.seek(Key.retained(lineage, birth))
-        guard try cursor.isValid(), var key = KeyReader(cursor.key, .retained),
-            key.take(UInt64.self) == lineage.rawValue,
-            let version = key.take(UInt64.self)
-        else { return false }
-        return version < death.rawValue
+        try nextRetained(lineage, from: birth).map { $0 < death } ?? false
     }
+
+    /// The first version from `version` on that must stay readable.
+    func nextRetained(_ lineage: LineageID, from version: DataVersion) throws(StoreError) -> DataVersion? {
+        if let stretch = stretches[lineage]?.first(where: { $0.contains(version) }) { return stretch.next }
+        // In both directions: where many were deleted, they are passed once for all that lies between the same two.
+        let cursor = index.makeCursor(within: Key(.retained).then(lineage.rawValue).bytes)
+        cursor.seek(Key.retained(lineage, version))
+        let next = try Self.retainedVersion(cursor, lineage)
+        var first = DataVersion(0)
+        if version > first {
+            cursor.seekBack(Key.retained(lineage, DataVersion(version.rawValue - 1)))
+            if let before = try Self.retainedVersion(cursor, lineage) { first = before.next }
+        }
+        stretches[lineage, default: []].append(Stretch(first: first, next: next))
+        if stretches[lineage]!.count > Self.mostStretches { stretches[lineage]!.removeFirst() }
+        return next
+    }
+
+    /// The last version that must stay readable.
+    func newestRetained(_ lineage: LineageID) throws(StoreError) -> DataVersion? {
+        let cursor = index.makeCursor(within: Key(.retained).then(lineage.rawValue).bytes)
+        cursor.seekBack(Key.retained(lineage, DataVersion(.max)))
+        return try Self.retainedVersion(cursor, lineage)
+    }
+
+    private static func retainedVersion(_ cursor: IndexCursor, _ lineage: LineageID) throws(StoreError) -> DataVersion?
+    {
+        guard try cursor.isValid(), var key = KeyReader(cursor.key, .retained),
+            key.take(UInt64.self) == lineage.rawValue
+        else { return nil }
+        return key.take(UInt64.self).map { DataVersion($0) }
+    }
+
+    /// Who holds a version has changed.
+    func forgetRetained(_ lineage: LineageID) { stretches[lineage] = nil }
+
+    /// Versions from `first` up to the next that is retained, of which none is but that one.
+    struct Stretch {
+        let first: DataVersion
+        /// Nil: there is none.
+        let next: DataVersion?
+
+        func contains(_ version: DataVersion) -> Bool { first <= version && next.map { version <= $0 } ?? true }
+    }
+
+    /// Of one lineage.
+    private static let mostStretches = 16
 }
 
 /// A shard's index as it was at one moment: what was answered before it was made is in it. Not Sendable: each thread makes its own.

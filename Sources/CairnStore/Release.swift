@@ -4,9 +4,6 @@ import CairnLog
 /// Freeing what no version reads any more, a bounded step at a time; each step is a transaction of its own, so that a crash
 /// in between loses nothing and the work goes on after it.
 extension Transaction {
-    /// Entries that one step frees: its commit must fit in a segment of the smallest size.
-    static let releaseStep = 256
-
     /// A step of a version's release: dead entries that only it still read. True when there is nothing left to do.
     ///
     /// Those have their death after the version, and up to the next one that is retained: later deaths are read by that one.
@@ -17,7 +14,7 @@ extension Transaction {
         guard try removeCancelled(lineage, version) else { return false }
         let record = try self.lineage(lineage)
         let prefix = Key(.dead).then(lineage.rawValue).bytes
-        let limit = try nextRetained(lineage, after: version) ?? DataVersion(.max)
+        let limit = try nextRetained(lineage, from: version.next) ?? DataVersion(.max)
         var batch: [(chunk: ChunkIndex, birth: DataVersion, key: [UInt8])] = []
         let cursor = overlay.makeCursor(within: prefix)
         cursor.seek(cursorKey ?? Key(.dead).then(lineage.rawValue).then(version.rawValue + 1).bytes)
@@ -26,7 +23,7 @@ extension Transaction {
             key.take(UInt64.self) != nil, let death = key.take(UInt64.self), let chunk = key.take(UInt64.self),
             let birth = key.take(UInt64.self), death <= limit.rawValue
         {
-            if batch.count == Transaction.releaseStep {
+            if batch.count == entriesPerStep {
                 isAtEnd = false
                 break
             }
@@ -52,28 +49,33 @@ extension Transaction {
     }
 
     /// A step of the walk that frees the entries newer than the newest retained version of a lineage without a volume.
-    func trimStep(_ lineage: LineageID, _ cursorKey: inout [UInt8]?) throws(StoreError) -> Bool {
+    ///
+    /// Where nothing is retained the lineage goes with all there is of it.
+    func trimStep(_ lineage: LineageID, _ place: inout ReleaseCursor) throws(StoreError) -> Bool {
         guard try overlay.get(Key.lineage(lineage)) != nil else { return true }
         let record = try self.lineage(lineage)
         guard !record.hasHead else { return true }
+        if let key = place.key, key.first != Table.manifests.rawValue { return try removeRest(lineage, &place.key) }
         let newest = try newestRetained(lineage)
         let prefix = Key(.manifests).then(lineage.rawValue).bytes
         let cursor = overlay.makeCursor(within: prefix)
-        cursor.seek(cursorKey ?? prefix)
+        cursor.seek(place.key ?? prefix)
         var batch: [(chunk: ChunkIndex, version: DataVersion, entry: ManifestEntry)] = []
         var looked = 0
         var isAtEnd = true
         while try cursor.isValid(), cursor.key.starts(with: prefix), var key = KeyReader(cursor.key, .manifests),
             key.take(UInt64.self) != nil, let chunk = key.take(UInt64.self), let inverted = key.take(UInt64.self)
         {
-            if batch.count == Transaction.releaseStep || looked == Transaction.releaseStep * 16 {
+            if batch.count == entriesPerStep || looked == entriesPerStep * 16 {
                 isAtEnd = false
                 break
             }
             looked += 1
-            cursorKey = Array(cursor.key) + [0]
+            place.key = Array(cursor.key) + [0]
             if newest.map({ ~inverted > $0.rawValue }) ?? true {
                 batch.append((ChunkIndex(chunk), DataVersion(~inverted), try ManifestEntry.decode(cursor.value)))
+            } else {
+                place.hasKept = true
             }
             cursor.next()
         }
@@ -83,32 +85,48 @@ extension Transaction {
         }
         guard isAtEnd else { return false }
         guard newest == nil else { return true }
+        // What the walk passed while a version retained it is left where that version went meanwhile: the walk begins again.
+        guard !place.hasKept else {
+            place = ReleaseCursor()
+            return false
+        }
+        place.key = Key(.dead).then(lineage.rawValue).bytes
+        return try removeRest(lineage, &place.key)
+    }
+
+    /// A step of removing a lineage without entries; true when it has gone.
+    private func removeRest(_ lineage: LineageID, _ place: inout [UInt8]?) throws(StoreError) -> Bool {
         // Deaths whose buryer went first are left over.
-        guard try deleteSome(Key(.dead).then(lineage.rawValue).bytes) else { return false }
-        guard try deleteSome(Key(.sealNodes).then(lineage.rawValue).bytes) else { return false }
+        for table in [Table.dead, .sealNodes] where table != .dead || place?.first == table.rawValue {
+            let prefix = Key(table).then(lineage.rawValue).bytes
+            if place?.first != table.rawValue { place = prefix }
+            guard try deleteSome(prefix, from: &place) else { return false }
+        }
         overlay.delete(Key.sealBase(lineage))
         try removeLineage(lineage)
         return true
     }
 
     /// Deletes keys that begin with `prefix`; true when none is left.
-    func deleteSome(_ prefix: [UInt8]) throws(StoreError) -> Bool {
+    /// - Parameter place: where to go on; nil: at the first. Steps do not pass what those before deleted.
+    func deleteSome(_ prefix: [UInt8], from place: inout [UInt8]?) throws(StoreError) -> Bool {
         let cursor = overlay.makeCursor(within: prefix)
-        cursor.seek(prefix)
+        cursor.seek(place ?? prefix)
         var keys: [[UInt8]] = []
-        while keys.count < Transaction.releaseStep, try cursor.isValid(), cursor.key.starts(with: prefix) {
+        while keys.count < entriesPerStep, try cursor.isValid(), cursor.key.starts(with: prefix) {
             keys.append(Array(cursor.key))
             cursor.next()
         }
         for key in keys { overlay.delete(key) }
-        return keys.count < Transaction.releaseStep
+        if let last = keys.last { place = last + [0] }
+        return keys.count < entriesPerStep
     }
 
     /// The entry at `death` goes, so what it had buried lives again as the top: it leaves the dead list, and is found by this
     /// walk, or by a later one.
     private func forgetDead(_ lineage: LineageID, _ chunk: ChunkIndex, death: DataVersion) throws(StoreError) {
-        let cursor = seeker
         let prefix = Key(.dead).then(lineage.rawValue).then(death.rawValue).then(chunk.rawValue).bytes
+        let cursor = overlay.makeCursor(within: prefix)
         cursor.seek(prefix)
         var keys: [[UInt8]] = []
         while try cursor.isValid(), cursor.key.starts(with: prefix) {
@@ -122,29 +140,5 @@ extension Transaction {
         try overlay.get(Key.manifest(lineage, chunk, version)).map { bytes throws(StoreError) in
             try ManifestEntry.decode(bytes)
         }
-    }
-
-    private func nextRetained(_ lineage: LineageID, after version: DataVersion) throws(StoreError) -> DataVersion? {
-        let cursor = seeker
-        cursor.seek(Key.retained(lineage, version.next))
-        guard try cursor.isValid(), var key = KeyReader(cursor.key, .retained),
-            key.take(UInt64.self) == lineage.rawValue
-        else {
-            return nil
-        }
-        return key.take(UInt64.self).map { DataVersion($0) }
-    }
-
-    private func newestRetained(_ lineage: LineageID) throws(StoreError) -> DataVersion? {
-        var newest: DataVersion?
-        let cursor = overlay.makeCursor()
-        cursor.seek(Key(.retained).then(lineage.rawValue).bytes)
-        while try cursor.isValid(), var key = KeyReader(cursor.key, .retained),
-            key.take(UInt64.self) == lineage.rawValue
-        {
-            newest = key.take(UInt64.self).map { DataVersion($0) }
-            cursor.next()
-        }
-        return newest
     }
 }

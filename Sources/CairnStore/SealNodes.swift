@@ -107,11 +107,13 @@ extension ManifestReader {
             )
         }
         // The first seal of a clone: what its source shows shows through. Of a cancelled version the nodes tell nothing, for what it wrote is
-        // shown to it alone.
-        guard let parent = try lineage(snapshot.lineage).parent, let base = try sealBase(parent.lineage),
-            base.first <= parent.version, parent.version <= base.version,
-            try !lineage(parent.lineage).cancelled.contains(parent.version)
+        // shown to it alone. Nor are another account's of use: they do not say what of a chunk is that account's own, in parts.
+        let own = try lineage(snapshot.lineage)
+        guard let parent = own.parent, let base = try sealBase(parent.lineage), base.first <= parent.version,
+            parent.version <= base.version
         else { return nil }
+        let source = try lineage(parent.lineage)
+        guard source.account == own.account, !source.cancelled.contains(parent.version) else { return nil }
         return SealSource(
             lineage: parent.lineage,
             version: parent.version,

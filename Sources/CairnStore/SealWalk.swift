@@ -57,7 +57,9 @@ struct SealWalk {
     /// Once it is done and its nodes are kept: what there is of nodes then.
     var base: SealBase? {
         guard keepsNodes else { return nil }
-        return SealBase(first: earlierBase?.first ?? snapshot.version, version: snapshot.version, groups: groups)
+        // Of groups that the volume has got since, nothing is known of what earlier versions held.
+        let first = earlierBase.map { $0.groups < groups ? snapshot.version : $0.first } ?? snapshot.version
+        return SealBase(first: first, version: snapshot.version, groups: groups)
     }
 
     /// Nil until it is done.

@@ -39,6 +39,9 @@ public struct StoreOptions: Sendable {
     public var scrubBytesPerSecond: UInt64 = 8 << 20
     /// How often its place is made durable: what was read since is read again after a restart.
     public var scrubSaveInterval = Duration.seconds(30)
+    /// Entries that one step of a release frees: its commit must fit in a segment of the smallest size. Tests take fewer, so that other
+    /// changes come in between.
+    var releaseStep = 256
     /// The store's; see ``Store/growth``.
     var growth = GrowthRule()
     /// What stands between a shard and its files: tests make it fail.

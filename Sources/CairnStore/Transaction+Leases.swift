@@ -32,16 +32,19 @@ extension Transaction {
         if let record = try lease(chunk) { try endLease(chunk, record) }
     }
 
-    /// Ends leases whose time is over: as many as one commit takes. True when none is left.
-    func expireLeases(at now: UInt64) throws(StoreError) -> Bool {
-        let ended = try leases(endingBy: now, limit: Transaction.releaseStep)
+    /// Ends leases whose time is over: as many as one commit takes.
+    /// - Parameter place: where to begin, and then where to go on; nil: at the first there is.
+    /// - Returns: whether none is left.
+    func expireLeases(at now: UInt64, from place: inout [UInt8]?) throws(StoreError) -> Bool {
+        let ended = try leases(endingBy: now, from: place, limit: entriesPerStep)
         for (expiresAt, chunk) in ended {
             guard let record = try lease(chunk), record.expiresAt == expiresAt else {
                 throw StoreError(.damaged, "the lease of chunk \(chunk.fingerprint) ends at two times")
             }
             try endLease(chunk, record)
         }
-        return ended.count < Transaction.releaseStep
+        if let last = ended.last { place = Key.leaseEnd(last.expiresAt, last.chunk) + [0] }
+        return ended.count < entriesPerStep
     }
 
     /// False where there is no lease. One that lasts longer stays as it is: its holder was told so.
@@ -67,15 +70,26 @@ extension Transaction {
 }
 
 extension Background {
+    /// Nanoseconds between two walks from the first lease on.
+    private static let leasePause: UInt64 = 60_000_000_000
+
     /// Ends leases whose time is over; the purge then takes what nothing else names.
     func expireLeases() throws(StoreError) {
         var isDone = false
+        // Those that ended lie there as deleted keys until they are compacted: the walk does not pass them in each round. But now and then
+        // it does, for a clock may be set back, and a commit may take longer than its lease.
+        if execution.uptime >= leasesFromStart {
+            leasesFrom = nil
+            leasesFromStart = execution.uptime + Self.leasePause
+        }
         while !isDone, !isStopped {
-            let now = execution.milliseconds
+            let (now, from) = (execution.milliseconds, leasesFrom)
             // Most rounds find nothing: they write nothing either.
-            if try shard.makeView().leases(endingBy: now, limit: 1).isEmpty { return }
-            isDone = try change(entries: Transaction.releaseStep) { (transaction) throws(StoreError) in
-                try transaction.expireLeases(at: now)
+            if try shard.makeView().leases(endingBy: now, from: from, limit: 1).isEmpty { return }
+            (isDone, leasesFrom) = try change(entries: shard.options.releaseStep) { (transaction) throws(StoreError) in
+                var place = from
+                let isDone = try transaction.expireLeases(at: now, from: &place)
+                return (isDone, place)
             }
         }
     }

@@ -153,6 +153,7 @@ extension Transaction {
     ) throws(StoreError) {
         var record = try retained(lineage, version) ?? RetainedRecord()
         change(&record)
+        forgetRetained(lineage)
         if record.isHeld {
             overlay.put(Key.retained(lineage, version), record.encoded)
         } else {

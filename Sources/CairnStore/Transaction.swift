@@ -32,6 +32,8 @@ public final class Transaction: ManifestReader {
     let group: LogGroup
     let shard: ShardIndex
     let execution: any ShardExecution
+    /// Entries that one step of a release frees (``StoreOptions/releaseStep``).
+    let entriesPerStep: Int
     /// What the group's calls changed in segments' live bytes; written when the group is finished.
     private(set) var liveDeltas: [SegmentID: Int64] = [:]
     private var savedDeltas: [SegmentID: Int64] = [:]
@@ -66,9 +68,11 @@ public final class Transaction: ManifestReader {
         group: LogGroup,
         shard: ShardIndex,
         mayHaveDamage: Bool,
+        entriesPerStep: Int,
         _ execution: any ShardExecution
     ) {
         self.execution = execution
+        self.entriesPerStep = entriesPerStep
         batch = overlay
         self.group = group
         self.shard = shard

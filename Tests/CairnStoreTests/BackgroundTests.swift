@@ -1,5 +1,6 @@
 import CairnCore
 import CairnCrypto
+import CairnTesting
 import Dispatch
 import Foundation
 import Synchronization
@@ -164,6 +165,116 @@ import Testing
         try scratch.change(entries: 8 * volumes.count, reclaims: true) { (transaction) throws(StoreError) in
             for volume in volumes { try transaction.deleteVolume(try transaction.volume(volume.id)!) }
         }
+    }
+
+    @Test(
+        "V9, S8: what a snapshot still held when its volume was being trimmed goes with it, though the trim had passed that"
+    )
+    func deletedDuringTrim() throws {
+        let scratch = try ScratchStore { $0.releaseStep = 4 }
+        let volume = try scratch.volume(200 * 4096, chunk: 4096)
+        try beforeTheBackground(scratch) {
+            let data = (0..<200).map { chunkData(noise(4096, UInt64($0))) }
+            try scratch.change(records: 200, bytes: 200 * 4096, entries: 800) { (transaction) throws(StoreError) in
+                for chunk in 0..<200 {
+                    try transaction.writeChunk(ChunkIndex(UInt64(chunk)), of: volume, .data(data[chunk]))
+                }
+            }
+            let snapshot = try scratch.change { (transaction) throws(StoreError) in
+                try transaction.createSnapshot(of: try transaction.volume(volume.id)!, description: "", tags: [:])
+            }
+            try delete(scratch, [volume])
+            var (isDone, steps) = (false, 0)
+            var place = ReleaseCursor()
+            while !isDone, steps < 1000 {
+                (isDone, place) = try scratch.change(entries: 64, reclaims: true) {
+                    [place] (transaction) throws(StoreError) in
+                    var place = place
+                    let isDone = try transaction.trimStep(volume.lineage, &place)
+                    return (isDone, place)
+                }
+                steps += 1
+                // It has passed a third of them, and kept all of these.
+                guard steps == 1 else { continue }
+                #expect(!isDone && place.hasKept)
+                try scratch.change(reclaims: true) { (transaction) throws(StoreError) in
+                    try transaction.deleteSnapshot(snapshot)
+                }
+            }
+            #expect(isDone && steps > 50, "a few at a time")
+        } _: { _ in
+        }
+        let audit = try scratch.shard.audit()
+        #expect(audit.problems == [] && audit.entries == 0)
+        #expect(try scratch.isEmpty(.manifests) && scratch.isEmpty(.written) && scratch.isEmpty(.lineages))
+    }
+
+    @Test("S8: which versions must stay is found, whatever was asked before and changed meanwhile")
+    func retainedVersions() throws {
+        let scratch = try ScratchStore()
+        let volume = try scratch.volume()
+        var random = SeededRandom(seed: 97)
+        var kept: Set<UInt64> = []
+        // As the volume has it.
+        for version in UInt64(0)...64 {
+            let isKept = try scratch.change { (transaction) throws(StoreError) in
+                try transaction.isRetained(volume.lineage, from: DataVersion(version), before: DataVersion(version + 1))
+            }
+            if isKept { kept.insert(version) }
+        }
+        for _ in 0..<20 {
+            let plan = (0..<40).map { _ in
+                (version: random.next() % 64 + 3, asks: random.next() % 3 > 0, until: random.next() % 70)
+            }
+            let before = kept
+            let (after, wrong) = try scratch.change(entries: 200) { (transaction) throws(StoreError) in
+                var (kept, wrong) = (before, 0)
+                for (version, asks, until) in plan {
+                    guard asks else {
+                        kept.formSymmetricDifference([version])
+                        let isKept = kept.contains(version)
+                        try transaction.changeRetained(volume.lineage, DataVersion(version)) { $0.hasSnapshot = isKept }
+                        continue
+                    }
+                    let next = kept.filter { $0 >= version }.min()
+                    let found = try transaction.nextRetained(volume.lineage, from: DataVersion(version))
+                    let isRetained = try transaction.isRetained(
+                        volume.lineage,
+                        from: DataVersion(version),
+                        before: DataVersion(until)
+                    )
+                    let newest = try transaction.newestRetained(volume.lineage)
+                    if found?.rawValue != next || isRetained != (next.map { $0 < until } ?? false) { wrong += 1 }
+                    if newest?.rawValue != kept.max() { wrong += 1 }
+                }
+                return (kept, wrong)
+            }
+            kept = after
+            #expect(wrong == 0)
+        }
+    }
+
+    @Test("R3: parts that a quota kept from being merged are merged when there is room for them again")
+    func mergesAfterTheQuota() throws {
+        let scratch = try ScratchStore()
+        let isAllowed = Mutex(false)
+        scratch.store.growth.set { _, _ in isAllowed.withLock(\.self) }
+        let volume = try scratch.volume(16 << 20, chunk: 1 << 20)
+        for part in 0..<20 {
+            try scratch.change(records: 1, bytes: 4096) { (transaction) throws(StoreError) in
+                try transaction.writePatch(at: UInt64(part) * 8192, noise(4096, UInt64(part)), of: WriteTarget(volume))
+            }
+        }
+        let background = scratch.shard.background!
+        let isRefused = try beforeTheBackground(scratch) {
+        } _: { background throws(StoreError) in
+            try background.mergeListed()
+            return !background.refusedMerges.isEmpty
+        }
+        #expect(isRefused)
+        isAllowed.withLock { $0 = true }
+        background.queue.async { background.refusedMergesUntil = 0 }
+        #expect(try scratch.eventually { try scratch.isEmpty(.patched) })
     }
 
     @Test("R3: a deletion is carried out in the first round, though another account's backlog takes more than that")

@@ -1,6 +1,7 @@
 import CairnCore
-import CairnStore
 import CairnTesting
+
+@testable import CairnStore
 
 /// How often each operation comes.
 struct ModelMix: Sendable {
@@ -67,6 +68,8 @@ struct ModelConfiguration: Sendable {
         options.indexBackupBytes = options.checkpointBytes * 2
         options.indexFlushBytes = indexFlushBytes
         options.spareSegments = 1
+        // So that other operations come in between.
+        options.releaseStep = [256, 2, 16][index % 3]
         return options
     }
 

@@ -46,6 +46,8 @@ import Testing
         options.indexBackupBytes = options.checkpointBytes * 2
         options.indexFlushBytes = configuration.indexFlushBytes
         options.spareSegments = 1
+        // So that other operations come in between.
+        options.releaseStep = 4
         let store = try ModelStore(segmentBytes: configuration.segmentBytes, options: options)
         var run = ModelRun(
             store: store,

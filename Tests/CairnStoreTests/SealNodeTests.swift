@@ -1,5 +1,6 @@
 import CairnCore
 import CairnCrypto
+import Dispatch
 import Testing
 
 @testable import CairnStore
@@ -85,6 +86,84 @@ import Testing
         leaves[5] = kept.fingerprint
         #expect(second.seal == seal(leaves, volume))
         #expect(try versions(scratch, volume.lineage) == [0: second.version])
+    }
+
+    @Test("S6: of what a volume has got by growing, earlier versions have no nodes: a clone of one is walked through")
+    func grown() throws {
+        let scratch = try ScratchStore()
+        let volume = try scratch.volume(256 * 4096, chunk: 4096)
+        let (old, late) = (chunkData(noise(4096, 1)), chunkData(noise(4096, 2)))
+        func write(_ chunk: UInt64, _ content: Transaction.ChunkContent, to volume: VolumeID) throws {
+            try scratch.change(records: 1, bytes: 4096) { (transaction) throws(StoreError) in
+                try transaction.writeChunk(ChunkIndex(chunk), of: try transaction.volume(volume)!, content)
+            }
+        }
+        try write(5, .data(old), to: volume.id)
+        _ = try snapshot(scratch, volume.id)
+        try scratch.change { (transaction) throws(StoreError) in
+            try transaction.resizeVolume(try transaction.volume(volume.id)!, to: 512 * 4096)
+        }
+        try write(300, .data(late), to: volume.id)
+        // The second is never sealed: it goes before the background comes to it.
+        let (isHeld, isMade) = (DispatchSemaphore(value: 0), DispatchSemaphore(value: 0))
+        scratch.shard.background!.queue.async {
+            isHeld.signal()
+            _ = isMade.wait(timeout: .now() + 60)
+        }
+        try #require(isHeld.wait(timeout: .now() + 60) == .success)
+        let second = try scratch.change { (transaction) throws(StoreError) in
+            try transaction.createSnapshot(of: try transaction.volume(volume.id)!, description: "", tags: [:])
+        }
+        let clone = try scratch.volume(512 * 4096, chunk: 4096, from: second)
+        try scratch.change(reclaims: true) { (transaction) throws(StoreError) in
+            for id in [second.id, clone.initialSnapshot] {
+                try transaction.deleteSnapshot(try transaction.snapshot(id)!)
+            }
+        }
+        try write(300, .hole, to: volume.id)
+        isMade.signal()
+        var leaves = Array(repeating: ZeroChunk.fingerprint(volume.chunkSize), count: 512)
+        leaves[5] = old.fingerprint
+        let third = try snapshot(scratch, volume.id)
+        let whole = try #require(try scratch.shard.makeView().volume(volume.id))
+        #expect(third.seal == seal(leaves, whole))
+        leaves[300] = late.fingerprint
+        #expect(try snapshot(scratch, clone.id).seal == seal(leaves, whole))
+    }
+
+    @Test("D5, V8: whose parts are in another account's snapshot is known of its clones too: its nodes do not say that")
+    func partsOfAnother() throws {
+        let scratch = try ScratchStore()
+        let other = AccountID("other")!
+        func clone(_ snapshot: SnapshotRecord, for account: AccountID) throws -> VolumeRecord {
+            try scratch.change { (transaction) throws(StoreError) in
+                try transaction.createVolume(
+                    account: account,
+                    kind: .remote,
+                    size: snapshot.size,
+                    chunkSize: snapshot.chunkSize,
+                    source: snapshot,
+                    affinity: [],
+                    tags: [:]
+                )
+            }
+        }
+        let volume = try scratch.volume(UInt64(Self.groups * 256) * 4096, chunk: 4096)
+        _ = try fill(scratch, volume)
+        let theirs = try clone(try snapshot(scratch, volume.id), for: other)
+        try scratch.change(records: 1, bytes: 512) { (transaction) throws(StoreError) in
+            try transaction.writePatch(at: 5 * 4096, noise(512, 77), of: WriteTarget(theirs))
+        }
+        let mixed = try snapshot(scratch, theirs.id)
+        #expect(mixed.owners.map(\.owner) == [ScratchStore.account])
+        let mine = try clone(mixed, for: ScratchStore.account)
+        let isSealed = try scratch.eventually {
+            try scratch.shard.makeView().snapshot(mine.initialSnapshot)?.seal != nil
+        }
+        #expect(isSealed)
+        let initial = try #require(try scratch.shard.makeView().snapshot(mine.initialSnapshot))
+        #expect(initial.seal == mixed.seal)
+        #expect(Set(initial.owners.map(\.owner)) == [ScratchStore.account, other])
     }
 
     @Test(

@@ -60,6 +60,8 @@ final class ModelServer {
         storeOptions.checkpointBytes = configuration.checkpointBytes
         storeOptions.indexFlushBytes = configuration.indexFlushBytes
         storeOptions.spareSegments = 1
+        // So that other operations come in between.
+        if configuration.shards > 1 { storeOptions.releaseStep = 4 }
         storeOptions.logger.logLevel = .error
         var options = ServiceOptions()
         options.defaultChunkSize = ChunkSize(bytes: configuration.chunks[0])!

@@ -71,6 +71,8 @@ final class SimulationRun: @unchecked Sendable {
         chunkSize = ChunkSize(bytes: [4 << 10, 16 << 10, 64 << 10][simulation.random.below(3)])!
         options.leaseTime = .milliseconds([1, 500, 5000][simulation.random.below(3)])
         options.checkpointBytes = [256 << 10, 1 << 20, 64 << 20][simulation.random.below(3)]
+        // Steps of releases between which the shard crashes.
+        if seed % 2 == 1 { options.releaseStep = 4 }
         // RocksDB must never flush by itself here: that would not be the same each time.
         options.indexFlushBytes = 1 << 20
         options.indexCacheBytes = 1 << 20
