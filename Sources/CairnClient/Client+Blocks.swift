@@ -9,7 +9,8 @@ extension Client {
     ///   - dataVersion: nil, or a precondition on what is replaced (SPEC U5); of a snapshot: its version.
     ///   - attachment: nil, or what ``attachVolume(_:)`` gave: the upload is refused where somebody attached later (SPEC R5).
     ///   - progress: of a snapshot: how far its upload is with these blocks, 0–100 (SPEC S9). Where the answer to 100 was lost,
-    ///     and so the call was repeated, the result has no tokens and no write verifier: the snapshot is complete.
+    ///     or left open whether it was carried out, and so the call was repeated, the result has no tokens and no write verifier:
+    ///     the snapshot is complete.
     ///   - rebased: of a snapshot: all that changed since the last complete one is in with these blocks (SPEC S4).
     public func upload(
         _ blocks: [BlockUpload],

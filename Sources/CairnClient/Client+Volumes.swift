@@ -45,6 +45,25 @@ extension Client {
         return try Volume(try Contract.require(answer.volume, "volume", in: "the answer to DescribeVolume"))
     }
 
+    /// Whether nothing can show through in a volume any more from an incomplete snapshot that it was made of, directly or through
+    /// other clones (SPEC V5): then what is listed of it stays until somebody writes to it. Once true it stays true.
+    ///
+    /// The volume's own initial snapshot tells, whose chain is the volume's: it is in progress as long as anything can show
+    /// through. Where it was deleted any other complete snapshot of the volume says the same; without one the answer is no,
+    /// which costs more but is never wrong.
+    func isSettled(_ volume: Volume) async throws(ClientError) -> Bool {
+        guard volume.sourceSnapshot != nil else { return true }
+        if let initial = volume.initialSnapshot {
+            do throws(ClientError) {
+                return try await describeSnapshot(initial).state == .complete
+            } catch {
+                guard error.answer?.reason == .invalidSnapshotID else { throw error }
+            }
+        }
+        var complete = snapshots(of: volume.id, state: .complete).makeAsyncIterator()
+        return try await complete.next(isolation: nil) != nil
+    }
+
     /// Takes the volume over: writes that carry the attachment that this gives are accepted, those that carry an older one
     /// are refused with STALE_ATTACHMENT from now on (SPEC R5).
     public func attachVolume(_ id: VolumeID) async throws(ClientError) -> Attachment {

@@ -39,7 +39,7 @@ public struct ClientError: Error, Sendable, CustomStringConvertible {
     public let errno: Int32
     /// For people: one line.
     public let text: String
-    /// Whether an earlier attempt of the call, whose answer was lost, may have been carried out (SPEC C5).
+    /// Whether an earlier attempt of the call, whose answer was lost or left that open, may have been carried out (SPEC C5).
     var isOfRepetition = false
 
     public init(_ code: Code, _ text: String, answer: CallError? = nil, errno: Int32 = 0) {

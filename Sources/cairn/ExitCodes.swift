@@ -22,6 +22,7 @@ enum ExitCodes {
           130  interrupted
         """
 
+    static let damaged = ExitCode(65)
     static let interrupted = ExitCode(130)
     static let configuration = ExitCode(78)
 
@@ -32,7 +33,7 @@ enum ExitCodes {
         case .insecure: ExitCode(77)
         case .cancelled: interrupted
         case .protocolViolation: ExitCode(76)
-        case .damaged: ExitCode(65)
+        case .damaged: damaged
         case .invalidRequest: ExitCode(64)
         case .configuration: configuration
         case .source: ExitCode(66)

@@ -78,6 +78,28 @@ struct BackupTests {
         #expect(again.progress.done == 1 << 20)
     }
 
+    @Test("V5: of a volume made of a snapshot in progress all is sent, each time; the backup's snapshot waits")
+    func unsettled() async throws {
+        let folder = TemporaryFolder()
+        var random = SeededRandom(seed: 29)
+        let disk = try folder.sparse("disk", size: 1 << 20, [0: random.bytes(64 << 10)])
+        let server = FakeServer.local(size: 1 << 20)
+        server.state.withLock { $0.isUnsettled = true }
+        for round in 0..<2 {
+            server.state.withLock { $0.written = [] }
+            let summary = try await Self.run(disk, into: server)
+            #expect(summary.sealCheck == .waiting && summary.expected == 0)
+            #expect(server.state.withLock { $0.written } == Set(0..<256), "round \(round)")
+            #expect(try Self.content(server, summary.snapshot) == contents(disk))
+        }
+        server.state.withLock { state in
+            state.isUnsettled = false
+            state.written = []
+        }
+        #expect(try await Self.run(disk, into: server).sealCheck == .matched)
+        #expect(server.state.withLock { $0.written }.isEmpty)
+    }
+
     @Test("S9, U1: progress goes with the uploads, never backwards, and ends with 100")
     func progress() async throws {
         let folder = TemporaryFolder()

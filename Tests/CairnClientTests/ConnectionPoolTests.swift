@@ -1,3 +1,4 @@
+import CairnCore
 import CairnRPC
 import CairnWire
 import Dispatch
@@ -104,6 +105,44 @@ struct ConnectionPoolTests {
         #expect(answer.identity == "alice")
         let instances = openings.instances.withLock { $0 }
         #expect(instances.count == 2 && instances[0] == instances[1])
+    }
+
+    @Test(
+        "C5, S9: an upload with 100 that was answered UNAVAILABLE may have completed the snapshot; no other refusal may",
+        arguments: [Wire.Reason.unavailable, .throttled]
+    )
+    func answeredAndMayBeCarriedOut(reason: Wire.Reason) async throws {
+        let snapshot = SnapshotID(.random(shard: ShardIndex(0)))
+        var description = Wire.SnapshotDescription()
+        description.snapshotID = snapshot.bytes
+        description.volumeID = VolumeID(.random(shard: ShardIndex(0))).bytes
+        (description.state, description.chunkSize, description.dataVersion) = (.complete, 4096, 7)
+        let described = Wire.DescribeSnapshotResponse(snapshot: description).encode()
+        let uploads = Atomic<Int>(0)
+        let pool = ConnectionPool(options: Self.options(1)) { _ in
+            FakeLink { request, completion in
+                guard request.method == UInt32(Wire.Method.uploadBlock.rawValue) else {
+                    return completion(.success(Answer(message: described, payload: nil)))
+                }
+                let isFirst = uploads.add(1, ordering: .relaxed).newValue == 1
+                let error = CallError(isFirst ? reason : .snapshotAlreadyComplete)
+                let (status, detail) = (error.status.rawValue, error.detail.encode())
+                completion(.failure(RPCError(.answered, delivery: .answered, status: status, detail: detail)))
+            }
+        }
+        let block = BlockUpload(offset: 0, length: 4096, content: .zeros)
+        let client = Client(caller: pool)
+        let upload = Task { try await client.upload([block], to: .snapshot(snapshot), progress: 100) }
+        if reason == .unavailable {
+            let result = try await limited(.seconds(90)) { try await upload.value }
+            #expect(result.dataVersion == DataVersion(7))
+        } else {
+            let error = await #expect(throws: ClientError.self) {
+                try await limited(.seconds(90)) { try await upload.value }
+            }
+            #expect(error?.answer?.reason == .snapshotAlreadyComplete)
+        }
+        #expect(uploads.load(ordering: .relaxed) == 2)
     }
 
     @Test func aServerThatWasNeverThereIsGivenUpSoon() async throws {

@@ -73,18 +73,23 @@ extension FakeServer {
     private func describe(_ snapshot: LocalSnapshot, _ state: State) -> Wire.SnapshotDescription {
         var description = describeRemoteSnapshot(state)
         description.snapshotID = snapshot.id.bytes
-        description.state = snapshot.state
+        description.state = told(snapshot.state, state)
         description.dataVersion = snapshot.version
         description.progress = snapshot.percent
         description.needsRebase = snapshot.needsRebase
         description.missing = UInt64(snapshot.missing.count)
-        description.seal = snapshot.state == .complete ? told(seal(of: snapshot, state.size), state) : nil
+        description.seal = description.state == .complete ? told(seal(of: snapshot, state.size), state) : nil
         return description
     }
 
     private func told(_ seal: Fingerprint, _ state: State) -> Wire.Seal? {
         if state.isSealWithheld { return nil }
         return state.isSealPending ? Wire.Seal(pending: true) : Wire.Seal(value: seal.bytes)
+    }
+
+    /// What would be complete waits for what the volume was made of.
+    private func told(_ snapshot: Wire.SnapshotState, _ state: State) -> Wire.SnapshotState {
+        snapshot == .complete && state.isUnsettled ? .inProgress : snapshot
     }
 
     func seal(of snapshot: LocalSnapshot, _ size: UInt64) -> Fingerprint {
@@ -102,7 +107,7 @@ extension FakeServer {
     private func listSnapshots(_ request: Wire.ListSnapshotsRequest) throws -> Wire.ListSnapshotsResponse {
         state.withLock { state in
             let shown = state.local.filter { snapshot in
-                !snapshot.isDeleted && (request.state == .unspecified || request.state == snapshot.state)
+                !snapshot.isDeleted && (request.state == .unspecified || request.state == told(snapshot.state, state))
             }
             return Wire.ListSnapshotsResponse(snapshots: shown.map { describe($0, state) })
         }
@@ -126,9 +131,9 @@ extension FakeServer {
             state.local[place].rebased = request.rebased
             state.complete(place)
             return Wire.SnapshotProgressResponse(
-                state: .complete,
+                state: told(.complete, state),
                 percent: 100,
-                seal: told(seal(of: snapshot, state.size), state)
+                seal: state.isUnsettled ? nil : told(seal(of: snapshot, state.size), state)
             )
         }
     }

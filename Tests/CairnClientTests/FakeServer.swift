@@ -37,6 +37,10 @@ final class FakeServer: Caller {
         var isSealWithheld = false
         /// ListBlocks is answered PERMISSION_DENIED: there is data of an account that grants USE only.
         var refusesListing = false
+        /// The volume was made of a snapshot that is in progress: more may show through.
+        var isUnsettled = false
+        /// Chunks that uploads said anything of.
+        var written: Set<UInt64> = []
         var inFlight = 0
         var mostInFlight = 0
         /// Tokens that downloads named as known, and blocks that were answered so.
@@ -149,6 +153,8 @@ final class FakeServer: Caller {
         description.state = .available
         description.kind = state.kind
         description.dataVersion = state.lastVersion + 1
+        description.initialSnapshotID = snapshot.bytes
+        if state.isUnsettled { description.sourceSnapshotID = volume.bytes }
         return description
     }
 
@@ -158,7 +164,7 @@ final class FakeServer: Caller {
         description.volumeID = volume.bytes
         description.size = state.size
         description.chunkSize = UInt32(chunkSize.bytes)
-        description.state = .complete
+        description.state = state.isUnsettled ? .inProgress : .complete
         description.seal = state.seal.map { Wire.Seal(pending: false, value: $0.bytes) }
         return description
     }
@@ -251,6 +257,7 @@ final class FakeServer: Caller {
             guard chunkSize.remainder(of: block.offset) == 0 else { throw CallError(.invalidArgument, "alignment") }
             let range = chunk..<chunkSize.count(for: block.offset + UInt64(block.length))
             for chunk in range { state[target][chunk] = block.source == .hole(Wire.Empty()) ? nil : .zeros }
+            state.written.formUnion(range)
             return nil
         case .token(let bytes):
             let fingerprint = Fingerprint(bytes: bytes)!
@@ -258,6 +265,7 @@ final class FakeServer: Caller {
                 throw CallError(.invalidChunkToken, blockIndex: index)
             }
             state[target][chunk] = .data(fingerprint)
+            state.written.insert(chunk)
             return fingerprint
         case .payloadLength(let count):
             guard isWhole, at + Int(count) <= payload.count else {
@@ -280,6 +288,7 @@ final class FakeServer: Caller {
             state.store[fingerprint] = bytes
             state.received[fingerprint, default: 0] += 1
             state[target][chunk] = .data(fingerprint)
+            state.written.insert(chunk)
             return fingerprint
         case nil: throw CallError(.invalidArgument, "no source")
         }

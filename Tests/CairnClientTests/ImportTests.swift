@@ -146,6 +146,30 @@ struct ImportTests {
         #expect(server.state.withLock { $0.chunks[(600 << 10) / 4096] } == .zeros)
     }
 
+    @Test("V5: while data can still show through, equal chunks, zeros and holes are sent too; afterwards they are not")
+    func unsettled() async throws {
+        let folder = TemporaryFolder()
+        var random = SeededRandom(seed: 14)
+        let server = FakeServer(size: 1 << 20)
+        let equal = random.bytes(64 << 10)
+        for chunk in 0..<16 {
+            server.place(Array(equal[chunk * Self.chunk..<(chunk + 1) * Self.chunk]), at: UInt64(chunk))
+        }
+        let image = equal + [UInt8](repeating: 0, count: 64 << 10) + random.bytes(64 << 10)
+        let path = try folder.sparse("image", size: 1 << 20, [0: image])
+        server.state.withLock { $0.isUnsettled = true }
+        let summary = try await Self.run(path, into: server)
+        #expect(server.content == (try contents(path)))
+        #expect(server.state.withLock { $0.written } == Set(0..<256))
+        #expect(summary.progress.transferred == 64 << 10 && summary.progress.deduplicated == 64 << 10)
+        server.state.withLock { state in
+            state.isUnsettled = false
+            state.written = []
+        }
+        _ = try await Self.run(path, into: server)
+        #expect(server.state.withLock { $0.written }.isEmpty)
+    }
+
     @Test func tooLargeASourceIsRefusedBeforeAnythingIsSent() async throws {
         let folder = TemporaryFolder()
         let path = try folder.sparse("image", size: (1 << 20) + 1, [:])
@@ -154,6 +178,40 @@ struct ImportTests {
             ($0 as? ClientError)?.code == .invalidRequest
         }
         #expect(server.state.withLock { $0.uploads } == 0)
+    }
+
+    @Test("G1: a sparse source that is cut before it is read, in a hole or after it, is no shorter image")
+    func shortened() async throws {
+        let folder = TemporaryFolder()
+        var random = SeededRandom(seed: 12)
+        let parts: [UInt64: [UInt8]] = [0: random.bytes(64 << 10), 3 << 20: random.bytes(64 << 10)]
+        for size: UInt64 in [32 << 10, 1 << 20, (3 << 20) + 4096] {
+            let path = try folder.sparse("image-\(size)", size: 4 << 20, parts)
+            let source = try ImportSource.open(path)
+            try OpenFile.open(path, OpenFile.readWrite).setSize(size)
+            let error = await #expect(throws: ClientError.self) {
+                try await Self.run(source, into: FakeServer(size: 4 << 20))
+            }
+            #expect(error?.code == .source && error?.text.contains("became shorter") == true)
+        }
+    }
+
+    @Test("G1: so is one that is cut when its last hole was passed, and all that is left was read")
+    func shortenedLate() async throws {
+        let folder = TemporaryFolder()
+        var random = SeededRandom(seed: 13)
+        let path = try folder.sparse("image", size: 4 << 20, [0: random.bytes(64 << 10)])
+        let server = FakeServer(size: 4 << 20)
+        let meddler = Meddler(server, before: .uploadBlock) {
+            try? OpenFile.open(path, OpenFile.readWrite).setSize(64 << 10)
+        }
+        let source = try ImportSource.open(path)
+        let error = await #expect(throws: ClientError.self) {
+            try await limited {
+                try await Importer(client: Client(caller: meddler), source: source, volume: server.volume).run()
+            }
+        }
+        #expect(error?.code == .source && error?.text.contains("became shorter") == true)
     }
 
     @Test func anErrorEndsTheImport() async throws {

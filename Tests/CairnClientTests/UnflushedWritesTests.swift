@@ -44,12 +44,42 @@ struct UnflushedWritesTests {
         writes.flushed(through: mark, verifier: [2])
         #expect(writes.writes.map(\.range) == [0..<512, 1024..<1536])
         #expect(writes.lost(through: mark, verifier: [2]).map(\.range) == [0..<512])
-        // What was written over in its middle is two writes: settling one leaves the other.
+        // What was written over in its middle is two writes, around the one that is to be sent in its place: settling one leaves
+        // the others.
         writes.add(100..<200, .hole, verifier: [2])
         let lost = writes.lost(through: mark, verifier: [2])
-        #expect(lost.map(\.range) == [0..<100, 200..<512])
+        #expect(lost.map(\.range) == [0..<100, 100..<200, 200..<512])
         writes.settled(Array(lost.prefix(1)))
-        #expect(writes.lost(through: mark, verifier: [2]).map(\.range) == [200..<512])
+        #expect(writes.lost(through: mark, verifier: [2]).map(\.range) == [100..<200, 200..<512])
+    }
+
+    @Test("U8: what took the place of a promised write during the flush is sent again, unless one server had both")
+    func replacedDuringTheFlush() {
+        // The verifiers of the first write, of the second one, and of the flush between them.
+        func lost(_ first: UInt8, _ second: UInt8, flush: UInt8) -> [Range<UInt64>] {
+            var writes = UnflushedWrites()
+            writes.add(0..<1024, .zeros, verifier: [first])
+            let mark = writes.last
+            writes.add(512..<2048, .hole, verifier: [second])
+            // Nothing was promised of this one.
+            writes.add(4096..<4608, .hole, verifier: [9])
+            writes.flushed(through: mark, verifier: [flush])
+            return writes.lost(through: mark, verifier: [flush]).map(\.range)
+        }
+        #expect(lost(1, 1, flush: 1) == [])
+        #expect(lost(1, 1, flush: 2) == [0..<512, 512..<2048])
+        #expect(lost(1, 2, flush: 2) == [0..<512, 512..<2048])
+        #expect(lost(1, 2, flush: 1) == [512..<2048])
+        // What was replaced twice counts as well, and a part of it as the whole.
+        var writes = UnflushedWrites()
+        writes.add(0..<1024, .zeros, verifier: [1])
+        let mark = writes.last
+        writes.add(0..<1024, .zeros, verifier: [2])
+        writes.add(0..<2048, .zeros, verifier: [2])
+        writes.add(512..<1024, .zeros, verifier: [2])
+        writes.flushed(through: mark, verifier: [2])
+        #expect(writes.lost(through: mark, verifier: [2]).map(\.range) == [0..<512, 512..<1024, 1024..<2048])
+        #expect(writes.lost(through: mark - 1, verifier: [2]).isEmpty)
     }
 }
 
@@ -63,6 +93,9 @@ private final class VolatileServer: Caller {
         /// After this many uploads the memory is lost.
         var crashAfter: Int?
         var failsUploads = false
+        /// Methods whose calls are held until they are released; whether they are carried out when they come, or then.
+        var holds: [UInt32: Bool] = [:]
+        var held: [HeldCall] = []
 
         var visible: [UInt8] {
             volatile.reduce(into: durable) { image, write in image.replaceSubrange(write.0, with: write.1) }
@@ -72,21 +105,58 @@ private final class VolatileServer: Caller {
             verifier += 1
         }
     }
+    struct HeldCall {
+        let call: OutgoingCall
+        /// Nil: it is carried out when it is released, as one that had to be repeated is.
+        let result: Result<Answer, ClientError>?
+        let completion: @Sendable (Result<Answer, ClientError>) -> Void
+    }
     let state: Mutex<State>
     let volume = VolumeID(.random(shard: ShardIndex(0)))
     init(size: Int) { state = Mutex(State(durable: [UInt8](repeating: 0, count: size))) }
+
+    /// Holds the answers of a method from now on.
+    /// - Parameter carriedOut: whether its calls are carried out when they come; if not, when they are released.
+    func hold(_ method: Wire.Method, carriedOut: Bool) {
+        state.withLock { $0.holds[UInt32(method.rawValue)] = carriedOut }
+    }
+
+    /// Waits for a call of a method to be held.
+    func waitForHeld(_ method: Wire.Method) async throws {
+        while !state.withLock({ $0.held.contains { $0.call.method == UInt32(method.rawValue) } }) {
+            try await Task.sleep(for: .microseconds(100))
+        }
+    }
+
+    /// Answers what is held of a method, and holds no more.
+    func release(_ method: Wire.Method) {
+        let held = state.withLock { state -> [HeldCall] in
+            state.holds[UInt32(method.rawValue)] = nil
+            let held = state.held.filter { $0.call.method == UInt32(method.rawValue) }
+            state.held.removeAll { $0.call.method == UInt32(method.rawValue) }
+            return held
+        }
+        for held in held { held.completion(held.result ?? result(of: held.call)) }
+    }
 
     func start(
         _ call: OutgoingCall,
         completion: @escaping @Sendable (Result<Answer, ClientError>) -> Void
     ) -> any Cancellable {
-        completion(
-            Result { try answer(call) }.mapError { error in
-                guard let error = error as? CallError else { return ClientError(.protocolViolation, "\(error)") }
-                return ClientError(.answered, error.text, answer: error)
-            }
-        )
+        guard let isCarriedOut = state.withLock({ $0.holds[call.method] }) else {
+            completion(result(of: call))
+            return NoCancel()
+        }
+        let early = isCarriedOut ? result(of: call) : nil
+        state.withLock { $0.held.append(HeldCall(call: call, result: early, completion: completion)) }
         return NoCancel()
+    }
+
+    private func result(of call: OutgoingCall) -> Result<Answer, ClientError> {
+        Result { try answer(call) }.mapError { error in
+            guard let error = error as? CallError else { return ClientError(.protocolViolation, "\(error)") }
+            return ClientError(.answered, error.text, answer: error)
+        }
     }
     private final class NoCancel: Cancellable { func cancel() {} }
 
@@ -207,5 +277,93 @@ struct FlushedWriterTests {
         try await writer.flush()
         #expect(server.state.withLock { Array($0.durable[512..<1536]) } == bytes)
         #expect(await writer.resentBytes == 1024)
+    }
+
+    /// Sectors that hold one value of 16 bits.
+    private static func sectors(_ value: Int, _ count: Int) -> [UInt8] {
+        (0..<count * 512).map { UInt8($0 % 2 == 0 ? value & 255 : value >> 8) }
+    }
+
+    @Test("U8: a write over a promised one, made during a flush that a restart overtakes, is durable when it returns")
+    func replacedAndLost() async throws {
+        let server = VolatileServer(size: 64 * 512)
+        let writer = FlushedWriter(client: Client(caller: server), volume: server.volume)
+        try await writer.write(Buffer(copying: Self.sectors(1, 2)).slice, at: 0)
+        server.hold(.flush, carriedOut: false)
+        let flush = Task { try await writer.flush() }
+        try await server.waitForHeld(.flush)
+        try await writer.write(Buffer(copying: Self.sectors(2, 2)).slice, at: 0)
+        server.state.withLock { $0.crash() }
+        server.release(.flush)
+        try await limited { try await flush.value }
+        #expect(server.state.withLock { Array($0.durable.prefix(1024)) } == Self.sectors(2, 2))
+    }
+
+    @Test(
+        "U8: so is one that was made after the flush was carried out, answered or still under way",
+        arguments: [true, false]
+    )
+    func replacedAfterTheFlush(isAnswered: Bool) async throws {
+        let server = VolatileServer(size: 64 * 512)
+        let writer = FlushedWriter(client: Client(caller: server), volume: server.volume)
+        try await writer.write(Buffer(copying: Self.sectors(1, 2)).slice, at: 0)
+        server.state.withLock { $0.crash() }
+        server.hold(.flush, carriedOut: true)
+        let flush = Task { try await writer.flush() }
+        try await server.waitForHeld(.flush)
+        if !isAnswered { server.hold(.uploadBlock, carriedOut: true) }
+        let write = Task { try await writer.write(Buffer(copying: Self.sectors(2, 2)).slice, at: 0) }
+        if isAnswered { try await write.value } else { try await server.waitForHeld(.uploadBlock) }
+        server.release(.flush)
+        server.release(.uploadBlock)
+        try await limited { try await write.value }
+        try await limited { try await flush.value }
+        server.state.withLock { $0.crash() }
+        #expect(server.state.withLock { Array($0.durable.prefix(1024)) } == Self.sectors(2, 2))
+        #expect(await writer.unflushedBytes == 0)
+    }
+
+    @Test(
+        "U8: after any crashes, of each sector the write that was answered before a flush is there, or a newer one",
+        arguments: 0..<40
+    )
+    func crashesDuringFlushes(seed: UInt64) async throws {
+        var random = SeededRandom(seed: 500 + seed)
+        let server = VolatileServer(size: 32 * 512)
+        let writer = FlushedWriter(client: Client(caller: server), volume: server.volume)
+        // Of each sector what was written, oldest first; each write has a value of its own.
+        var history = [[Int]](repeating: [0], count: 32)
+        var value = 0
+        func writeSome(_ random: inout SeededRandom) async throws {
+            for _ in 0..<random.below(5) {
+                if random.chance(20) { server.state.withLock { $0.crash() } }
+                let sector = random.below(30)
+                let count = 1 + random.below(32 - sector)
+                value += 1
+                try await writer.write(Buffer(copying: Self.sectors(value, count)).slice, at: UInt64(sector * 512))
+                for sector in sector..<sector + count { history[sector].append(value) }
+            }
+            if random.chance(20) { server.state.withLock { $0.crash() } }
+        }
+        for _ in 0..<15 {
+            try await writeSome(&random)
+            let promised = history.map { $0.count - 1 }
+            server.hold(.flush, carriedOut: random.chance(50))
+            let flush = Task { try await writer.flush() }
+            try await server.waitForHeld(.flush)
+            try await writeSome(&random)
+            server.release(.flush)
+            // What is lost may be on its way again.
+            try await writeSome(&random)
+            try await limited { try await flush.value }
+            if random.chance(50) { try await writeSome(&random) }
+            server.state.withLock { $0.crash() }
+            let durable = server.state.withLock { $0.durable }
+            for sector in 0..<32 {
+                let found = Int(durable[sector * 512]) | Int(durable[sector * 512 + 1]) << 8
+                let place = history[sector].firstIndex(of: found)
+                #expect((place ?? -1) >= promised[sector], "sector \(sector) holds \(found) of \(history[sector])")
+            }
+        }
     }
 }

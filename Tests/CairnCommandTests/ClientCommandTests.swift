@@ -1,4 +1,5 @@
 import CairnClient
+import CairnCore
 import CairnWire
 import Testing
 
@@ -29,6 +30,8 @@ struct ClientCommandTests {
         ["account", "limit", "ACME", "--volumes", "1"], ["account", "limit", "acme", "--stored", "lots"],
         ["snapshot", "create"], ["snapshot", "progress", snapshot, "101"], ["snapshot", "progress", snapshot],
         ["snapshot", "tag", snapshot], ["volume", "tag", volume], ["volume", "discard", volume, "0"],
+        ["volume", "discard", volume, "0", "0"], ["volume", "discard", volume, "1", "512"],
+        ["volume", "discard", volume, "0", "1000"],
     ])
     func wrongUsageIs64(arguments: [String]) throws {
         #expect(try CairnCommand.run(arguments).status == 64)
@@ -53,6 +56,28 @@ struct ClientCommandTests {
         ])
         #expect(outcome.status == 78 && outcome.output.isEmpty)
         #expect(outcome.errors.contains("\"reason\" : \"CONFIGURATION\""))
+    }
+
+    @Test func anInterruptedCommandStillTellsDamage() {
+        let damaged = ClientError(.damaged, "a seal")
+        let lost = ClientError(.answered, "a chunk", answer: CallError(.dataLoss))
+        for error in [damaged, lost] {
+            #expect(ExitCodes.code(of: Session.failure(error, wasInterrupted: true)).rawValue == 65)
+        }
+        #expect(Session.failure(damaged, wasInterrupted: true).text == "a seal")
+        for error in [
+            ClientError(.cancelled, ""), ClientError(.connectionLost, ""), ClientError(.target, "", errno: 28),
+        ] {
+            #expect(ExitCodes.code(of: Session.failure(error, wasInterrupted: true)).rawValue == 130)
+        }
+        #expect(Session.failure(ClientError(.connectionLost, ""), wasInterrupted: false).code == .connectionLost)
+    }
+
+    @Test func anErrorNamesTheVolumeThatWasMade() {
+        let error = ClientError(.source, "x")
+        let id = VolumeID(text: Self.volume)!
+        #expect(Session.json(error, madeVolume: id).contains("\"volume_id\" : \"\(Self.volume)\""))
+        #expect(!Session.json(error, madeVolume: nil).contains("volume_id"))
     }
 
     @Test func exitCodesStay() {

@@ -1,4 +1,5 @@
 import CairnCore
+import CairnRPC
 import CairnWire
 import Testing
 
@@ -62,6 +63,60 @@ struct ReportTests {
         #expect(sum.text == "7 KiB differ: 4 KiB of data, 1 KiB of zeros, 2 KiB of holes")
     }
 
+    /// All of what `diff --json` shows, as one value.
+    private struct WholeDiff: Encodable {
+        let blocks: [DiffReport.Block]
+        let changedBytes, dataBytes, zeroBytes, holeBytes: UInt64
+    }
+
+    @Test("R1: a difference in pieces is the same document as in one", arguments: 0..<4)
+    func differenceInPieces(count: Int) {
+        let states: [BlockDescription.State] = [.data, .zeros, .hole]
+        let token = Fingerprint(bytes: [UInt8](repeating: 7, count: 32))
+        let blocks = (0..<count).map { index in
+            BlockDescription(
+                offset: UInt64(index) * 8192,
+                length: 4096,
+                state: states[index],
+                token: index == 0 ? token : nil,
+                owner: index == 1 ? "" : "a/b"
+            )
+        }
+        var document = DiffDocument()
+        var sum = DiffSum()
+        var lines: [String] = []
+        for block in blocks {
+            lines.append(document.add(block))
+            sum.add(block)
+        }
+        lines.append(document.end())
+        let whole = WholeDiff(
+            blocks: blocks.map { DiffReport.Block($0) },
+            changedBytes: sum.bytes,
+            dataBytes: sum.data,
+            zeroBytes: sum.zeros,
+            holeBytes: sum.holes
+        )
+        #expect(lines.joined(separator: "\n") == Output.json(whole))
+    }
+
+    @Test("S6: a seal that is not told in time is pending, with the reason: the import and its snapshot are reported")
+    func pendingSeal() async throws {
+        let id = SnapshotID(.random(shard: ShardIndex(0)))
+        let command = try ImportCommand.parse(["x", "--new", "--snapshot", "--verify"])
+        let ours = Fingerprint(bytes: [UInt8](repeating: 7, count: 32))!
+        let other = Fingerprint(bytes: [UInt8](repeating: 8, count: 32))!
+        func compared(_ seal: Wire.Seal?) async -> ImportCommand.Comparison {
+            let client = Client(caller: SealTeller(seal))
+            return await command.compare(ours, with: id, client, within: .milliseconds(100))
+        }
+        let pending = await compared(Wire.Seal(pending: true))
+        #expect(pending.check == .pending && pending.failure?.code == .timedOut)
+        let matched = await compared(Wire.Seal(pending: false, value: ours.bytes))
+        #expect(matched.check == .matched && matched.failure == nil)
+        #expect(await compared(Wire.Seal(pending: false, value: other.bytes)).check == .differs)
+    }
+
     @Test func limitsAreCountsSizesOrNone() {
         #expect(CountLimit(argument: "none")?.value == 0 && CountLimit(argument: "7")?.value == 7)
         #expect(CountLimit(argument: "0") == nil && CountLimit(argument: "-1") == nil)
@@ -91,5 +146,27 @@ struct ReportTests {
         #expect(!ProgressLine.render(progress, verb: "scan", rate: 0, width: 120).contains("sent"))
         #expect(ProgressLine.render(progress, verb: "backup", rate: 0, width: 120).contains("sent"))
         #expect(ProgressLine.render(progress, verb: "restore", rate: 0, width: 120).contains("received"))
+    }
+}
+
+/// Answers every call with the description of a complete snapshot that has this seal.
+private final class SealTeller: Caller {
+    private let answer: [UInt8]
+
+    init(_ seal: Wire.Seal?) {
+        var description = Wire.SnapshotDescription()
+        description.snapshotID = UUID128.random(shard: ShardIndex(0)).bytes
+        description.volumeID = UUID128.random(shard: ShardIndex(0)).bytes
+        (description.chunkSize, description.state, description.seal) = (4096, .complete, seal)
+        answer = Wire.DescribeSnapshotResponse(snapshot: description).encode()
+    }
+
+    private final class NoCancel: Cancellable { func cancel() {} }
+    func start(
+        _ call: OutgoingCall,
+        completion: @escaping @Sendable (Result<Answer, ClientError>) -> Void
+    ) -> any Cancellable {
+        completion(.success(Answer(message: answer, payload: nil)))
+        return NoCancel()
     }
 }

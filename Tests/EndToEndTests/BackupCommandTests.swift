@@ -232,6 +232,18 @@ struct BackupCommandTests {
         #expect(try await client.describeSnapshot(prompted!.id).state == .complete)
     }
 
+    @Test("V2: a size that is too small for the device makes no volume")
+    func tooSmall() async throws {
+        let account = freshAccount()
+        let outcome = try await server.cairn(
+            account,
+            ["backup", try disk(211), "--volume", "home", "--create", "--size", "4MiB"]
+        )
+        #expect(outcome.status == 64 && outcome.errors.contains("--size"))
+        let client = try await server.client(account)
+        #expect(try await client.volumes().all().isEmpty)
+    }
+
     @Test("V3: a REMOTE volume takes no backup, an import goes to no LOCAL one")
     func kinds() async throws {
         let account = freshAccount()

@@ -70,7 +70,34 @@ struct QuestionCommandTests {
             account,
             ["volume", "discard", volume, "1MiB", "512", "--zeros", "--json"]
         )
-        #expect(try Report(refused.errors).object("error").text("reason") == "INVALID_ARGUMENT")
+        #expect(refused.status == 64)
+        #expect(try Report(refused.errors).object("error").text("reason") == "INVALID_REQUEST")
+    }
+
+    @Test("V7: of a range that goes beyond the volume's end nothing is discarded, however many calls it would take")
+    func discardBeyond() async throws {
+        let account = freshAccount()
+        let client = try server.client(account)
+        // One call clears 4,096 chunks, 16 MiB of these.
+        let volume = try await client.volume(size: 20 << 20, chunkSize: 4096).id
+        let bytes = Content.noise(411, 1 << 20)
+        try await client.write(bytes, to: .volume(volume))
+        for arguments in [["0", "24MiB"], ["0", "20972032", "--zeros"], ["512", "17179869183GiB"]] {
+            let refused = try await server.cairn(account, ["volume", "discard", "\(volume)"] + arguments)
+            #expect(refused.status == 64)
+        }
+        #expect(try await client.read(.volume(volume)) == bytes)
+    }
+
+    @Test("What standard output cannot take is an error: exit code 74")
+    func fullOutput() async throws {
+        let outcome = try await run(
+            "/bin/sh",
+            ["-c", "exec \"$0\" \"$@\" > /dev/full", Program.cairn, "status", "--json"],
+            environment: try server.environment(freshAccount()),
+            in: folder
+        )
+        #expect(outcome.status == 74 && outcome.errors.contains("standard output"))
     }
 
     @Test("R1: two backups of a disk differ by what changed on it")

@@ -186,6 +186,32 @@ struct TransferTests {
         #expect(try await caller.download(volume, 0..<16 << 20) == bytes)
     }
 
+    @Test("G1: an import that fails names the volume that it made, as text and in JSON")
+    func failedImport() async throws {
+        let account = freshAccount()
+        let client = try await server.client(account)
+        for json in [[], ["--json"]] as [[String]] {
+            let child = try server.startCairn(
+                account,
+                ["import", "-", "--new", "--size", "1MiB", "--name", "made-\(json.count)"] + json,
+                input: .pipe
+            )
+            // More than the volume takes; what is beyond may find no reader any more.
+            child.write(Content.noise(109, 2 << 20))
+            child.closeInput()
+            let outcome = try await child.wait()
+            #expect(outcome.status == 64 && outcome.output.isEmpty)
+            let made = try await client.volumes(tags: ["name": "made-\(json.count)"]).all()
+            let volume = try #require(made.first).id
+            let name = "\(volume)"
+            if json.isEmpty {
+                #expect(outcome.errors.contains(name))
+            } else {
+                #expect(try Report(outcome.errors).object("error").text("volume_id") == name)
+            }
+        }
+    }
+
     @Test("No progress and no escape codes go into a pipe; --json is one object; errors are objects, too")
     func json() async throws {
         let account = freshAccount()

@@ -15,7 +15,14 @@ extension Backup {
         /// What a scan found; nil: everything is compared.
         let scan: Scan?
 
-        init(_ snapshot: Snapshot, resumed: Bool, chunksPerCall: Int, expected: Int = 0, scan: Scan? = nil) {
+        init(
+            _ snapshot: Snapshot,
+            resumed: Bool,
+            chunksPerCall: Int,
+            isSettled: Bool,
+            expected: Int = 0,
+            scan: Scan? = nil
+        ) {
             self.snapshot = snapshot
             self.resumed = resumed
             self.expected = expected
@@ -29,7 +36,8 @@ extension Backup {
                 snapshot: snapshot.id,
                 of: snapshot.volume,
                 dataVersion: snapshot.dataVersion,
-                progress: snapshot.progress
+                progress: snapshot.progress,
+                isSettled: isSettled
             )
         }
     }
@@ -102,7 +110,8 @@ extension Backup {
             try check(volume)
             if let unfinished = try await unfinished(of: volume) {
                 made(unfinished.id)
-                return Plan(unfinished, resumed: true, chunksPerCall: chunksPerCall)
+                let isSettled = try await client.isSettled(volume)
+                return Plan(unfinished, resumed: true, chunksPerCall: chunksPerCall, isSettled: isSettled)
             }
             // A scan takes long, and others may come in between once more: only the first beginning has one.
             if let plan = try await begin(volume, chunksPerCall: chunksPerCall, scans: beginning == 1) { return plan }
@@ -143,6 +152,7 @@ extension Backup {
             volumeSize: volume.size,
             chunksPerCall: chunksPerCall
         )
+        let isSettled = try await client.isSettled(volume)
         let scan = scans ? try await scan(volume, layout) : nil
         var new = NewSnapshot()
         new.note = options.note
@@ -159,6 +169,7 @@ extension Backup {
             snapshot,
             resumed: false,
             chunksPerCall: chunksPerCall,
+            isSettled: isSettled,
             expected: new.expected.count,
             scan: scan
         )
@@ -174,7 +185,7 @@ extension Backup {
         guard let base, base.size == volume.size else { return nil }
         let counter = begin(.scanning)
         let scan = SourceScan(limit: Client.mostExpectedChunks)
-        let destination = UploadDestination(comparing: .snapshot(base.id), of: volume.id)
+        let destination = UploadDestination(comparing: base.id, of: volume.id)
         let run = try await run(layout, destination, counter, .scan(scan))
         guard let changes = scan.changes(chunkSize: layout.chunkSize) else { return nil }
         return Scan(changes: changes, seal: run.seal, progress: counter.value)

@@ -67,7 +67,8 @@ public struct BackupSummary: Sendable, Hashable {
 /// the account has nowhere on the server. It is complete when ``run()`` returns, and its seal has been compared with what was
 /// read: one that is something else is deleted. An interrupted backup leaves the snapshot in progress; another run, from any
 /// machine that has the source, goes on with ``BackupOptions/Unfinished/resume``: it compares the source with what the service
-/// holds.
+/// holds. Of a volume that was made of a snapshot in progress all of the source is sent, as ``Importer`` says, and the backup's
+/// snapshot waits for that one (SPEC V5).
 public final class Backup: Sendable {
     /// What a backup is doing.
     public enum Phase: Sendable, Hashable {

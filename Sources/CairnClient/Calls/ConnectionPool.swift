@@ -1,4 +1,5 @@
 internal import CairnRPC
+internal import CairnWire
 internal import Collections
 internal import Dispatch
 internal import Synchronization
@@ -148,11 +149,14 @@ extension ConnectionPool {
         guard case .again(let wait, let sameInstance) = decision, wait < pending.remaining(), !isHopeless(failure)
         else {
             var error = ClientError(failure)
-            // Bound to a slot by an attempt that may have arrived.
-            error.isOfRepetition = pending.boundSlot != nil
+            error.isOfRepetition = pending.mayBeCarriedOut
             return pending.finish(.failure(error))
         }
         if sameInstance { pending.bind(to: slot) }
+        // A call that a failure of the server's disk met is answered so, carried out or not.
+        if failure.code == .answered, CallError(answered: failure)?.reason == .unavailable {
+            pending.noteMayBeCarriedOut()
+        }
         // After a failed connection the slot itself waits before the next.
         if failure.code == .unreachable { return place(pending) }
         queue.asyncAfter(deadline: .now() + .nanoseconds(Int(wait.wholeNanoseconds))) { self.place(pending) }

@@ -16,6 +16,7 @@ final class PendingCall: Cancellable, Sendable {
         var phase = Phase.waiting
         var attempts = 0
         var slot: Int?
+        var mayBeCarriedOut = false
         var cancelled = false
     }
 
@@ -42,7 +43,19 @@ final class PendingCall: Cancellable, Sendable {
     /// The slot that further attempts must use, so that the server orders them (SPEC C5); nil: any.
     var boundSlot: Int? { state.withLock { $0.slot } }
 
-    func bind(to slot: Int?) { state.withLock { $0.slot = slot } }
+    /// Whether an attempt that failed may have been carried out all the same: its repetition can meet what it did.
+    var mayBeCarriedOut: Bool { state.withLock { $0.mayBeCarriedOut } }
+
+    /// An attempt may have arrived whose answer was lost: further ones go over the same slot.
+    func bind(to slot: Int) {
+        state.withLock { state in
+            state.slot = slot
+            state.mayBeCarriedOut = true
+        }
+    }
+
+    /// An attempt was answered, and may have been carried out or not.
+    func noteMayBeCarriedOut() { state.withLock { $0.mayBeCarriedOut = true } }
 
     /// Counts a failure, and tells which one it is.
     func countFailure() -> Int {

@@ -76,11 +76,14 @@ final class ExportPiece: @unchecked Sendable {
         buffer.count = filled
         self.buffer = buffer
         var start = 0
-        for index in chunks.indices where chunks[index].isWanted {
+        let wanted = chunks.indices.filter { chunks[$0].isWanted }
+        let bytes = wanted.map { index in
+            defer { start += chunks[index].range.count }
+            return UnsafeRawBufferPointer(rebasing: buffer.bytes[start..<start + chunks[index].range.count])
+        }
+        let fingerprints = SHA256.hash(each: bytes, paddedTo: chunkSize.bytes)
+        for (index, fingerprint) in zip(wanted, fingerprints) {
             let range = chunks[index].range
-            let bytes = UnsafeRawBufferPointer(rebasing: buffer.bytes[start..<start + range.count])
-            start += range.count
-            let fingerprint = SHA256.hash(bytes, padding: chunkSize.bytes - range.count)
             let told = (isImmutable ? chunks[index].expected : nil) ?? tokens[range.lowerBound]
             guard told == nil || told == fingerprint else {
                 throw ClientError(.damaged, "the chunk at offset \(range.lowerBound) is not what its token says")

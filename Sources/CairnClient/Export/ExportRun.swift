@@ -105,18 +105,38 @@ final class ExportRun: Sendable {
         }
     }
 
+    /// Bytes that stay in a processor's cache until they are hashed.
+    private static let stepBytes = 1 << 20
+
+    /// Reads as many chunks as are best hashed at once, and looks at them.
     private func findInPlace(_ piece: ExportPiece) throws(ClientError) {
-        let buffer = BufferPool.shared.buffer(capacity: layout.chunkSize.bytes)
+        let size = layout.chunkSize.bytes
+        let batch = max(1, min(SHA256.batch, Self.stepBytes / size))
+        let buffer = BufferPool.shared.buffer(capacity: batch * size)
+        var read: [(index: Int, bytes: UnsafeRawBufferPointer)] = []
         for index in piece.chunks.indices {
-            let chunk = piece.chunks[index]
-            guard try sink.mayHold(chunk.range) else { continue }
-            let room = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[0..<chunk.range.count])
-            guard try sink.read(at: chunk.range.lowerBound, into: room) == room.count else { continue }
-            let padding = layout.chunkSize.bytes - room.count
-            let held = SHA256.hash(UnsafeRawBufferPointer(room), padding: padding)
-            guard held == chunk.expected else {
+            let range = piece.chunks[index].range
+            guard try sink.mayHold(range) else { continue }
+            let start = read.count * size
+            let room = UnsafeMutableRawBufferPointer(rebasing: buffer.memory[start..<start + range.count])
+            guard try sink.read(at: range.lowerBound, into: room) == room.count else { continue }
+            read.append((index, UnsafeRawBufferPointer(room)))
+            if read.count == batch {
+                compare(read, in: piece)
+                read = []
+            }
+        }
+        compare(read, in: piece)
+        withExtendedLifetime(buffer) {}
+    }
+
+    /// What the target holds of the piece's chunks.
+    private func compare(_ read: [(index: Int, bytes: UnsafeRawBufferPointer)], in piece: ExportPiece) {
+        let fingerprints = SHA256.hash(each: read.map(\.bytes), paddedTo: layout.chunkSize.bytes)
+        for (index, held) in zip(read.map(\.index), fingerprints) {
+            guard held == piece.chunks[index].expected else {
                 // What the listing says must be fetched; what it does not know may be what we hold.
-                if chunk.expected == nil { piece.chunks[index].held = held }
+                if piece.chunks[index].expected == nil { piece.chunks[index].held = held }
                 continue
             }
             piece.chunks[index].fingerprint = held

@@ -44,17 +44,22 @@ final class ImportPiece: @unchecked Sendable {
         return BufferSlice(buffer: buffer!, range: start..<start + chunks[chunk].count)
     }
 
-    /// Decides on one chunk whose bytes have been read.
-    /// - Returns: its fingerprint; nil of zeros.
-    func examine(_ chunk: Int, chunkSize: ChunkSize) -> Fingerprint? {
-        let bytes = slice(of: chunk).bytes
-        guard !bytes.isAllZero else {
-            tasks[chunk] = placements[chunk].readsAsZeros ? .nothing : .zeros
-            return nil
+    /// Decides on chunks whose bytes have been read.
+    /// - Returns: their fingerprints; nil of zeros.
+    func examine(_ chunks: Range<Int>, chunkSize: ChunkSize) -> [Fingerprint?] {
+        let bytes = chunks.map { slice(of: $0).bytes }
+        let isZero = bytes.map(\.isAllZero)
+        let data = zip(bytes, isZero).filter { !$0.1 }.map(\.0)
+        var fingerprints = SHA256.hash(each: data, paddedTo: chunkSize.bytes)[...]
+        return zip(chunks, isZero).map { chunk, isZero in
+            guard !isZero else {
+                tasks[chunk] = placements[chunk].readsAsZeros ? .nothing : .zeros
+                return nil
+            }
+            let fingerprint = fingerprints.removeFirst()
+            tasks[chunk] = placements[chunk] == .chunk(fingerprint) ? .nothing : .bring(fingerprint)
+            return fingerprint
         }
-        let fingerprint = SHA256.hash(bytes, padding: chunkSize.bytes - bytes.count)
-        tasks[chunk] = placements[chunk] == .chunk(fingerprint) ? .nothing : .bring(fingerprint)
-        return fingerprint
     }
 
     /// The fingerprints that this piece brings, in order.

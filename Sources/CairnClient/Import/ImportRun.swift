@@ -1,4 +1,5 @@
 internal import CairnCore
+internal import CairnCrypto
 internal import CairnWire
 internal import Synchronization
 
@@ -56,7 +57,8 @@ final class ImportRun: Sendable {
             chunkSize: layout.chunkSize,
             size: layout.volumeSize,
             caller: caller,
-            mayBeRefused: true
+            mayBeRefused: true,
+            isReliable: destination.isSettled
         )
         leaves = Mutex(SealCollector(size: layout.volumeSize, chunkSize: layout.chunkSize))
     }
@@ -67,6 +69,8 @@ final class ImportRun: Sendable {
         // The runner's feeder holds this run: the circle ends here.
         defer { runnerCell.withLock { $0 = nil } }
         try await runner.run(workers: workers)
+        // It may have been cut where it was taken for a hole already.
+        try source.checkSize()
     }
 
     /// Nil once the run has ended: then what would be done with it does not matter any more.
@@ -169,13 +173,16 @@ final class ImportRun: Sendable {
 
     // MARK: Reading and hashing
 
-    /// Reads in steps that stay in the processor's cache until they are hashed.
+    /// Bytes that stay in a processor's cache until they are hashed.
+    private static let stepBytes = 1 << 20
+
+    /// Reads in steps that stay in the processor's cache until they are hashed: as many chunks as are best hashed at once.
     private func read(_ piece: ImportPiece, stored: Int) {
         let count = Int(piece.range.upperBound - piece.range.lowerBound)
         let buffer = BufferPool.shared.buffer(capacity: count)
         buffer.count = count
         piece.buffer = buffer
-        let step = max(layout.chunkSize.bytes, 128 << 10)
+        let step = max(layout.chunkSize.bytes, min(layout.chunkSize.bytes * SHA256.batch, Self.stepBytes))
         var leaves: [Fingerprint?] = []
         for start in stride(from: 0, to: count, by: step) {
             guard let runner, !runner.isEnded else { return }
@@ -186,7 +193,7 @@ final class ImportRun: Sendable {
                 return runner.fail(error)
             }
             let chunks = start / layout.chunkSize.bytes..<(end + layout.chunkSize.bytes - 1) / layout.chunkSize.bytes
-            for chunk in chunks { leaves.append(piece.examine(chunk, chunkSize: layout.chunkSize)) }
+            leaves += piece.examine(chunks, chunkSize: layout.chunkSize)
         }
         examined(piece, leaves)
     }
@@ -208,14 +215,12 @@ final class ImportRun: Sendable {
         } catch {
             throw error.source(source.name)
         }
-        guard read == wanted else {
-            throw ClientError(.source, "\(source.name) became shorter while it was read")
-        }
+        guard read == wanted else { throw source.shortened }
         UnsafeMutableRawBufferPointer(rebasing: target[wanted...]).initializeMemory(as: UInt8.self, repeating: 0)
     }
 
     private func examine(_ piece: ImportPiece) {
-        examined(piece, piece.chunks.indices.map { piece.examine($0, chunkSize: layout.chunkSize) })
+        examined(piece, piece.examine(piece.chunks.indices, chunkSize: layout.chunkSize))
     }
 
     private func examined(_ piece: ImportPiece, _ fingerprints: [Fingerprint?]) {

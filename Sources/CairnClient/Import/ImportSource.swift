@@ -49,6 +49,20 @@ public final class ImportSource: Sendable {
     /// The size that a volume needs at least: the source's, up to the next multiple of 512. Nil of a stream.
     public var volumeSize: UInt64? { size.map(ImportSource.padded) }
 
+    /// - Throws: `source` where it is shorter than when it was opened. What is gone of it looks like a hole.
+    func checkSize() throws(ClientError) {
+        guard let size else { return }
+        let now: UInt64
+        do throws(SystemError) {
+            now = try file.size()
+        } catch {
+            throw error.source(name)
+        }
+        if now < size { throw shortened }
+    }
+
+    var shortened: ClientError { ClientError(.source, "\(name) became shorter while it was read") }
+
     static func padded(_ size: UInt64) -> UInt64 { (size + Limits.sector - 1) / Limits.sector * Limits.sector }
 }
 
@@ -86,18 +100,25 @@ struct SourceCursor {
     mutating func look(before limit: UInt64, goOn: () -> Bool) throws(ClientError) -> Step {
         guard let size = source.size else { return try readStream(goOn: goOn) }
         guard position < layout.volumeSize else { return .end }
-        do throws(SystemError) {
-            if position >= extent.upperBound, position < size {
-                extent = try source.file.data(from: position, size: size) ?? size..<size
-            }
-        } catch {
-            throw error.source(source.name)
-        }
+        if position >= extent.upperBound, position < size { extent = try nextExtent(before: size) }
         guard position < size, extent.lowerBound < size else { return .hole(to: limit) }
         let start = min(layout.chunkStart(extent.lowerBound), limit)
         if start > position { return .hole(to: start) }
         let end = min(layout.chunkEnd(extent.upperBound), horizon, limit)
         return .data(position..<end, stored: Int(min(end, size) - position))
+    }
+
+    /// The first data at or after the present position; nothing at `size` where only a hole is left.
+    private func nextExtent(before size: UInt64) throws(ClientError) -> Range<UInt64> {
+        let data: Range<UInt64>?
+        do throws(SystemError) {
+            data = try source.file.data(from: position, size: size)
+        } catch {
+            throw error.source(source.name)
+        }
+        if let data { return data }
+        try source.checkSize()
+        return size..<size
     }
 
     /// The step up to `end` was taken.

@@ -32,6 +32,10 @@ public struct ImportSummary: Sendable, Hashable {
 /// interrupted, by whatever, goes on where it was when it is simply run again; chunks in place are only read and hashed.
 /// Holes of the source are not read. Where the volume is larger than the source the rest becomes zeros. All that was
 /// answered is durable; the volume is equal to the source when ``run()`` returns, provided that nobody else writes to it.
+///
+/// Where data can still show through in the volume, from a snapshot in progress that it was made of (SPEC V5), what it holds
+/// is not relied on: all of the source is sent, equal chunks by their tokens, holes and zeros as marks, so that it hides what
+/// comes to that snapshot later.
 public final class Importer: Sendable {
     private let client: Client
     private let source: ImportSource
@@ -65,10 +69,11 @@ public final class Importer: Sendable {
             volumeSize: target.size,
             chunksPerCall: min(facts.maxBlocksPerCall, facts.maxTokensPerCall)
         )
+        let destination = UploadDestination(volume: volume, isSettled: try await client.isSettled(target))
         counter.update { $0.total = target.size }
         let run = ImportRun(
             source: source,
-            destination: UploadDestination(volume: volume),
+            destination: destination,
             layout: layout,
             counter: counter,
             caller: client.caller,

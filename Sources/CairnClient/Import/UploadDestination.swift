@@ -14,12 +14,16 @@ final class UploadDestination: Sendable {
     let volume: VolumeID
     /// What the source is compared with.
     let listed: BlockTarget
+    /// Whether what is listed stays until somebody writes to it: see ``Client/isSettled(_:)``. If not, all of the source is sent,
+    /// holes and zeros too.
+    let isSettled: Bool
     private let target: BlockTarget
     private let dataVersion: DataVersion?
     private let state: Mutex<State>
 
-    init(volume: VolumeID) {
+    init(volume: VolumeID, isSettled: Bool) {
         self.volume = volume
+        self.isSettled = isSettled
         target = .volume(volume)
         listed = target
         dataVersion = nil
@@ -27,19 +31,21 @@ final class UploadDestination: Sendable {
     }
 
     /// - Parameter progress: what was reported of the snapshot before.
-    init(snapshot: SnapshotID, of volume: VolumeID, dataVersion: DataVersion, progress: Int) {
+    init(snapshot: SnapshotID, of volume: VolumeID, dataVersion: DataVersion, progress: Int, isSettled: Bool) {
         self.volume = volume
+        self.isSettled = isSettled
         target = .snapshot(snapshot)
         listed = target
         self.dataVersion = dataVersion
         state = Mutex(State(percent: progress))
     }
 
-    /// Of a run that sends nothing: what it compares with.
-    init(comparing base: BlockTarget, of volume: VolumeID) {
+    /// Of a run that sends nothing: the complete snapshot that it compares with.
+    init(comparing base: SnapshotID, of volume: VolumeID) {
         self.volume = volume
-        target = base
-        listed = base
+        isSettled = true
+        target = .snapshot(base)
+        listed = target
         dataVersion = nil
         state = Mutex(State(percent: 0))
     }

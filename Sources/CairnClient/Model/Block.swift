@@ -83,7 +83,7 @@ public struct UploadResult: Sendable, Hashable {
         dataVersion = DataVersion(wire.dataVersion)
     }
 
-    /// Of an upload that completed this snapshot, and whose answer was lost (SPEC C5).
+    /// Of an upload that completed this snapshot, and whose answer was lost or did not say so (SPEC C5).
     init(completing snapshot: Snapshot) {
         tokens = [:]
         superseded = []

@@ -17,12 +17,26 @@ final class Listing: Sendable {
     private let caller: any Caller
     private let mayBeRefused: Bool
 
-    /// - Parameter mayBeRefused: whether the transfer goes on where the listing is not permitted (SPEC D5): nothing is known then.
-    init(of target: BlockTarget, chunkSize: ChunkSize, size: UInt64, caller: any Caller, mayBeRefused: Bool = false) {
+    /// - Parameters:
+    ///   - mayBeRefused: whether the transfer goes on where the listing is not permitted (SPEC D5): nothing is known then.
+    ///   - isReliable: false: the listing is of no use, and not fetched: nothing is known.
+    init(
+        of target: BlockTarget,
+        chunkSize: ChunkSize,
+        size: UInt64,
+        caller: any Caller,
+        mayBeRefused: Bool = false,
+        isReliable: Bool = true
+    ) {
         self.target = target
         self.caller = caller
         self.mayBeRefused = mayBeRefused
-        state = Mutex(State(map: PlacementMap(chunkSize: chunkSize, size: size)))
+        var state = State(map: PlacementMap(chunkSize: chunkSize, size: size))
+        if !isReliable {
+            state.next = nil
+            state.map.end()
+        }
+        self.state = Mutex(state)
     }
 
     /// Looks at what is known, and fetches more where little waits. `body` says by nil that it needs more.

@@ -154,8 +154,8 @@ final class OpenFile: Sendable {
 // MARK: - Holes, and what makes data last
 
 extension OpenFile {
-    /// The first range of data at or after `offset`; nil where only a hole is left. A file system without holes, and a
-    /// device, answer as if all were data.
+    /// The first range of data at or after `offset`; nil where only a hole is left, or the file ends before. A file system without
+    /// holes, and a device, answer as if all were data.
     func data(from offset: UInt64, size: UInt64) throws(SystemError) -> Range<UInt64>? {
         // SEEK_DATA and SEEK_HOLE are Linux's 3 and 4.
         guard offset < size else { return nil }

@@ -3,9 +3,9 @@ public import CairnCore
 /// Writes to a volume that are answered early, and made durable by ``flush()`` (SPEC U8).
 ///
 /// It keeps what was not flushed. Where a flush shows, by another write verifier, that the server lost its memory in between, it
-/// sends that again, in such an order that older data never comes over newer; so when ``flush()`` returns, all that was
-/// answered before it was called is durable. Writes may be made from any number of tasks at once; of two that overlap, one must
-/// be answered before the other begins.
+/// sends that again, in such an order that older data never comes over newer; so when ``flush()`` returns, of each byte that
+/// was answered before it was called that write is durable, or a newer one. Writes may be made from any number of tasks at
+/// once, also while a flush is under way; of two that overlap, one must be answered before the other begins.
 public actor FlushedWriter {
     private let client: Client
     private let target: BlockTarget
@@ -63,7 +63,7 @@ public actor FlushedWriter {
         try await mark(range, .hole)
     }
 
-    /// Makes durable all that was answered before.
+    /// Makes durable all that was answered before, or what was written over it meanwhile.
     /// - Throws: what calls throw; then nothing is forgotten, and it can be said again.
     public func flush() async throws(ClientError) {
         let mark = unflushed.last
@@ -127,7 +127,8 @@ public actor FlushedWriter {
 
     // MARK: Sending again
 
-    /// Sends what a former server lost, durably this time. No new write comes in between: it could be overwritten.
+    /// Sends what a former server lost, or what took its place, durably this time. No new write comes in between: it could be
+    /// overwritten.
     private func sendAgain(through mark: UInt64, verifier: [UInt8]) async throws(ClientError) {
         while isSendingAgain { await withCheckedContinuation { waiting.append($0) } }
         isSendingAgain = true

@@ -15,6 +15,11 @@ struct UnflushedWrites: Sendable {
         let verifier: [UInt8]
         /// Rises with each write.
         let number: UInt64
+        /// The lowest number among it and the unflushed writes whose place it took: a flush that promises one of those promises
+        /// this one in its stead.
+        let since: UInt64
+        /// Whether it and all whose place it took were answered with the same verifier.
+        let isOfOneServer: Bool
 
         /// The part of it that lies in `part`, which it holds.
         func cut(to part: Range<UInt64>) -> Write {
@@ -23,7 +28,14 @@ struct UnflushedWrites: Sendable {
                 let start = Int(part.lowerBound - range.lowerBound)
                 content = .bytes(slice.part(start..<start + Int(part.upperBound - part.lowerBound)))
             }
-            return Write(range: part, content: content, verifier: verifier, number: number)
+            return Write(
+                range: part,
+                content: content,
+                verifier: verifier,
+                number: number,
+                since: since,
+                isOfOneServer: isOfOneServer
+            )
         }
     }
 
@@ -38,9 +50,16 @@ struct UnflushedWrites: Sendable {
     mutating func add(_ range: Range<UInt64>, _ content: Content, verifier: [UInt8]) {
         guard !range.isEmpty else { return }
         last += 1
-        let new = Write(range: range, content: content, verifier: verifier, number: last)
         let first = firstIndex { $0.range.upperBound > range.lowerBound }
         let end = firstIndex { $0.range.lowerBound >= range.upperBound }
+        let new = Write(
+            range: range,
+            content: content,
+            verifier: verifier,
+            number: last,
+            since: writes[first..<end].reduce(last) { min($0, $1.since) },
+            isOfOneServer: writes[first..<end].allSatisfy { $0.isOfOneServer && $0.verifier == verifier }
+        )
         var replacement: [Write] = []
         if first < end {
             let before = writes[first]
@@ -64,9 +83,15 @@ struct UnflushedWrites: Sendable {
         remove { $0.number <= number && $0.verifier == verifier }
     }
 
-    /// What was written up to `number` to a server that has gone: it must be sent again.
+    /// What must be sent again after a flush that promised what was written up to `number`, and was answered with `verifier`:
+    /// what a server that has gone was sent, and newer writes that took the place of such. Those may have come after the flush,
+    /// so that neither they nor what they cover need be durable. A newer write is left alone where this server was sent all that
+    /// it covers: of that the flush made durable what it promised.
     func lost(through number: UInt64, verifier: [UInt8]) -> [Write] {
-        writes.filter { $0.number <= number && $0.verifier != verifier }
+        writes.filter { write in
+            let isKept = write.verifier == verifier && (write.number <= number || write.isOfOneServer)
+            return write.since <= number && !isKept
+        }
     }
 
     /// These were sent again, and are durable.

@@ -102,6 +102,9 @@ struct BackupCommand: ServiceCommand {
         guard let bytes = size?.bytes ?? source.volumeSize else {
             throw ClientError(.invalidRequest, "\(device) is a pipe: give the new volume's --size")
         }
+        if let needed = source.volumeSize, needed > bytes {
+            throw ClientError(.invalidRequest, "\(device) needs \(ByteCount.text(needed)), more than --size says")
+        }
         var new = NewVolume()
         new.kind = .local
         new.size = max(bytes, Limits.volumeSizeMinimum)

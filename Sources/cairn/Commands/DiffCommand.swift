@@ -30,11 +30,7 @@ struct DiffCommand: ServiceCommand {
     func run(with client: Client) async throws(ClientError) {
         let pages = client.changedBlocks(from: older.target, to: newer.target)
         var sum = DiffSum()
-        if connection.json {
-            let blocks = try await pages.all()
-            for block in blocks { sum.add(block) }
-            return Output.print(Output.json(DiffReport(blocks: blocks.map { DiffReport.Block($0) }, sum: sum)))
-        }
+        if connection.json { return try await printJSON(pages) }
         Output.print(DiffCommand.titles(chunks))
         var range: BlockDescription?
         var iterator = pages.makeAsyncIterator()
@@ -49,6 +45,14 @@ struct DiffCommand: ServiceCommand {
         }
         if let range { Output.print(DiffCommand.line(range, chunks)) }
         Output.print(sum.text)
+    }
+
+    /// As the pages come: there may be as many blocks as a volume has chunks. So a failure on the way leaves the document cut.
+    private func printJSON(_ pages: Pages<BlockDescription>) async throws(ClientError) {
+        var document = DiffDocument()
+        var iterator = pages.makeAsyncIterator()
+        while let block = try await iterator.next(isolation: nil) { Output.print(document.add(block)) }
+        Output.print(document.end())
     }
 
     private static func titles(_ chunks: Bool) -> String {
@@ -95,7 +99,31 @@ struct DiffSum {
     }
 }
 
-/// What `diff --json` shows; all in bytes.
+/// What `diff --json` shows, in pieces that are lines: together what ``Output/json(_:)`` makes of an object with the `blocks` and
+/// the sums of a ``DiffReport``, whose names all come after.
+struct DiffDocument {
+    private var sum = DiffSum()
+    /// A comma follows it if there is another one.
+    private var last: String?
+
+    /// What can be said now that another block is there.
+    mutating func add(_ block: BlockDescription) -> String {
+        let before = last.map { $0 + "," } ?? DiffDocument.head
+        sum.add(block)
+        last = Output.json(DiffReport.Block(block)).split(separator: "\n").map { "    " + $0 }.joined(separator: "\n")
+        return before
+    }
+
+    /// What is left.
+    func end() -> String {
+        let sums = String(Output.json(DiffReport(sum)).dropFirst("{\n".count))
+        return (last ?? DiffDocument.head + "\n") + "\n  ],\n" + sums
+    }
+
+    private static let head = "{\n  \"blocks\" : ["
+}
+
+/// The sums of `diff --json`; all in bytes.
 struct DiffReport: Encodable {
     struct Block: Encodable {
         let offset: UInt64
@@ -112,14 +140,12 @@ struct DiffReport: Encodable {
             owner = block.owner.isEmpty ? nil : block.owner
         }
     }
-    let blocks: [Block]
     let changedBytes: UInt64
     let dataBytes: UInt64
     let zeroBytes: UInt64
     let holeBytes: UInt64
 
-    init(blocks: [Block], sum: DiffSum) {
-        self.blocks = blocks
+    init(_ sum: DiffSum) {
         changedBytes = sum.bytes
         dataBytes = sum.data
         zeroBytes = sum.zeros

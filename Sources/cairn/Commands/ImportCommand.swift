@@ -84,8 +84,11 @@ struct ImportCommand: ServiceCommand {
             try await transfer(opened, to: target, client)
         } catch {
             // The user cannot know the volume that this command made.
-            if new, !connection.json {
-                Output.printError("What was sent is kept: go on with cairn import \(source) --volume \(target)")
+            if new {
+                Session.madeVolume.change { $0 = target }
+                if !connection.json {
+                    Output.printError("What was sent is kept: go on with cairn import \(source) --volume \(target)")
+                }
             }
             throw error
         }
@@ -122,15 +125,16 @@ struct ImportCommand: ServiceCommand {
             () async throws(ClientError) in try await importer.run()
         }
         var made: CreatedSnapshot?
-        var check: SealCheck?
+        var compared: Comparison?
         if snapshot {
             let created = try await client.createSnapshot(of: target, note: description)
             made = created
-            check = try await compare(summary.seal, with: created.id, client)
+            compared = await compare(summary.seal, with: created.id, client)
         }
-        let report = ImportReport(summary, volume: target, snapshot: made?.id, check: check)
+        let report = ImportReport(summary, volume: target, snapshot: made?.id, check: compared?.check)
         Output.print(connection.json ? Output.json(report) : text(summary, report))
-        if check == .differs {
+        if let failure = compared?.failure { throw failure }
+        if compared?.check == .differs {
             throw ClientError(
                 .damaged,
                 "the snapshot is not what was imported: others wrote to the volume, or it is damaged"
@@ -143,15 +147,31 @@ struct ImportCommand: ServiceCommand {
         case matched, pending, differs
     }
 
-    private func compare(
+    struct Comparison {
+        let check: SealCheck
+        /// Why the seal is not known: to be thrown when the import, which is done, and its snapshot have been reported.
+        var failure: ClientError?
+    }
+
+    /// - Parameter limit: how long to wait for the seal, with `--verify`.
+    func compare(
         _ seal: Fingerprint,
         with snapshot: SnapshotID,
-        _ client: Client
-    ) async throws(ClientError) -> SealCheck {
-        let told =
-            verify ? .value(try await client.seal(of: snapshot)) : try await client.describeSnapshot(snapshot).seal
-        guard case .value(let value) = told else { return .pending }
-        return value == seal ? .matched : .differs
+        _ client: Client,
+        within limit: Duration = .seconds(60)
+    ) async -> Comparison {
+        let told: SnapshotSeal?
+        do throws(ClientError) {
+            if verify {
+                told = .value(try await client.seal(of: snapshot, within: limit))
+            } else {
+                told = try await client.describeSnapshot(snapshot).seal
+            }
+        } catch {
+            return Comparison(check: .pending, failure: error)
+        }
+        guard case .value(let value) = told else { return Comparison(check: .pending) }
+        return Comparison(check: value == seal ? .matched : .differs)
     }
 
     private func text(_ summary: ImportSummary, _ report: ImportReport) -> String {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import CairnClient
+import CairnCore
 import Dispatch
 import Foundation
 
@@ -33,27 +34,42 @@ extension ServiceCommand {
         let result = await task.value
         interruption.end()
         guard case .failure(let error) = result else { return }
-        // Whatever a cancelled command stumbled over: it was interrupted.
-        let failure = interruption.happened ? ClientError(.cancelled, "interrupted") : error
+        let failure = Session.failure(error, wasInterrupted: interruption.happened)
         Session.report(failure, json: connection.json, hint: interruptedHint)
         throw ExitCodes.code(of: failure)
     }
 }
 
 enum Session {
+    /// The volume that the command has made, which its user cannot know otherwise: an error names it. A program runs one command.
+    static let madeVolume = Locked<VolumeID?>(nil)
+
     private struct Report: Encodable {
         struct Failure: Encodable {
             let reason: String
             let text: String
+            let volumeId: String?
         }
         let error: Failure
+    }
+
+    /// Whatever a cancelled command stumbled over: it was interrupted. But damage that it found stays told.
+    static func failure(_ error: ClientError, wasInterrupted: Bool) -> ClientError {
+        guard wasInterrupted, ExitCodes.code(of: error) != ExitCodes.damaged else { return error }
+        return ClientError(.cancelled, "interrupted")
+    }
+
+    static func json(_ error: ClientError, madeVolume: VolumeID?) -> String {
+        let volume = madeVolume.map { "\($0)" }
+        return Output.json(
+            Report(error: .init(reason: ExitCodes.reason(of: error), text: error.text, volumeId: volume))
+        )
     }
 
     /// Says what went wrong, on standard error.
     static func report(_ error: ClientError, json: Bool, hint: String?) {
         if json {
-            let report = Report(error: .init(reason: ExitCodes.reason(of: error), text: error.text))
-            return Output.printError(Output.json(report))
+            return Output.printError(Session.json(error, madeVolume: madeVolume.change { $0 }))
         }
         Output.printError("Error: \(error.text)")
         if error.code == .cancelled || error.code == .connectionLost || error.code == .timedOut, let hint {

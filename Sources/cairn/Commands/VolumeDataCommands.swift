@@ -59,13 +59,25 @@ extension VolumeCommands {
 
         @OptionGroup var connection: ConnectionOptions
 
+        func validate() throws {
+            guard length.bytes > 0 else { throw ValidationError("The range is empty.") }
+            guard offset.bytes % Limits.sector == 0, length.bytes % Limits.sector == 0 else {
+                throw ValidationError("Offset and length are multiples of 512.")
+            }
+        }
+
         func run(with client: Client) async throws(ClientError) {
             let range = BlockRange(offset: offset.bytes, length: length.bytes)
-            let step = UInt64(Discard.callChunks) * UInt64(try await client.describeVolume(volume).chunkSize.bytes)
+            let described = try await client.describeVolume(volume)
             let (end, overflow) = range.offset.addingReportingOverflow(range.length)
-            guard !overflow, end <= Limits.volumeSizeMaximum else {
-                throw ClientError(.invalidRequest, "the range is beyond any volume's end")
+            // Before the first of several calls: what they clear does not come back.
+            guard !overflow, end <= described.size else {
+                throw ClientError(
+                    .invalidRequest,
+                    "the range goes beyond the volume's end at \(described.size): nothing was changed"
+                )
             }
+            let step = UInt64(Discard.callChunks) * UInt64(described.chunkSize.bytes)
             for start in stride(from: range.offset, to: end, by: UInt64.Stride(step)) {
                 let part = BlockRange(offset: start, length: min(step, end - start))
                 if zeros {

@@ -1,7 +1,8 @@
 import CairnCore
 import Foundation
 
-/// Writes to standard output and error. Standard output that nobody reads any more ends the program as SIGPIPE would.
+/// Writes to standard output and error. Standard output that nobody reads any more ends the program as SIGPIPE would; one that
+/// cannot be written, such as a file on a full disk, with an error: what is cut off must not pass for the whole.
 enum Output {
     static func print(_ text: String) { write(text + "\n", to: STDOUT_FILENO) }
 
@@ -22,6 +23,10 @@ enum Output {
                 }
                 // 128 + SIGPIPE: what a shell sees of any program that is cut off.
                 if errno == EPIPE, descriptor == STDOUT_FILENO { _exit(141) }
+                if descriptor == STDOUT_FILENO {
+                    printError("Error: standard output: \(String(cString: strerror(errno)))")
+                    _exit(74)
+                }
                 return
             }
             bytes = bytes.dropFirst(count)

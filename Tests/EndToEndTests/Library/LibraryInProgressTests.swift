@@ -75,6 +75,33 @@ struct LibraryInProgressTests {
         #expect(try await client.seal(of: open[2].id) == second.replacing(0, [UInt8](repeating: 0, count: 512)).seal)
     }
 
+    @Test("V5, G1: an import or backup onto a clone of a snapshot in progress hides what is uploaded to that one later")
+    func imagesOverIncomplete() async throws {
+        let base = Content.noise(18, 512 << 10)
+        let (client, _, open) = try await disk(base, open: 1)
+        // A half of what shows through, zeros over the other half and beyond, and a hole where there is one already.
+        let image = server.folder.fresh("image")
+        let content = Array(base[0..<256 << 10]) + [UInt8](repeating: 0, count: 512 << 10)
+        try Image.make(image, size: 1 << 20, [(0, content)])
+        let clone = try await client.clone(open[0].id).id
+        _ = try await Importer(client: client, source: try ImportSource.open(image), volume: clone).run()
+        let local = try await client.clone(open[0].id, .local).id
+        let backup = try await Backup(client: client, source: try ImportSource.open(image), volume: local).run()
+        #expect(backup.sealCheck == .waiting)
+        // A clone of the clone stands on the same.
+        let further = try await client.clone(client.createSnapshot(of: clone).id).id
+        _ = try await Importer(client: client, source: try ImportSource.open(image), volume: further).run()
+        _ = try await client.upload([.plain(0, Content.noise(19, 1 << 20))], to: .snapshot(open[0].id), progress: 100)
+        let bytes = try Image.bytes(image)
+        #expect(try await client.read(.volume(clone)) == bytes)
+        #expect(try await client.read(.volume(further)) == bytes)
+        #expect(try await client.read(.snapshot(backup.snapshot)) == bytes)
+        #expect(try await client.seal(of: backup.snapshot) == backup.seal)
+        // All is settled now: what is in place is seen to be.
+        let again = try await Importer(client: client, source: try ImportSource.open(image), volume: clone).run()
+        #expect(again.progress.wire == 0 && again.progress.inPlace == 256 << 10)
+    }
+
     @Test("S9: progress by call and with an upload; backwards, beyond 100 and what is not there are refused")
     func progress() async throws {
         let (client, _, open) = try await disk(Content.noise(7, 65536), open: 1)
