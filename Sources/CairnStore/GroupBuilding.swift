@@ -27,6 +27,7 @@ final class GroupBuilding: @unchecked Sendable {
             shard: shard.index,
             mayHaveDamage: shard.damage.isPossible,
             entriesPerStep: shard.options.releaseStep,
+            expiredKeys: shard.expiredKeys,
             shard.options.execution
         )
     }

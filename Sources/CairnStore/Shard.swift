@@ -22,7 +22,7 @@ public enum CommitDurability: Sendable {
 /// ```
 /// While a group is being written the next calls gather: they are the next group. So a group is always built on what is
 /// applied and its own changes, and there is no third state in between.
-// Safety: `pending`, `company`, `standstill`, `isWriting`, `isClosed` are only touched on `queue`; the rest is constant or synchronized.
+// Safety: `pending`, `company`, `standstill`, `expiredKeys`, `isWriting`, `isClosed` are only touched on `queue`; the rest is constant or synchronized.
 public final class Shard: @unchecked Sendable {
     public let index: ShardIndex
     /// Changes with every recovery: what was answered before it and not flushed may be lost (SPEC U8).
@@ -44,6 +44,7 @@ public final class Shard: @unchecked Sendable {
     private var pending = FairQueue<AccountID?, PendingCall>(quantum: 256 << 10)
     var company = Company()
     private var standstill = Standstill()
+    let expiredKeys = ExpiredKeys()
     private var isWriting = false
     private var isClosed = false
     private let fence = Mutex<String?>(nil)

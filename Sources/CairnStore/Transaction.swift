@@ -34,6 +34,8 @@ public final class Transaction: ManifestReader {
     let execution: any ShardExecution
     /// Entries that one step of a release frees (``StoreOptions/releaseStep``).
     let entriesPerStep: Int
+    private let expiredKeys: ExpiredKeys
+    private var savedExpired: [UInt8]?
     /// What the group's calls changed in segments' live bytes; written when the group is finished.
     private(set) var liveDeltas: [SegmentID: Int64] = [:]
     private var savedDeltas: [SegmentID: Int64] = [:]
@@ -69,10 +71,12 @@ public final class Transaction: ManifestReader {
         shard: ShardIndex,
         mayHaveDamage: Bool,
         entriesPerStep: Int,
+        expiredKeys: ExpiredKeys,
         _ execution: any ShardExecution
     ) {
         self.execution = execution
         self.entriesPerStep = entriesPerStep
+        self.expiredKeys = expiredKeys
         batch = overlay
         self.group = group
         self.shard = shard
@@ -110,6 +114,7 @@ public final class Transaction: ManifestReader {
         savedWritten = written
         savedNewWork = hasNewWork
         savedMergeable = mergeable.count
+        savedExpired = expiredKeys.end
         isAborted = false
     }
 
@@ -125,6 +130,7 @@ public final class Transaction: ManifestReader {
         missingDeltas = [:]
         droppedParts = []
         hasNewWork = savedNewWork
+        expiredKeys.end = savedExpired
         mergeable.removeLast(mergeable.count - savedMergeable)
         forgetAll()
     }
@@ -346,8 +352,9 @@ public final class Transaction: ManifestReader {
         overlay.put(stored, record.encoded)
         overlay.put(Key.idempotencyAge(record.createdAt, stored), [])
         // Two for each one that comes: the table cannot grow without end, and no call pays for a long clean-up.
-        let cursor = overlay.makeCursor()
-        cursor.seek(Key(.idempotencyAges).bytes)
+        let prefix = Key(.idempotencyAges).bytes
+        let cursor = overlay.makeCursor(within: prefix)
+        cursor.seek(expiredKeys.end ?? prefix)
         for _ in 0..<2 {
             guard try cursor.isValid(), var age = KeyReader(cursor.key, .idempotencyAges),
                 let created = age.take(UInt64.self),
@@ -356,10 +363,17 @@ public final class Transaction: ManifestReader {
             let expired = Array(cursor.key)
             overlay.delete(age.takeRest())
             overlay.delete(expired)
+            expiredKeys.end = expired
             cursor.next()
         }
     }
 
     /// SPEC C5: 24 h or longer.
     static let idempotencyMilliseconds: UInt64 = 48 * 3600 * 1000
+}
+
+/// Where the ages of idempotent calls begin that are not forgotten yet: what was deleted before is not passed with each call. In memory: a
+/// shard that is opened begins at the first there is.
+final class ExpiredKeys {
+    var end: [UInt8]?
 }

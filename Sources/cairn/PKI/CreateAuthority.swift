@@ -33,8 +33,8 @@ struct CreateAuthority: ParsableCommand {
                 certificatePath: made.certificatePath,
                 revocationListPath: made.revocationListPath
             )
-            if authority.json { return PKIOutput.print(PKIOutput.json(report)) }
-            PKIOutput.print(
+            if authority.json { return Output.print(PKIOutput.json(report)) }
+            Output.print(
                 """
                 Made the certificate authority \(report.subject), good until \(report.notAfter).
                   certificate      \(report.certificatePath)

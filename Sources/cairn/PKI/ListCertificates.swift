@@ -13,9 +13,9 @@ struct ListCertificates: ParsableCommand {
     func run() throws {
         try authority.run {
             let reports = try CertificateAuthority.open(authority.dir).issuedCertificates().map(CertificateReport.init)
-            if authority.json { return PKIOutput.print(PKIOutput.json(reports)) }
+            if authority.json { return Output.print(PKIOutput.json(reports)) }
             let rows = reports.map { [$0.name, $0.role, $0.status, $0.notAfter, $0.serial, Self.printable($0.holder)] }
-            PKIOutput.print(PKIOutput.table([["NAME", "ROLE", "STATUS", "EXPIRES", "SERIAL", "HOLDER"]] + rows))
+            Output.print(PKIOutput.table([["NAME", "ROLE", "STATUS", "EXPIRES", "SERIAL", "HOLDER"]] + rows))
         }
     }
 

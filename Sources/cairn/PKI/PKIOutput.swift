@@ -18,9 +18,9 @@ struct AuthorityOptions: ParsableArguments {
         } catch let error as PKIError {
             if json {
                 let failure = FailureReport(error: .init(reason: error.code.rawValue, text: error.text))
-                PKIOutput.printError(PKIOutput.json(failure))
+                Output.printError(PKIOutput.json(failure))
             } else {
-                PKIOutput.printError("Error: " + error.text)
+                Output.printError("Error: " + error.text)
             }
             throw error.code.exitCode
         }
@@ -42,7 +42,7 @@ struct LifetimeOptions: ParsableArguments {
         guard end > Validity.now else { throw LifetimeOptions.expired(authority) }
         let wanted = Validity.days(days)
         if wanted.notAfter > end {
-            PKIOutput.printError("Note: cut to the authority's own end, \(PKIOutput.date(end)).")
+            Output.printError("Note: cut to the authority's own end, \(PKIOutput.date(end)).")
         }
         return wanted.ending(by: end)
     }
@@ -137,8 +137,8 @@ struct CredentialsReport: Encodable {
     }
 
     func print(json: Bool) {
-        if json { return PKIOutput.print(PKIOutput.json(self)) }
-        PKIOutput.print(
+        if json { return Output.print(PKIOutput.json(self)) }
+        Output.print(
             """
             Issued \(certificate.name) for \(certificate.holder), good until \(certificate.notAfter).
               certificate  \(certificatePath)
@@ -150,10 +150,6 @@ struct CredentialsReport: Encodable {
 }
 
 enum PKIOutput {
-    static func print(_ text: String) { FileHandle.standardOutput.write(Data((text + "\n").utf8)) }
-
-    static func printError(_ text: String) { FileHandle.standardError.write(Data((text + "\n").utf8)) }
-
     /// Pretty, with the keys in snake_case and in order, so that two runs can be compared.
     static func json(_ value: some Encodable) -> String {
         let encoder = JSONEncoder()

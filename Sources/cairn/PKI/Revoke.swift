@@ -20,8 +20,8 @@ struct Revoke: ParsableCommand {
         try authority.run {
             let opened = try CertificateAuthority.open(authority.dir)
             let revoked = CertificateReport(try opened.revoke(opened.find(certificate).serial))
-            if authority.json { return PKIOutput.print(PKIOutput.json(revoked)) }
-            PKIOutput.print(
+            if authority.json { return Output.print(PKIOutput.json(revoked)) }
+            Output.print(
                 """
                 Revoked \(revoked.name) (\(revoked.holder)), serial \(revoked.serial).
                   revocation list  \(opened.revocationListPath)
