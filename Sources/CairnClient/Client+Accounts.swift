@@ -31,7 +31,7 @@ extension Client {
 
     /// The grants that this account made, or those that others made to it.
     public func grants(received: Bool = false) -> Pages<Grant> {
-        Pages { [caller] (page: [UInt8]) async throws(ClientError) in
+        Pages { [self] (page: [UInt8]) async throws(ClientError) in
             let request = Wire.ListGrantsRequest(
                 page: Wire.PageRequest(limit: UInt32(Limits.pageItems), pageToken: page),
                 received: received
@@ -89,7 +89,7 @@ extension Client {
 
     /// The names of all accounts that have anything here. An admin certificate only.
     public func accounts() -> Pages<String> {
-        Pages { [caller] (page: [UInt8]) async throws(ClientError) in
+        Pages { [self] (page: [UInt8]) async throws(ClientError) in
             let request = Wire.ListAccountsRequest(
                 page: Wire.PageRequest(limit: UInt32(Limits.pageItems), pageToken: page)
             )

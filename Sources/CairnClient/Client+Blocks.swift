@@ -84,7 +84,7 @@ extension Client {
 
     /// What a volume or snapshot holds, by rising offset; a range that is not listed was never written.
     public func blocks(of target: BlockTarget, in range: BlockRange? = nil) -> Pages<BlockDescription> {
-        Pages { [caller] (page: [UInt8]) async throws(ClientError) in
+        Pages { [self] (page: [UInt8]) async throws(ClientError) in
             let request = Wire.ListBlocksRequest.page(page, of: target, in: range)
             let answer = try await caller.call(request).0
             return (answer.blocks.map { BlockDescription($0) }, answer.nextPageToken)
@@ -94,7 +94,7 @@ extension Client {
     /// The chunks whose content differs between two snapshots, or a snapshot and a volume, as they are in the newer one, by
     /// rising offset (SPEC R1). They need not be related; of related ones this takes time in proportion to the change.
     public func changedBlocks(from older: BlockTarget, to newer: BlockTarget) -> Pages<BlockDescription> {
-        Pages { [caller] (page: [UInt8]) async throws(ClientError) in
+        Pages { [self] (page: [UInt8]) async throws(ClientError) in
             let request = Wire.ListChangedBlocksRequest(
                 older: older.wire,
                 newer: newer.wire,

@@ -6,7 +6,7 @@ extension Client {
     /// The damaged chunks of a volume or snapshot of this account.
     /// - Parameter target: nil: of all that the account has.
     public func damage(of target: BlockTarget? = nil) -> Pages<DamagedBlock> {
-        Pages { [caller] (page: [UInt8]) async throws(ClientError) in
+        Pages { [self] (page: [UInt8]) async throws(ClientError) in
             let request = Wire.ListDamageRequest(
                 target: target?.wire,
                 page: Wire.PageRequest(limit: UInt32(Limits.pageItems), pageToken: page)

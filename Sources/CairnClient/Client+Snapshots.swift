@@ -102,7 +102,7 @@ extension Client {
         tags: [String: String] = [:],
         state: SnapshotState? = nil
     ) -> Pages<Snapshot> {
-        Pages { [caller] (page: [UInt8]) async throws(ClientError) in
+        Pages { [self] (page: [UInt8]) async throws(ClientError) in
             let request = Wire.ListSnapshotsRequest(
                 page: Wire.PageRequest(limit: UInt32(Limits.pageItems), pageToken: page),
                 volumeID: volume?.bytes ?? [],
@@ -164,7 +164,7 @@ extension Client {
     public func missingBlocks(ofToken token: [UInt8]) -> Pages<ChunkPlacement> { missing(.snapshotToken(token)) }
 
     private func missing(_ target: Wire.MissingBlocksRequest.Target) -> Pages<ChunkPlacement> {
-        Pages { [caller] (page: [UInt8]) async throws(ClientError) in
+        Pages { [self] (page: [UInt8]) async throws(ClientError) in
             let request = Wire.MissingBlocksRequest(
                 target: target,
                 page: Wire.PageRequest(limit: UInt32(Limits.pageItems), pageToken: page)

@@ -89,7 +89,7 @@ extension Client {
     ///   - tags: only volumes that have all of these.
     ///   - state: only volumes in this state; nil: any.
     public func volumes(tags: [String: String] = [:], state: VolumeState? = nil) -> Pages<Volume> {
-        Pages { [caller] (page: [UInt8]) async throws(ClientError) in
+        Pages { [self] (page: [UInt8]) async throws(ClientError) in
             let request = Wire.ListVolumesRequest(
                 page: Wire.PageRequest(limit: UInt32(Limits.pageItems), pageToken: page),
                 tags: Tags.wire(tags),

@@ -1,4 +1,4 @@
-/// A listing, fetched page by page as it is read. Iterating again asks the server again.
+/// A listing, fetched page by page as it is read. Iterating again asks the server again. It keeps its client.
 public struct Pages<Element: Sendable>: AsyncSequence, Sendable {
     public typealias Failure = ClientError
     typealias Fetch = @Sendable (_ pageToken: [UInt8]) async throws(ClientError) -> (items: [Element], next: [UInt8])

@@ -30,6 +30,16 @@ struct LibraryVolumeTests {
         #expect(try await client.read(.volume(child.id)) == bytes)
     }
 
+    @Test("R1: a listing keeps the client that it was asked of")
+    func listingOfAClientThatNobodyHolds() async throws {
+        let account = freshAccount()
+        let client = try server.client(account)
+        let made = try await client.volume()
+        #expect(try await server.client(account).volumes().all().map(\.id) == [made.id])
+        let blocks = try server.client(account).blocks(of: .volume(made.id))
+        #expect(try await blocks.all().isEmpty)
+    }
+
     @Test("V2: sizes: the default, the snapshot's, and INVALID_VOLUME_SIZE for all that is none")
     func sizes() async throws {
         let client = try server.client(freshAccount())
