@@ -188,9 +188,9 @@ final class Router: CallHandler {
         _ context: CallContext,
         then body: @escaping @Sendable () -> Void
     ) {
-        call.chargeAnswer(bytes) { [service] in
+        call.chargeAnswer(bytes) {
             do throws(ServiceError) {
-                try (call.hold as? Throttle.Hold)?.widen(by: bytes, service.limits(of: context.account))
+                try context.makeRoom(bytes)
             } catch {
                 return call.fail(CallError(error))
             }

@@ -13,7 +13,7 @@ public struct CallContext: Sendable {
     public let isCancelled: @Sendable () -> Bool
     /// Counts so many bytes more for the call, which holds them until its answer; throws THROTTLED where they are more than it may
     /// have (SPEC R3). From any thread, before the answer.
-    let makeRoom: @Sendable (Int) throws(ServiceError) -> Void
+    public let makeRoom: @Sendable (Int) throws(ServiceError) -> Void
     /// The way back to the caller, where there is one (SPEC S10).
     public let promptLine: (any PromptLine)?
     /// Whether a call that takes microseconds, and never waits, may be carried out on the thread that it came on.

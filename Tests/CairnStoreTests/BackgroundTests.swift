@@ -1,7 +1,6 @@
 import CairnCore
 import CairnCrypto
 import CairnTesting
-import Dispatch
 import Foundation
 import Synchronization
 import Testing
@@ -111,34 +110,6 @@ import Testing
 
     private static let (greedy, small) = (AccountID("greedy")!, AccountID("small")!)
 
-    /// Does what makes work while the background is busy, then `body` on the background's queue, which goes on after it.
-    private func beforeTheBackground<Value: Sendable>(
-        _ scratch: ScratchStore,
-        _ make: () throws -> Void,
-        _ body: @escaping @Sendable (Background) throws(StoreError) -> Value
-    ) throws -> Value {
-        let background = scratch.shard.background!
-        let isThere = DispatchSemaphore(value: 0)
-        let isMade = DispatchSemaphore(value: 0)
-        let done = DispatchSemaphore(value: 0)
-        let result = Mutex<Result<Value, StoreError>?>(nil)
-        background.queue.async {
-            isThere.signal()
-            _ = isMade.wait(timeout: .now() + 60)
-            let value = Result { () throws(StoreError) in try body(background) }
-            result.withLock { $0 = value }
-            done.signal()
-        }
-        try #require(isThere.wait(timeout: .now() + 60) == .success)
-        do { try make() } catch {
-            isMade.signal()
-            throw error
-        }
-        isMade.signal()
-        try #require(done.wait(timeout: .now() + 60) == .success)
-        return try result.withLock { $0! }.get()
-    }
-
     private func volumes(_ scratch: ScratchStore, _ count: Int, of account: AccountID, chunk: Int = 4096) throws
         -> [VolumeRecord]
     {
@@ -173,7 +144,7 @@ import Testing
     func deletedDuringTrim() throws {
         let scratch = try ScratchStore { $0.releaseStep = 4 }
         let volume = try scratch.volume(200 * 4096, chunk: 4096)
-        try beforeTheBackground(scratch) {
+        try scratch.beforeTheBackground {
             let data = (0..<200).map { chunkData(noise(4096, UInt64($0))) }
             try scratch.change(records: 200, bytes: 200 * 4096, entries: 800) { (transaction) throws(StoreError) in
                 for chunk in 0..<200 {
@@ -266,7 +237,7 @@ import Testing
             }
         }
         let background = scratch.shard.background!
-        let isRefused = try beforeTheBackground(scratch) {
+        let isRefused = try scratch.beforeTheBackground {
         } _: { background throws(StoreError) in
             try background.mergeListed()
             return !background.refusedMerges.isEmpty
@@ -283,7 +254,7 @@ import Testing
         let many = try volumes(scratch, 300, of: Self.greedy)
         let one = try volumes(scratch, 1, of: Self.small)
         let lineages = (many + one).map(\.lineage)
-        let left = try beforeTheBackground(scratch) {
+        let left = try scratch.beforeTheBackground {
             try delete(scratch, many)
             try delete(scratch, one)
         } _: { background throws(StoreError) in
@@ -304,7 +275,7 @@ import Testing
         let (many, one) = (try volumes(scratch, 1, of: Self.greedy)[0], try volumes(scratch, 1, of: Self.small)[0])
         #expect(try scratch.eventually { try scratch.isEmpty(.work) })
         let made = Mutex<[SnapshotID]>([])
-        let sealed = try beforeTheBackground(scratch) {
+        let sealed = try scratch.beforeTheBackground {
             let snapshots = try scratch.change(entries: 800) { (transaction) throws(StoreError) in
                 var snapshots: [SnapshotID] = []
                 for volume in Array(repeating: many, count: 100) + [one] {
@@ -339,7 +310,7 @@ import Testing
         }
         let last = PatchedPlace(lineage: one.lineage, version: one.dataVersion, chunk: ChunkIndex(7))
         let part = noise(512, 9)
-        let left = try beforeTheBackground(scratch) {
+        let left = try scratch.beforeTheBackground {
             try scratch.change(records: 9, bytes: 9 * 512, entries: 32) { (transaction) throws(StoreError) in
                 for place in places {
                     try transaction.writePatch(at: place.chunk.rawValue * UInt64(large), part, of: many)
@@ -395,7 +366,7 @@ import Testing
         let scratch = try ScratchStore(segmentBytes: 16 << 20)
         let (many, one) = (try volumes(scratch, 1, of: Self.greedy)[0], try volumes(scratch, 1, of: Self.small)[0])
         #expect(try scratch.eventually { try scratch.isEmpty(.work) })
-        let ran = try beforeTheBackground(scratch) {
+        let ran = try scratch.beforeTheBackground {
             try scratch.change(entries: 2000) { (transaction) throws(StoreError) in
                 for volume in Array(repeating: many, count: 200) + [one, one] + Array(repeating: many, count: 20) {
                     _ = try transaction.createSnapshot(

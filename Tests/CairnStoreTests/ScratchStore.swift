@@ -90,12 +90,42 @@ final class ScratchStore {
 
     struct NoAnswer: Error {}
 
-    func volume(_ size: UInt64 = 16 << 20, chunk: Int = 64 << 10, from source: SnapshotRecord? = nil) throws
-        -> VolumeRecord
-    {
+    /// Does what makes work while the background is busy, then `body` on the background's queue, which goes on after it.
+    func beforeTheBackground<Value: Sendable>(
+        _ make: () throws -> Void,
+        _ body: @escaping @Sendable (Background) throws(StoreError) -> Value
+    ) throws -> Value {
+        let background = shard.background!
+        let isThere = DispatchSemaphore(value: 0)
+        let isMade = DispatchSemaphore(value: 0)
+        let done = DispatchSemaphore(value: 0)
+        let result = Mutex<Result<Value, StoreError>?>(nil)
+        background.queue.async {
+            isThere.signal()
+            _ = isMade.wait(timeout: .now() + 60)
+            let value = Result { () throws(StoreError) in try body(background) }
+            result.withLock { $0 = value }
+            done.signal()
+        }
+        guard isThere.wait(timeout: .now() + 60) == .success else { throw NoAnswer() }
+        do { try make() } catch {
+            isMade.signal()
+            throw error
+        }
+        isMade.signal()
+        guard done.wait(timeout: .now() + 60) == .success else { throw NoAnswer() }
+        return try result.withLock { $0! }.get()
+    }
+
+    func volume(
+        _ size: UInt64 = 16 << 20,
+        chunk: Int = 64 << 10,
+        from source: SnapshotRecord? = nil,
+        for account: AccountID = ScratchStore.account
+    ) throws -> VolumeRecord {
         try change { (transaction) throws(StoreError) in
             try transaction.createVolume(
-                account: Self.account,
+                account: account,
                 kind: .remote,
                 size: size,
                 chunkSize: ChunkSize(bytes: chunk)!,

@@ -1,6 +1,5 @@
 import CairnCore
 import CairnCrypto
-import Dispatch
 import Testing
 
 @testable import CairnStore
@@ -105,23 +104,22 @@ import Testing
         }
         try write(300, .data(late), to: volume.id)
         // The second is never sealed: it goes before the background comes to it.
-        let (isHeld, isMade) = (DispatchSemaphore(value: 0), DispatchSemaphore(value: 0))
-        scratch.shard.background!.queue.async {
-            isHeld.signal()
-            _ = isMade.wait(timeout: .now() + 60)
-        }
-        try #require(isHeld.wait(timeout: .now() + 60) == .success)
-        let second = try scratch.change { (transaction) throws(StoreError) in
-            try transaction.createSnapshot(of: try transaction.volume(volume.id)!, description: "", tags: [:])
-        }
-        let clone = try scratch.volume(512 * 4096, chunk: 4096, from: second)
-        try scratch.change(reclaims: true) { (transaction) throws(StoreError) in
-            for id in [second.id, clone.initialSnapshot] {
-                try transaction.deleteSnapshot(try transaction.snapshot(id)!)
+        var cloned: VolumeRecord?
+        try scratch.beforeTheBackground {
+            let second = try scratch.change { (transaction) throws(StoreError) in
+                try transaction.createSnapshot(of: try transaction.volume(volume.id)!, description: "", tags: [:])
             }
+            let clone = try scratch.volume(512 * 4096, chunk: 4096, from: second)
+            cloned = clone
+            try scratch.change(reclaims: true) { (transaction) throws(StoreError) in
+                for id in [second.id, clone.initialSnapshot] {
+                    try transaction.deleteSnapshot(try transaction.snapshot(id)!)
+                }
+            }
+            try write(300, .hole, to: volume.id)
+        } _: { _ in
         }
-        try write(300, .hole, to: volume.id)
-        isMade.signal()
+        let clone = try #require(cloned)
         var leaves = Array(repeating: ZeroChunk.fingerprint(volume.chunkSize), count: 512)
         leaves[5] = old.fingerprint
         let third = try snapshot(scratch, volume.id)
@@ -136,17 +134,7 @@ import Testing
         let scratch = try ScratchStore()
         let other = AccountID("other")!
         func clone(_ snapshot: SnapshotRecord, for account: AccountID) throws -> VolumeRecord {
-            try scratch.change { (transaction) throws(StoreError) in
-                try transaction.createVolume(
-                    account: account,
-                    kind: .remote,
-                    size: snapshot.size,
-                    chunkSize: snapshot.chunkSize,
-                    source: snapshot,
-                    affinity: [],
-                    tags: [:]
-                )
-            }
+            try scratch.volume(snapshot.size, chunk: snapshot.chunkSize.bytes, from: snapshot, for: account)
         }
         let volume = try scratch.volume(UInt64(Self.groups * 256) * 4096, chunk: 4096)
         _ = try fill(scratch, volume)

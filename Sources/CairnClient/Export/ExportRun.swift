@@ -105,13 +105,10 @@ final class ExportRun: Sendable {
         }
     }
 
-    /// Bytes that stay in a processor's cache until they are hashed.
-    private static let stepBytes = 1 << 20
-
     /// Reads as many chunks as are best hashed at once, and looks at them.
     private func findInPlace(_ piece: ExportPiece) throws(ClientError) {
         let size = layout.chunkSize.bytes
-        let batch = max(1, min(SHA256.batch, Self.stepBytes / size))
+        let batch = layout.hashBatch
         let buffer = BufferPool.shared.buffer(capacity: batch * size)
         var read: [(index: Int, bytes: UnsafeRawBufferPointer)] = []
         for index in piece.chunks.indices {

@@ -1,5 +1,4 @@
 internal import CairnCore
-internal import CairnCrypto
 internal import CairnWire
 internal import Synchronization
 
@@ -173,16 +172,13 @@ final class ImportRun: Sendable {
 
     // MARK: Reading and hashing
 
-    /// Bytes that stay in a processor's cache until they are hashed.
-    private static let stepBytes = 1 << 20
-
-    /// Reads in steps that stay in the processor's cache until they are hashed: as many chunks as are best hashed at once.
+    /// Reads in steps, each of as many chunks as are best hashed at once.
     private func read(_ piece: ImportPiece, stored: Int) {
         let count = Int(piece.range.upperBound - piece.range.lowerBound)
         let buffer = BufferPool.shared.buffer(capacity: count)
         buffer.count = count
         piece.buffer = buffer
-        let step = max(layout.chunkSize.bytes, min(layout.chunkSize.bytes * SHA256.batch, Self.stepBytes))
+        let step = layout.hashBatch * layout.chunkSize.bytes
         var leaves: [Fingerprint?] = []
         for start in stride(from: 0, to: count, by: step) {
             guard let runner, !runner.isEnded else { return }

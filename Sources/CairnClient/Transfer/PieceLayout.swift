@@ -1,4 +1,5 @@
 internal import CairnCore
+internal import CairnCrypto
 
 /// How a volume is cut into the pieces of a transfer: about 4 MiB each, so that a call's own cost is spread, and 256 chunks at
 /// most, so that a message stays small.
@@ -19,6 +20,9 @@ struct PieceLayout: Sendable, Equatable {
 
     /// Pieces that may be under way in `bytes` of memory: some for each connection to be busy, no more than help.
     func pieces(in bytes: Int) -> Int { min(max(bytes / pieceBytes, 2), 32) }
+
+    /// Chunks that are read and then hashed at once: few enough that they stay in a processor's cache until they are.
+    var hashBatch: Int { max(1, min(SHA256.batch, (1 << 20) / chunkSize.bytes)) }
 
     /// The start of the chunk that `offset` lies in.
     func chunkStart(_ offset: UInt64) -> UInt64 { offset & ~UInt64(chunkSize.bytes - 1) }

@@ -99,15 +99,9 @@ struct BackupCommand: ServiceCommand {
         guard case .name(let name) = volume, create else {
             throw ClientError(.invalidRequest, "no LOCAL volume has this name: --create makes one")
         }
-        guard let bytes = size?.bytes ?? source.volumeSize else {
-            throw ClientError(.invalidRequest, "\(device) is a pipe: give the new volume's --size")
-        }
-        if let needed = source.volumeSize, needed > bytes {
-            throw ClientError(.invalidRequest, "\(device) needs \(ByteCount.text(needed)), more than --size says")
-        }
         var new = NewVolume()
         new.kind = .local
-        new.size = max(bytes, Limits.volumeSizeMinimum)
+        new.size = try source.newVolumeSize(size?.bytes, device)
         new.chunkSize = chunkSize?.size
         new.affinity = Array((affinity ?? "").utf8)
         new.tags = ["name": name]

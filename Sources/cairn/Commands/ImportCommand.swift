@@ -102,14 +102,8 @@ struct ImportCommand: ServiceCommand {
             }
             return found
         }
-        guard let size = size?.bytes ?? opened.volumeSize else {
-            throw ClientError(.invalidRequest, "\(source) is a pipe: give the new volume's --size")
-        }
-        if let needed = opened.volumeSize, needed > size {
-            throw ClientError(.invalidRequest, "\(source) needs \(ByteCount.text(needed)), more than --size says")
-        }
         var wanted = NewVolume()
-        wanted.size = max(size, Limits.volumeSizeMinimum)
+        wanted.size = try opened.newVolumeSize(size?.bytes, source)
         options.apply(to: &wanted)
         if let name { wanted.tags["name"] = name }
         return try await client.createVolume(wanted).id
@@ -230,5 +224,19 @@ struct ImportReport: Encodable {
         seconds = summary.duration / .seconds(1)
         seal = "\(summary.seal)"
         sealCheck = check
+    }
+}
+
+extension ImportSource {
+    /// The size of a volume that is made for it: what `--size` says, which must be enough, or its own.
+    /// - Parameter name: what the source is called in messages.
+    func newVolumeSize(_ size: UInt64?, _ name: String) throws(ClientError) -> UInt64 {
+        guard let bytes = size ?? volumeSize else {
+            throw ClientError(.invalidRequest, "\(name) is a pipe: give the new volume's --size")
+        }
+        if let needed = volumeSize, needed > bytes {
+            throw ClientError(.invalidRequest, "\(name) needs \(ByteCount.text(needed)), more than --size says")
+        }
+        return max(bytes, Limits.volumeSizeMinimum)
     }
 }
