@@ -116,6 +116,12 @@ struct LogState: Sendable {
         segments[group.place.life.segment]?.lastLSN = nil
     }
 
+    /// What was read of a segment; its life is known already where it was opened meanwhile.
+    mutating func note(_ header: SegmentHeader) {
+        guard segments[header.life.segment]?.life == nil else { return }
+        segments[header.life.segment]?.life = (header.life.incarnation, header.seed)
+    }
+
     /// What the segment's header tells.
     mutating func note(_ segment: SegmentID, firstLSN: LSN?) { segments[segment]?.firstLSN = firstLSN }
 

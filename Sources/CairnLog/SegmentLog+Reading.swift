@@ -95,7 +95,17 @@ extension SegmentLog {
         guard let header = try SegmentHeader.read(location.segment, identity: identity, from: storage) else {
             return false
         }
+        state.withLock { $0.note(header) }
         return header.seed != location.seed
+    }
+
+    /// Whether the segment may still be in the life in which `location` was given out: false where that is over, as far as is known without
+    /// reading.
+    public func mayHold(_ location: RecordLocation) -> Bool {
+        state.withLock { state in
+            guard let segment = state.segments[location.segment] else { return false }
+            return segment.life.map { $0.seed == location.seed } ?? true
+        }
     }
 }
 

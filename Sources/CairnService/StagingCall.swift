@@ -29,10 +29,7 @@ extension Service {
             checksumOptional: options.checksumOptional
         )
         inSteps(context, StagingPlan.Prepared()) { (prepared) throws(ServiceError) in
-            let hint = shard.makeView()
-            return try plan.prepare(&prepared, payload) {
-                (try? hint.holdsChunk(account: context.account, $0)) ?? false
-            }
+            try plan.prepare(&prepared, payload, ChunkFinder(shard, of: context.account))
         } then: { result in
             switch result {
             case .success(let prepared):
@@ -180,10 +177,9 @@ struct StagingPlan: Sendable {
     }
 
     /// Prepares the next blocks, as far as one step goes. Runs on a worker.
-    /// - Parameter holds: see ``UploadPreparation/holds``.
     /// - Returns: whether it was the last.
     /// - Throws: CHECKSUM_ERROR or INVALID_ARGUMENT naming the block.
-    func prepare(_ prepared: inout Prepared, _ payload: BufferSlice?, holds: @escaping (Fingerprint) -> Bool)
+    func prepare(_ prepared: inout Prepared, _ payload: BufferSlice?, _ finder: ChunkFinder)
         throws(ServiceError) -> Bool
     {
         var room = Limits.payloadBytes
@@ -194,7 +190,7 @@ struct StagingPlan: Sendable {
                 chunkSize: chunkSize,
                 volumeSize: block.volumeSize,
                 payload: payload?.part(block.payload),
-                holds: holds
+                find: finder.find
             )
             var changes: [Change] = []
             do throws(ServiceError) {

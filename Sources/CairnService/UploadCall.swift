@@ -124,12 +124,11 @@ extension Service {
         then body: @escaping Answer<[Change]>
     ) {
         inSteps(context, (next: 0, changes: [Change]())) { (work) throws(ServiceError) in
-            let hint = shard.makeView()
             let preparation = UploadPreparation(
                 chunkSize: target.chunkSize,
                 volumeSize: target.size,
                 payload: payload,
-                holds: { (try? hint.holdsChunk(account: context.account, $0)) ?? false }
+                find: ChunkFinder(shard, of: context.account).find
             )
             guard let next = try preparation.add(plan, from: work.next, to: &work.changes) else { return true }
             work.next = next

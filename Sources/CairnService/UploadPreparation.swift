@@ -23,8 +23,8 @@ struct UploadPreparation {
     let chunkSize: ChunkSize
     let volumeSize: UInt64
     let payload: BufferSlice?
-    /// Whether the shard holds a chunk already, so that compressing it would be in vain. A hint only.
-    let holds: (Fingerprint) -> Bool
+    /// Says of a chunk that is held already that compressing it would be in vain, and of one that is not, that it need not be looked for again.
+    let find: (Fingerprint) -> ChunkFinder.Answer
 
     /// Adds the changes of the blocks from `first` on, as far as one step goes.
     /// - Returns: where to go on; nil at the end.
@@ -103,13 +103,16 @@ struct UploadPreparation {
     }
 
     private func data(of whole: Whole, _ fingerprint: Fingerprint) -> ChunkData {
-        let packed = whole.isPlain && !holds(fingerprint) ? compressed(whole.raw) : whole.packed
+        let found = find(fingerprint)
+        let isHeld = if case .held = found { true } else { false }
+        let packed = whole.isPlain && !isHeld ? compressed(whole.raw) : whole.packed
         return ChunkData(
             fingerprint: fingerprint,
             rawLength: UInt32(whole.raw.count),
             rawChecksum: whole.checksum,
             codec: packed == nil ? .raw : .lz4,
-            bytes: packed ?? whole.raw
+            bytes: packed ?? whole.raw,
+            absence: found.absence
         )
     }
 

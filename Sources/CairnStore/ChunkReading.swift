@@ -67,6 +67,8 @@ struct ChunkReading: Sendable {
     var rule: ExportRule?
     /// Records that were not to be had before the view was made that is asked: if it names them still, they are not anywhere else.
     var gone: Set<RecordLocation> = []
+    /// Whether records are first looked for where the manifest's entries say that they were (``ManifestEntry/hint``).
+    var followsHints = true
     /// Never waits for the disk.
     var inMemory = false
     /// The most that is read and checked while others wait: some tens of microseconds.
@@ -85,10 +87,13 @@ struct ChunkReading: Sendable {
         let length: Int
         let isWhole: Bool
         let chunk: ResolvedChunk
-        let record: ChunkRecord?
+        /// Where the chunk's record is; nil of what has none.
+        let location: RecordLocation?
+        /// Whether that is what the entry says, not the dictionary.
+        let isHint: Bool
 
-        var locations: [RecordLocation] {
-            [record?.location].compactMap(\.self) + chunk.patches.compactMap(\.location)
+        func names(_ location: RecordLocation) -> Bool {
+            self.location == location || chunk.patches.contains { $0.location == location }
         }
     }
 
@@ -107,6 +112,8 @@ struct ChunkReading: Sendable {
     enum Failure: Error {
         /// A segment was recycled between the index's answer and the read: a newer view knows where the bytes are now.
         case recycled(RecordLocation)
+        /// Something is not as it should be where a hint has led: the dictionary knows better.
+        case misled
         case failed(StoreError)
     }
 
@@ -123,13 +130,15 @@ struct ChunkReading: Sendable {
     /// Reads as much as is in memory at a time.
     func advance(_ progress: inout Progress) throws(Failure) {
         let group = progress.wanted.prefix(countAtOnce(progress.wanted))
-        let records = try load(group)
         var pieces: [ReadPiece] = []
         pieces.reserveCapacity(group.count)
-        do throws(StoreError) {
+        do throws(Failure) {
+            let records = try load(group)
             let expanded = ExpandedChunk()
             for want in group { pieces.append(try piece(want, records, expanded)) }
-        } catch { throw .failed(error) }
+        } catch {
+            throw group.contains(where: \.isHint) && !inMemory ? .misled : error
+        }
         Self.compact(&pieces)
         for (want, piece) in zip(group, pieces) { progress.read[want.place] = piece }
         progress.wanted = progress.wanted.dropFirst(group.count)
@@ -140,7 +149,7 @@ struct ChunkReading: Sendable {
         var last: ChunkIndex?
         for want in wanted {
             if want.index != last, !isKnown(want) {
-                bytes += want.record == nil && want.chunk.patches.isEmpty ? 0 : UInt64(source.chunkSize.bytes)
+                bytes += want.location == nil && want.chunk.patches.isEmpty ? 0 : UInt64(source.chunkSize.bytes)
                 bytes += want.chunk.patches.reduce(0) { $0 + UInt64($1.location?.length ?? 0) }
                 guard bytes <= UInt64(Self.bytesAtOnce) || count == 0 else { break }
                 last = want.index
@@ -176,7 +185,7 @@ struct ChunkReading: Sendable {
     private final class ExpandedChunk {
         private var last: (chunk: ChunkIndex, slice: BufferSlice)?
 
-        func slice(of chunk: ChunkIndex, _ make: () throws(StoreError) -> Buffer) throws(StoreError) -> BufferSlice {
+        func slice(of chunk: ChunkIndex, _ make: () throws(Failure) -> Buffer) throws(Failure) -> BufferSlice {
             if let last, last.chunk == chunk { return last.slice }
             let slice = try make().slice
             last = (chunk, slice)
@@ -195,10 +204,11 @@ struct ChunkReading: Sendable {
                 let stop = min(end, range.upperBound)
                 let resolved = try view.resolve(source.lineage, source.version, index)
                 try rule?.check(resolved)
-                var record: ChunkRecord?
-                if case .data(let key, _) = resolved.base {
-                    record = try view.chunk(key)
-                    if record == nil {
+                let hint = followsHints ? resolved.hint.flatMap { shard.hints.mayFollow($0) ? $0 : nil } : nil
+                var location = hint
+                if case .data(let key, _) = resolved.base, hint == nil {
+                    location = try view.chunk(key)?.location
+                    if location == nil {
                         shard.scrubber.suspect(.missing(key))
                         throw damaged(offset, key.fingerprint, "it is not in the dictionary")
                     }
@@ -211,7 +221,8 @@ struct ChunkReading: Sendable {
                         length: Int(stop - offset),
                         isWhole: offset == start && stop == end,
                         chunk: resolved,
-                        record: record
+                        location: location,
+                        isHint: hint != nil
                     )
                 )
                 offset = stop
@@ -228,7 +239,10 @@ struct ChunkReading: Sendable {
     /// All records that are wanted, in the order in which they lie on the disk.
     private func load(_ wanted: ArraySlice<Wanted>) throws(Failure) -> [RecordLocation: Record] {
         var locations: Set<RecordLocation> = []
-        for want in wanted where !isKnown(want) { locations.formUnion(want.locations) }
+        for want in wanted where !isKnown(want) {
+            if let location = want.location { locations.insert(location) }
+            for patch in want.chunk.patches { if let location = patch.location { locations.insert(location) } }
+        }
         if inMemory, locations.reduce(0, { $0 + Int($1.length) }) > Self.bytesInMemory {
             throw .failed(StoreError(.notInMemory, "it takes long"))
         }
@@ -249,9 +263,9 @@ struct ChunkReading: Sendable {
 
     /// Names the chunk whose record is damaged (SPEC D4).
     private func blame(_ location: RecordLocation, _ wanted: ArraySlice<Wanted>) -> StoreError {
-        let victim = wanted.first { $0.locations.contains(location) }
+        let victim = wanted.first { $0.names(location) }
         guard let victim else { return StoreError(.damaged, "a record is damaged: \(location)") }
-        guard victim.record?.location == location, case .data(let key, _) = victim.chunk.base else {
+        guard victim.location == location, case .data(let key, _) = victim.chunk.base else {
             suspectParts(of: victim)
             return damaged(victim.offset, nil, "a part of it is damaged")
         }
@@ -260,13 +274,13 @@ struct ChunkReading: Sendable {
     }
 
     /// A chunk that cannot be given out though its records are whole.
-    private func lost(_ want: Wanted, _ fingerprint: Fingerprint?, _ what: String) -> StoreError {
+    private func lost(_ want: Wanted, _ fingerprint: Fingerprint?, _ what: String) -> Failure {
         if case .data(let key, _) = want.chunk.base, fingerprint != nil {
             shard.scrubber.suspect(.chunk(key))
         } else {
             suspectParts(of: want)
         }
-        return damaged(want.offset, fingerprint, what)
+        return .failed(damaged(want.offset, fingerprint, what))
     }
 
     private func suspectParts(of want: Wanted) {
@@ -284,7 +298,7 @@ struct ChunkReading: Sendable {
         _ want: Wanted,
         _ records: [RecordLocation: Record],
         _ expanded: ExpandedChunk
-    ) throws(StoreError) -> ReadPiece {
+    ) throws(Failure) -> ReadPiece {
         var fingerprint: Fingerprint?
         if want.isWhole, want.chunk.patches.isEmpty, case .data(let key, _) = want.chunk.base {
             fingerprint = key.fingerprint
@@ -299,7 +313,7 @@ struct ChunkReading: Sendable {
             case .data(let key, _): content = try stored(want, key.fingerprint, records, expanded)
             }
         } else {
-            let whole = try expanded.slice(of: want.index) { () throws(StoreError) in try patched(want, records) }
+            let whole = try expanded.slice(of: want.index) { () throws(Failure) in try patched(want, records) }
             content = .plain(part(of: whole, want), checksum: nil)
         }
         return ReadPiece(offset: want.offset, length: want.length, content: content, fingerprint: fingerprint)
@@ -310,7 +324,7 @@ struct ChunkReading: Sendable {
         _ fingerprint: Fingerprint,
         _ records: [RecordLocation: Record],
         _ expanded: ExpandedChunk
-    ) throws(StoreError) -> ReadPiece.Content {
+    ) throws(Failure) -> ReadPiece.Content {
         let (chunk, record) = try chunkRecord(want, fingerprint, records)
         // A chunk at a volume's old end is shorter than what it fills now: zeros follow.
         let fits = Int(chunk.rawLength) == want.length
@@ -322,7 +336,7 @@ struct ChunkReading: Sendable {
             let isAll = want.length == record.bytes.count
             return .plain(record.bytes.part(start..<start + want.length), checksum: isAll ? chunk.rawChecksum : nil)
         }
-        let whole = try expanded.slice(of: want.index) { () throws(StoreError) in
+        let whole = try expanded.slice(of: want.index) { () throws(Failure) in
             let whole = BufferPool.shared.buffer(capacity: source.chunkSize.bytes)
             try expand(want, fingerprint, chunk, record, into: whole)
             return whole
@@ -337,30 +351,30 @@ struct ChunkReading: Sendable {
     }
 
     /// The record of a whole chunk. That it is whole was checked when it was read; that it is the one which the index means is
-    /// checked here, for the index would lead there as surely if it were wrong.
+    /// checked here, for the index would lead there as surely if it were wrong. What its header says has its checksum's word.
     private func chunkRecord(
         _ want: Wanted,
         _ fingerprint: Fingerprint,
         _ records: [RecordLocation: Record]
-    ) throws(StoreError) -> (ChunkRecord, Record) {
-        guard let chunk = want.record, let record = records[chunk.location] else {
+    ) throws(Failure) -> (ChunkHeader, Record) {
+        guard let location = want.location, let record = records[location] else {
             throw lost(want, fingerprint, "its record was not read")
         }
         guard case .data(let key, _) = want.chunk.base, case .chunk(let header) = record.header,
             header.fingerprint == fingerprint, header.account == key.account.rawValue,
             header.owner == key.owner.rawValue
         else { throw lost(want, fingerprint, "its record is of another chunk") }
-        return (chunk, record)
+        return (header, record)
     }
 
     /// The chunk's bytes, zeros behind them up to the chunk size.
     private func expand(
         _ want: Wanted,
         _ fingerprint: Fingerprint,
-        _ chunk: ChunkRecord,
+        _ chunk: ChunkHeader,
         _ record: Record,
         into whole: Buffer
-    ) throws(StoreError) {
+    ) throws(Failure) {
         let rawLength = Int(chunk.rawLength)
         guard rawLength <= source.chunkSize.bytes else {
             throw lost(want, fingerprint, "it is longer than a chunk")
@@ -382,7 +396,7 @@ struct ChunkReading: Sendable {
         whole.count = source.chunkSize.bytes
     }
 
-    private func patched(_ want: Wanted, _ records: [RecordLocation: Record]) throws(StoreError) -> Buffer {
+    private func patched(_ want: Wanted, _ records: [RecordLocation: Record]) throws(Failure) -> Buffer {
         let whole = BufferPool.shared.buffer(capacity: source.chunkSize.bytes)
         if case .data(let key, _) = want.chunk.base {
             let (chunk, record) = try chunkRecord(want, key.fingerprint, records)

@@ -28,6 +28,8 @@ final class GroupBuilding: @unchecked Sendable {
             mayHaveDamage: shard.damage.isPossible,
             entriesPerStep: shard.options.releaseStep,
             expiredKeys: shard.expiredKeys,
+            arrivals: shard.arrivals,
+            hints: shard.hints,
             shard.options.execution
         )
     }

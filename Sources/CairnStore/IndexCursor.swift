@@ -9,8 +9,18 @@ final class IndexCursor {
     /// Kept alive as long as the cursor is.
     private let owner: AnyObject?
     private let walks: Bool
-    /// Of a walk: no key lies between this one and the cursor.
-    private var floor: [UInt8]?
+    /// Of a walk: no key lies between this one and the cursor; see `floorKind`.
+    private var floor: [UInt8] = []
+    private var floorKind = FloorKind.unknown
+
+    private enum FloorKind {
+        case unknown
+        /// The cursor may be on it.
+        case sought
+        /// The cursor is behind it.
+        case passed
+    }
+
     /// Steps that cost less than a seek.
     private static let nearby = 4
 
@@ -25,27 +35,39 @@ final class IndexCursor {
     func seek(_ key: [UInt8]) {
         guard let iterator, !walks || !isNear(key) else { return }
         key.withUnsafeBytes { rocksdb_iter_seek(iterator, $0.characters, $0.count) }
-        if walks { floor = key }
+        if walks { (floor, floorKind) = (key, .sought) }
     }
 
     /// Goes to the last key that is not above `key`.
     func seekBack(_ key: [UInt8]) {
         guard let iterator else { return }
-        floor = nil
+        floorKind = .unknown
         key.withUnsafeBytes { rocksdb_iter_seek_for_prev(iterator, $0.characters, $0.count) }
     }
 
     func next() {
         guard let iterator else { return }
-        if walks { floor = rocksdb_iter_valid(iterator) != 0 ? Array(key) + [0] : nil }
+        if walks {
+            if rocksdb_iter_valid(iterator) != 0 { pass(key) } else { floorKind = .unknown }
+        }
         rocksdb_iter_next(iterator)
+    }
+
+    /// Copies the key to where the last one was, mostly: a walk comes here for each of millions.
+    private func pass(_ key: UnsafeRawBufferPointer) {
+        if floor.count == key.count {
+            floor.withUnsafeMutableBytes { $0.copyMemory(from: key) }
+        } else {
+            floor = Array(key)
+        }
+        floorKind = .passed
     }
 
     /// Whether the cursor is where a seek would bring it, or was after a few steps.
     private func isNear(_ key: [UInt8]) -> Bool {
-        guard let floor, key.withUnsafeBytes({ key in floor.withUnsafeBytes { Self.order(key, $0) >= 0 } }) else {
-            return false
-        }
+        guard floorKind != .unknown else { return false }
+        let order = key.withUnsafeBytes { key in floor.withUnsafeBytes { Self.order(key, $0) } }
+        guard order > 0 || order == 0 && floorKind == .sought else { return false }
         var steps = 0
         while rocksdb_iter_valid(iterator) != 0 {
             if key.withUnsafeBytes({ Self.order(self.key, $0) >= 0 }) { return true }
@@ -86,5 +108,12 @@ final class IndexCursor {
         var count = 0
         let bytes = rocksdb_iter_value(iterator, &count)
         return UnsafeRawBufferPointer(start: bytes, count: count)
+    }
+}
+
+extension UnsafeRawBufferPointer {
+    /// Whether its first bytes are those of a key.
+    func begins(as key: [UInt8], _ count: Int) -> Bool {
+        self.count >= count && key.withUnsafeBytes { memcmp(baseAddress!, $0.baseAddress!, count) == 0 }
     }
 }

@@ -253,20 +253,27 @@ struct ManifestEntry: StoredRecord, Hashable {
     var base: Base
     /// In the order in which they were written: later ones win.
     var patches: [Patch]
+    /// Of data, where its record lay when the entry was written, so that a reader need not ask the dictionary. It may have moved since, or been
+    /// healed elsewhere: who reads there checks that it is the chunk's (see ``RecordHints``).
+    let hint: RecordLocation?
+
+    static var formatVersion: UInt8 { 2 }
 
     var isFull: Bool { base != .inherit }
 
-    init(_ base: Base, patches: [Patch] = []) {
+    init(_ base: Base, patches: [Patch] = [], hint: RecordLocation? = nil) {
         self.base = base
         self.patches = patches
+        self.hint = hint
     }
 
     func write(to writer: inout ByteWriter) {
         switch base {
         case .data(let fingerprint, let owner):
-            writer.put(UInt8(1))
+            writer.put(UInt8(hint == nil ? 1 : 5))
             writer.put(fingerprint)
             writer.put(owner.rawValue)
+            hint?.write(to: &writer)
         case .zeros: writer.put(UInt8(2))
         case .hole: writer.put(UInt8(3))
         case .inherit: writer.put(UInt8(4))
@@ -277,15 +284,21 @@ struct ManifestEntry: StoredRecord, Hashable {
 
     init?(_ reader: inout ByteReader) {
         guard let tag = reader.take(UInt8.self) else { return nil }
+        var hint: RecordLocation?
         switch tag {
-        case 1:
+        case 1, 5:
             guard let fingerprint = reader.takeFingerprint(), let owner = reader.take(UInt32.self) else { return nil }
             base = .data(fingerprint, owner: AccountNumber(rawValue: owner))
+            if tag == 5 {
+                hint = RecordLocation(&reader)
+                if hint == nil { return nil }
+            }
         case 2: base = .zeros
         case 3: base = .hole
         case 4: base = .inherit
         default: return nil
         }
+        self.hint = hint
         guard let count = reader.take(UInt16.self) else { return nil }
         patches = []
         for _ in 0..<count {

@@ -60,6 +60,7 @@ enum Table: UInt8 {
     case retained = 0x72  // r
     case snapshots = 0x73  // s
     case snapshotListing = 0x53  // S
+    case healed = 0x74  // t
     case volumeSnapshots = 0x54  // T
     case usage = 0x75  // u
     case volumes = 0x76  // v

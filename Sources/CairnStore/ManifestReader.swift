@@ -300,12 +300,14 @@ public class ManifestReader {
         let reader = reader ?? version
         let cancelled = try self.lineage(lineage).cancelled
         let cursor = walkCursor(lineage, beginning: false) ?? seeker
-        cursor.seek(Key.manifest(lineage, chunk, version))
+        let sought = Key.manifest(lineage, chunk, version)
+        cursor.seek(sought)
         searches += 1
-        let prefix = Key(.manifests).then(lineage.rawValue).then(chunk.rawValue).bytes
+        // All but the version.
+        let prefix = sought.count - 8
         var found: [VersionedEntry] = []
-        while try cursor.isValid(), cursor.key.count == prefix.count + 8, cursor.key.starts(with: prefix) {
-            let inverted = UInt64(bigEndian: cursor.key.loadUnaligned(fromByteOffset: prefix.count, as: UInt64.self))
+        while try cursor.isValid(), cursor.key.begins(as: sought, prefix), cursor.key.count == sought.count {
+            let inverted = UInt64(bigEndian: cursor.key.loadUnaligned(fromByteOffset: prefix, as: UInt64.self))
             if !cancelled.isEmpty, ~inverted != reader.rawValue, cancelled.contains(DataVersion(~inverted)) {
                 cursor.next()
                 continue

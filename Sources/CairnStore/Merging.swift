@@ -29,7 +29,7 @@ struct MergedChunk {
         let pieces: [ReadPiece]
         do throws(ChunkReading.Failure) {
             // Of one chunk: one step.
-            let reading = ChunkReading(shard: shard, source: source)
+            let reading = ChunkReading(shard: shard, source: source, followsHints: false)
             var progress = try reading.begin([start..<source.size], in: view)
             try reading.advance(&progress)
             pieces = progress.pieces
@@ -80,18 +80,16 @@ extension Transaction {
             try canMerge(present, place)
         else { return }
         let lineage = try self.lineage(place.lineage)
-        let base: ManifestEntry.Base
+        var merged = ManifestEntry(.zeros)
         if let data {
-            try addReference(storing: data, lineage, owner: owner)
-            base = .data(data.fingerprint, owner: owner)
-        } else {
-            base = .zeros
+            let hint = try addReference(storing: data, lineage, owner: owner)
+            merged = ManifestEntry(.data(data.fingerprint, owner: owner), hint: hint)
         }
         // It stands alone now: what was below it only for its sake is not needed by it any more.
         if !present.isFull { try buryOlder(lineage: place.lineage, lineage, place.chunk, death: place.version) }
         try release(present, lineage.account)
         overlay.delete(Key.patched(place.lineage, place.version, place.chunk))
-        try putEntry(place.lineage, place.chunk, place.version, ManifestEntry(base))
+        try putEntry(place.lineage, place.chunk, place.version, merged)
     }
 }
 

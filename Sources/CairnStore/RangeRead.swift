@@ -58,6 +58,7 @@ public struct RangeRead: Sendable {
             try shard.checkOpen()
             switch error {
             case .recycled(let location): reading.gone.insert(location)
+            case .misled: reading.followsHints = false
             case .failed(let failure):
                 // What is not synced yet may just have been lost by a sync that fails: that is no damage, but a reason to fence.
                 guard failure.code == .damaged, !isSynced, !reading.inMemory else { throw failure }

@@ -16,6 +16,8 @@ struct ResolvedChunk: Equatable {
     let patches: [Patch]
     /// The lineages that the parts are of, where there are any: their accounts' data (SPEC D5).
     var patchLayers: [Layer] = []
+    /// Of data: where its record may be (``ManifestEntry/hint``).
+    var hint: RecordLocation?
 
     struct Layer: Hashable {
         let account: AccountNumber
@@ -74,6 +76,7 @@ extension ManifestReader {
         while true {
             let record = try self.lineage(lineage)
             var base: ResolvedChunk.Base?
+            var hint: RecordLocation?
             for found in try entries(lineage, chunk, upTo: version) {
                 if !found.entry.patches.isEmpty {
                     patches.insert(contentsOf: found.entry.patches, at: 0)
@@ -82,12 +85,13 @@ extension ManifestReader {
                 switch found.entry.base {
                 case .data(let fingerprint, let owner):
                     base = .data(ChunkKey(account: record.account, owner: owner, fingerprint), depth: depth)
+                    hint = found.entry.hint
                 case .zeros: base = .zeros
                 case .hole: base = .hole
                 case .inherit: break
                 }
             }
-            if let base { return ResolvedChunk(base: base, patches: patches, patchLayers: layers) }
+            if let base { return ResolvedChunk(base: base, patches: patches, patchLayers: layers, hint: hint) }
             guard let parent = record.parent, record.chunkSize.offset(of: chunk) < parent.size else {
                 return ResolvedChunk(base: .hole, patches: patches, patchLayers: layers)
             }

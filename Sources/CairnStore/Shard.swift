@@ -39,6 +39,8 @@ public final class Shard: @unchecked Sendable {
     /// Finds damage, and remembers what is found.
     public private(set) var scrubber: Scrubber!
     let damage = DamageState()
+    let hints: RecordHints
+    let arrivals = Arrivals()
 
     /// What waits for a group, account by account; the background's own calls take turns with them (SPEC R3).
     private var pending = FairQueue<AccountID?, PendingCall>(quantum: 256 << 10)
@@ -88,6 +90,7 @@ public final class Shard: @unchecked Sendable {
         self.index = index
         self.log = log
         self.database = database
+        hints = RecordHints(log, database)
         self.options = options
         var logger = options.logger
         logger[metadataKey: "shard"] = "\(index)"
@@ -289,6 +292,7 @@ public final class Shard: @unchecked Sendable {
             }
             let before = unflushed.withLock { $0.totalLogBytes }
             try building.write(sync: building.isDurable || mustSync, to: log, database, after: before)
+            arrivals.noteApplied()
             let position = building.position
             unflushed.withLock {
                 $0.position = position

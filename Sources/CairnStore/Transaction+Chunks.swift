@@ -48,10 +48,11 @@ extension Transaction {
             }
             return
         }
+        let hint: RecordLocation?
         switch content {
-        case .data(let data): try addReference(storing: data, lineage)
-        case .token(let token): try addReference(token, lineage)
-        case .zeros, .hole: break
+        case .data(let data): hint = try addReference(storing: data, lineage)
+        case .token(let token): hint = try addReference(token, lineage)
+        case .zeros, .hole: hint = nil
         }
         if present?.isFull != true {
             try buryOlder(lineage: target.lineage, lineage, chunk, death: target.version)
@@ -66,7 +67,7 @@ extension Transaction {
             if present != nil { try deleteEntry(target.lineage, chunk, target.version) }
             try spoilNode(target.lineage, chunk)
         } else {
-            try putEntry(target.lineage, chunk, target.version, ManifestEntry(base))
+            try putEntry(target.lineage, chunk, target.version, ManifestEntry(base, hint: hint))
         }
         try checkExpected(chunk, of: target)
     }
@@ -161,18 +162,37 @@ extension Transaction {
     // MARK: References
 
     /// - Parameter owner: whose data it is; nil: the lineage's account's.
+    /// - Returns: where its record is.
     func addReference(storing data: ChunkData, _ lineage: LineageRecord, owner: AccountNumber? = nil)
-        throws(StoreError)
+        throws(StoreError) -> RecordLocation
     {
         let chunk = ChunkKey(account: lineage.account, owner: owner ?? lineage.account, data.fingerprint)
-        try addReference(storing: data, chunk, lineage.chunkSize)
+        return try addReference(storing: data, chunk, lineage.chunkSize, of: lineage.owner)
     }
 
     /// A reference to a chunk, which is stored unless the dictionary has it.
-    func addReference(storing data: ChunkData, _ chunk: ChunkKey, _ chunkSize: ChunkSize) throws(StoreError) {
-        if let record = try self.chunk(chunk) { return addReference(try heal(chunk, record, with: data), chunk) }
+    /// - Parameter account: whose dictionary it is.
+    /// - Returns: where its record is.
+    @discardableResult
+    func addReference(storing data: ChunkData, _ chunk: ChunkKey, _ chunkSize: ChunkSize, of account: AccountID)
+        throws(StoreError) -> RecordLocation
+    {
+        if chunk.owner != chunk.account || !isAbsent(data, account), let record = try self.chunk(chunk) {
+            let sound = try heal(chunk, record, with: data)
+            addReference(sound, chunk)
+            return sound.location
+        }
         let record = try store(data, as: chunk, chunkSize, references: 1)
         countUsage(of: chunk.account) { $0.count(record, 1) }
+        return record.location
+    }
+
+    /// Whether it is known without looking that the account has no such chunk of its own.
+    private func isAbsent(_ data: ChunkData, _ account: AccountID) -> Bool {
+        guard let absence = data.absence, absence.arrivals === arrivals, absence.account == account else {
+            return false
+        }
+        return !arrivals.mayHaveCome(data.fingerprint, since: absence.moment)
     }
 
     /// Appends a chunk's bytes to the log, and has the dictionary say that the chunk is there.
@@ -189,6 +209,7 @@ extension Transaction {
         )
         let location = group.appendChunk(header, data.bytes)
         addLive(location)
+        arrivals.note(data.fingerprint)
         let record = ChunkRecord(
             location: location,
             rawLength: data.rawLength,
@@ -202,13 +223,15 @@ extension Transaction {
         return record
     }
 
-    private func addReference(_ token: Fingerprint, _ lineage: LineageRecord) throws(StoreError) {
+    /// - Returns: where its record is.
+    private func addReference(_ token: Fingerprint, _ lineage: LineageRecord) throws(StoreError) -> RecordLocation {
         // In a volume of another chunk size the fingerprint would not be that of the chunk's bytes.
         let key = ChunkKey(own: lineage.account, token)
         guard let record = try soundChunk(key), record.chunkSize == lineage.chunkSize else {
             throw StoreError(.invalid, "there is no chunk \(token) of \(lineage.chunkSize)")
         }
         addReference(record, key)
+        return record.location
     }
 
     func addReference(_ record: ChunkRecord, _ chunk: ChunkKey) {

@@ -53,6 +53,9 @@ extension Transaction {
     /// - Returns: what the dictionary says of the chunk now.
     func heal(_ chunk: ChunkKey, _ record: ChunkRecord, with data: ChunkData) throws(StoreError) -> ChunkRecord {
         guard try damage(of: chunk, record) != nil else { return record }
+        // Entries lead to the bad record still.
+        hints.distrust(record.location)
+        overlay.put(Key.healed(record.location), [])
         let healed = try store(data, as: chunk, record.chunkSize, references: record.references)
         dropLive(record.location)
         if record.references > 0 {

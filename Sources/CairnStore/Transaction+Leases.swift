@@ -9,7 +9,7 @@ extension Transaction {
     {
         let chunk = ChunkKey(own: try numberAccount(account), data.fingerprint)
         if try prolong(chunk, until: end) { return try healIfDamaged(chunk, with: data) }
-        try addReference(storing: data, chunk, chunkSize)
+        try addReference(storing: data, chunk, chunkSize, of: account)
         putLease(chunk, end)
     }
 

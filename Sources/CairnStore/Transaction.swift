@@ -13,13 +13,23 @@ public struct ChunkData: Sendable {
     public let codec: Codec
     /// As stored.
     public let bytes: BufferSlice
+    /// That there was none like it, where it was looked for.
+    public internal(set) var absence: Absence?
 
-    public init(fingerprint: Fingerprint, rawLength: UInt32, rawChecksum: UInt32, codec: Codec, bytes: BufferSlice) {
+    public init(
+        fingerprint: Fingerprint,
+        rawLength: UInt32,
+        rawChecksum: UInt32,
+        codec: Codec,
+        bytes: BufferSlice,
+        absence: Absence? = nil
+    ) {
         self.fingerprint = fingerprint
         self.rawLength = rawLength
         self.rawChecksum = rawChecksum
         self.codec = codec
         self.bytes = bytes
+        self.absence = absence
     }
 }
 
@@ -35,6 +45,8 @@ public final class Transaction: ManifestReader {
     /// Entries that one step of a release frees (``StoreOptions/releaseStep``).
     let entriesPerStep: Int
     private let expiredKeys: ExpiredKeys
+    let arrivals: Arrivals
+    let hints: RecordHints
     private var savedExpired: [UInt8]?
     /// What the group's calls changed in segments' live bytes; written when the group is finished.
     private(set) var liveDeltas: [SegmentID: Int64] = [:]
@@ -72,11 +84,14 @@ public final class Transaction: ManifestReader {
         mayHaveDamage: Bool,
         entriesPerStep: Int,
         expiredKeys: ExpiredKeys,
+        arrivals: Arrivals,
+        hints: RecordHints,
         _ execution: any ShardExecution
     ) {
         self.execution = execution
         self.entriesPerStep = entriesPerStep
         self.expiredKeys = expiredKeys
+        (self.arrivals, self.hints) = (arrivals, hints)
         batch = overlay
         self.group = group
         self.shard = shard

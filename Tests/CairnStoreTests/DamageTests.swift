@@ -68,6 +68,74 @@ import Testing
         #expect(try scratch.shard.audit().problems == [])
     }
 
+    private func bytes(_ scratch: ScratchStore, _ volume: VolumeRecord, _ chunk: UInt64) throws -> [UInt8] {
+        let start = chunk * (64 << 10)
+        let pieces = try scratch.shard.read(ReadSource(volume), [start..<start + (64 << 10)], acceptsLZ4: false)
+        guard case .plain(let slice, _) = pieces.first?.content else { throw StoreError(.damaged, "no bytes") }
+        return withExtendedLifetime(slice) { Array(slice.bytes) }
+    }
+
+    @Test("D4: bytes that were wrong before they got a checksum are healed for every reader, also after a restart")
+    func wrongContent() throws {
+        let scratch = try ScratchStore()
+        let (first, second) = (try scratch.volume(), try scratch.volume())
+        let right = noise(64 << 10, 1)
+        let (data, wrong) = (chunkData(right), chunkData(noise(64 << 10, 2)))
+        let spoilt = ChunkData(
+            fingerprint: data.fingerprint,
+            rawLength: wrong.rawLength,
+            rawChecksum: wrong.rawChecksum,
+            codec: .raw,
+            bytes: wrong.bytes
+        )
+        for volume in [first, second] {
+            try scratch.change(records: 1, bytes: 64 << 10) { (transaction) throws(StoreError) in
+                try transaction.writeChunk(ChunkIndex(3), of: volume, .data(spoilt))
+            }
+        }
+        #expect(try scratch.scrub().found == 1)
+        #expect(try damage(scratch, second) == [3])
+        try write(scratch, first, [3: 1])
+        let expected = withExtendedLifetime(right) { Array(right.bytes) }
+        for _ in 0..<2 {
+            for volume in [first, second] { #expect(try bytes(scratch, volume, 3) == expected) }
+            try scratch.reopen()
+        }
+        #expect(try scratch.shard.audit().problems == [])
+    }
+
+    @Test("D4: data is found where it is now, though the manifest hints at where it was", arguments: [false, true])
+    func movedData(restarting: Bool) throws {
+        let scratch = try ScratchStore(segmentBytes: 1 << 20) { $0.spareSegments = 1 }
+        let volume = try scratch.volume()
+        for chunk in 0..<UInt64(40) { try write(scratch, volume, [chunk: chunk + 1]) }
+        let key = ChunkKey(own: AccountNumber(rawValue: 1), chunkData(noise(64 << 10, 3)).fingerprint)
+        let location = try #require(try scratch.shard.makeView().chunk(key)).location
+        func hint() throws -> RecordLocation? {
+            try scratch.shard.makeView().resolve(volume.lineage, volume.dataVersion, ChunkIndex(2)).hint
+        }
+        #expect(try hint() == location)
+        // Until the segment has begun another life.
+        var seed: UInt64 = 100
+        let hasMoved = try scratch.eventually(60) {
+            for chunk in 4..<UInt64(40) { try write(scratch, volume, [chunk: seed + chunk]) }
+            seed += 100
+            return !scratch.shard.log.mayHold(location)
+        }
+        #expect(hasMoved)
+        #expect(try hint() == location)
+        // What lives the segments are in is not known then.
+        if restarting { try scratch.reopen() }
+        for chunk in 0..<UInt64(4) {
+            let expected = noise(64 << 10, chunk + 1)
+            #expect(try bytes(scratch, volume, chunk) == withExtendedLifetime(expected) { Array(expected.bytes) })
+        }
+        // The first that was misled has shown it.
+        #expect(!scratch.shard.log.mayHold(location))
+        #expect(try damage(scratch, volume) == [])
+        #expect(try scratch.shard.audit().problems == [])
+    }
+
     @Test("a scrub names what no reader has met, and takes it back where it is whole again")
     func scrubMarks() throws {
         let scratch = try ScratchStore()

@@ -131,17 +131,23 @@ import Testing
     @Test func manifestEntries() throws {
         try check(
             ManifestEntry(.data(Self.print, owner: AccountNumber(rawValue: 9))),
-            "01 01 \(Self.printHex) 09000000 0000"
+            "02 01 \(Self.printHex) 09000000 0000"
         )
-        try check(ManifestEntry(.zeros), "01 02 0000")
-        try check(ManifestEntry(.hole), "01 03 0000")
+        try check(
+            ManifestEntry(.data(Self.print, owner: AccountNumber(rawValue: 9)), hint: Self.location),
+            "02 05 \(Self.printHex) 09000000 \(Self.locationHex) 0000"
+        )
+        // As they were written before there were hints.
+        #expect(try ManifestEntry.decode([1, 2, 0, 0]) == ManifestEntry(.zeros))
+        try check(ManifestEntry(.zeros), "02 02 0000")
+        try check(ManifestEntry(.hole), "02 03 0000")
         try check(
             ManifestEntry(.inherit, patches: [Patch(start: 0x600, location: Self.location)]),
-            "01 04 0100 00060000 \(Self.locationHex)"
+            "02 04 0100 00060000 \(Self.locationHex)"
         )
         try check(
             ManifestEntry(.zeros, patches: [Patch(zerosAt: 0x600, length: 0x1200)]),
-            "01 02 0100 00060000 ffffffff 00000000 00120000 00000000"
+            "02 02 0100 00060000 ffffffff 00000000 00120000 00000000"
         )
     }
 

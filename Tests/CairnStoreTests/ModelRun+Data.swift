@@ -15,6 +15,7 @@ extension ModelRun {
     mutating func write() throws {
         last = "write"
         let batch = ModelStore.Batch()
+        let finder = ChunkFinder(store.shard, of: Self.account)
         for _ in 0..<1 + random.below(5) {
             let id = volumeOrder[random.below(volumeOrder.count)]
             let before = volumes[id]!.content
@@ -25,7 +26,7 @@ extension ModelRun {
             let isRefused = random.chance(10)
             if isRefused { volumes[id]!.content = before }
             let isUnknownToken = isRefused && random.chance(50)
-            let all = pieces
+            let all = pieces.map { $0.looked(for: finder) }
             batch.submit(
                 to: store.shard,
                 durability: random.chance(30) ? .onFlush : .durable,

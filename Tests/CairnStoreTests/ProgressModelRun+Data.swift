@@ -118,9 +118,11 @@ extension ProgressModelRun {
         let bytes = pieces.reduce(0) { $0 + $1.bytes }
         let durability: CommitDurability = random.chance(70) ? .onFlush : .durable
         let isRepeated = random.chance(20)
+        let finder = ChunkFinder(store.shard, of: ModelRun.account)
+        let looked = pieces.map { $0.looked(for: finder) }
         let write: @Sendable (Transaction) throws(StoreError) -> Void = { (transaction) throws(StoreError) in
             let target = try target(transaction)
-            for piece in pieces { try piece.write(to: target, in: transaction) }
+            for piece in looked { try piece.write(to: target, in: transaction) }
         }
         // Now and then one that fails in the end, and must leave no trace.
         if random.chance(10) {

@@ -4,8 +4,11 @@ import Testing
 @testable import CairnStore
 
 @Suite struct RecordMatchTests {
-    @Test("D4: an index that leads to another chunk's record gives DATA_LOSS, not that chunk's bytes")
-    func otherRecord() throws {
+    @Test(
+        "D4: an index that leads to another chunk's record gives DATA_LOSS, not that chunk's bytes; where the dictionary or the manifest is right, it gives the right ones",
+        arguments: [(true, true), (true, false), (false, true)]
+    )
+    func otherRecord(isDictionaryWrong: Bool, isHintWrong: Bool) throws {
         let scratch = try ScratchStore()
         let volume = try scratch.volume()
         let (first, second) = (chunkData(noise(64 << 10, 1)), chunkData(noise(64 << 10, 2)))
@@ -16,17 +19,31 @@ import Testing
         try scratch.change { (transaction) throws(StoreError) in
             let account = try transaction.numberAccount(ScratchStore.account)
             let wrong = try transaction.chunk(ChunkKey(own: account, second.fingerprint))!
-            transaction.overlay.put(Key.chunk(ChunkKey(own: account, first.fingerprint)), wrong.encoded)
+            if isDictionaryWrong {
+                transaction.overlay.put(Key.chunk(ChunkKey(own: account, first.fingerprint)), wrong.encoded)
+            }
+            if isHintWrong {
+                let entry = ManifestEntry(.data(first.fingerprint, owner: account), hint: wrong.location)
+                let key = Key.manifest(volume.lineage, ChunkIndex(0), volume.dataVersion)
+                transaction.overlay.put(key, entry.encoded)
+            }
         }
-        let error = #expect(throws: StoreError.self) {
-            try scratch.shard.read(ReadSource(volume), [0..<64 << 10], acceptsLZ4: false)
+        func read() throws -> [UInt8]? {
+            let pieces = try scratch.shard.read(ReadSource(volume), [0..<64 << 10], acceptsLZ4: false)
+            guard case .plain(let bytes, _) = pieces[0].content else { return nil }
+            return Array(bytes.bytes)
         }
-        #expect(error?.code == .damaged)
-        #expect(error?.text.contains(first.fingerprint.description) == true)
+        if isDictionaryWrong, isHintWrong {
+            let error = #expect(throws: StoreError.self) { try read() }
+            #expect(error?.code == .damaged)
+            #expect(error?.text.contains(first.fingerprint.description) == true)
+        } else {
+            #expect(try read() == Array(first.bytes.bytes))
+        }
         let good = try scratch.shard.read(ReadSource(volume), [64 << 10..<128 << 10], acceptsLZ4: false)
         guard case .plain(let bytes, _) = good[0].content else { return #expect(Bool(false)) }
         #expect(Array(bytes.bytes) == Array(second.bytes.bytes))
-        // The scrub finds it as well: one record is counted twice, the other not at all.
-        #expect(try !scratch.shard.audit().problems.isEmpty)
+        // One record is counted twice, the other not at all.
+        #expect(try scratch.shard.audit().problems.isEmpty == !isDictionaryWrong)
     }
 }

@@ -170,7 +170,7 @@ extension SimulationRun {
         let sectors = content.sectors(of: chunk)
         func whole(_ stamps: [UInt32], _ kind: Transaction.ChunkContent?, token: UInt32? = nil) -> SimulatedPiece {
             content.sectors.replaceSubrange(sectors, with: stamps)
-            let data = kind ?? .data(content.data(of: chunk))
+            let data = kind ?? .data(looked(content.data(of: chunk)))
             return SimulatedPiece(
                 sectors: sectors,
                 stamps: stamps,
@@ -197,6 +197,11 @@ extension SimulationRun {
                 content: .part(content.bytes(first..<first + count))
             )
         }
+    }
+
+    /// As a service sends it: with what it found of the chunk before.
+    private func looked(_ data: ChunkData) -> ChunkData {
+        shard.map { data.looked(for: ChunkFinder($0, of: SimulatedCall.account)) } ?? data
     }
 
     private func stamp() -> UInt32 {

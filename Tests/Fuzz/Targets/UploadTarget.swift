@@ -72,7 +72,7 @@ enum UploadTarget {
             chunkSize: chunkSize,
             volumeSize: volumeSize,
             payload: payload.isEmpty ? nil : Buffer(copying: payload).slice,
-            holds: { _ in false }
+            find: { _ in .unsound }
         )
         var changes: [Change] = []
         var next: Int? = 0
