@@ -1,4 +1,4 @@
-internal import CairnCore
+public import CairnCore
 internal import Glibc
 internal import Synchronization
 
@@ -16,15 +16,19 @@ extension SegmentLog {
 
     /// Reads many, in the order given; those that follow each other in a segment are read together, so sorted locations are
     /// cheaper, and their records share a buffer. Any thread.
-    /// - Parameter inMemory: never waits: what is not in memory, or not as it should be, is `.io` with EAGAIN.
+    /// - Parameters:
+    ///   - inMemory: never waits: what is not in memory, or not as it should be, is `.io` with EAGAIN.
+    ///   - waits: told of waits for the disk.
     /// - Throws: `.damaged(.record)` or `.recycled` for the first that fails, `.io`.
-    public func read(_ locations: [RecordLocation], inMemory: Bool = false) throws(LogError) -> [Record] {
+    public func read(_ locations: [RecordLocation], inMemory: Bool = false, waits: (any DiskWaits)? = nil)
+        throws(LogError) -> [Record]
+    {
         var records: [Record] = []
         records.reserveCapacity(locations.count)
         var rest = locations[...]
         while !rest.isEmpty {
             let run = rest.prefix(SegmentLog.runLength(rest))
-            records += try readRun(run, inMemory: inMemory)
+            records += try readRun(run, inMemory: inMemory, waits)
             rest = rest.dropFirst(run.count)
         }
         return records
@@ -47,7 +51,11 @@ extension SegmentLog {
         return count
     }
 
-    private func readRun(_ run: ArraySlice<RecordLocation>, inMemory: Bool = false) throws(LogError) -> [Record] {
+    private func readRun(
+        _ run: ArraySlice<RecordLocation>,
+        inMemory: Bool = false,
+        _ waits: (any DiskWaits)? = nil
+    ) throws(LogError) -> [Record] {
         guard let first = run.first, let last = run.last else { return [] }
         // Whole blocks, so that a storage may read past the page cache.
         let start = Int(first.offset) / Format.block * Format.block
@@ -61,7 +69,7 @@ extension SegmentLog {
             buffer.count =
                 inMemory
                 ? try storage.readCached(first.segment, at: start, into: target)
-                : try storage.read(first.segment, at: start, into: target)
+                : try fill(target, from: first.segment, at: start, waits)
         } catch {
             guard error.code == ENOENT else { throw .io(error) }
             throw state.withLock({ $0.segments[first.segment] == nil }) ? .recycled(first) : .damaged(.record(first))
@@ -82,6 +90,22 @@ extension SegmentLog {
             records.append(Record(location: location, header: header, bytes: BufferSlice(buffer: buffer, range: range)))
         }
         return records
+    }
+
+    private func fill(
+        _ target: UnsafeMutableRawBufferPointer,
+        from segment: SegmentID,
+        at start: Int,
+        _ waits: (any DiskWaits)?
+    ) throws(StorageError) -> Int {
+        // Of long reads a few are as much as the disk can do, and more would only be in each other's way.
+        guard let waits, target.count < LocalSegmentStorage.directReadBytes else {
+            return try storage.read(segment, at: start, into: target)
+        }
+        if let count = try? storage.readCached(segment, at: start, into: target), count == target.count { return count }
+        waits.beginWait()
+        defer { waits.endWait() }
+        return try storage.read(segment, at: start, into: target)
     }
 
     /// Whether the segment has begun another life since `location` was given out.

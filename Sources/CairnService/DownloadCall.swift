@@ -132,7 +132,8 @@ extension Service {
                     acceptsLZ4: request.acceptedCodecs.contains(.lz4),
                     known: namesChunks ? named : [],
                     rule: target.rule,
-                    inMemory: work.inMemory
+                    inMemory: work.inMemory,
+                    waits: workers
                 )
             )
         }

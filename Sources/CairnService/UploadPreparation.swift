@@ -23,7 +23,7 @@ struct UploadPreparation {
     let chunkSize: ChunkSize
     let volumeSize: UInt64
     let payload: BufferSlice?
-    /// Says of a chunk that is held already that compressing it would be in vain, and of one that is not, that it need not be looked for again.
+    /// Of a chunk that is held already, that compressing it would be in vain; of one that is not, that it need not be looked for again.
     let find: (Fingerprint) -> ChunkFinder.Answer
 
     /// Adds the changes of the blocks from `first` on, as far as one step goes.

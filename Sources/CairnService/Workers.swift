@@ -6,15 +6,31 @@ import Synchronization
 ///
 /// A fixed number of jobs runs at once. While more wait, accounts take turns, and each gets the same share of the work (SPEC
 /// R3); one account's jobs begin in their order. What waits is bounded by the connections' credits and answer budgets, not
-/// here. A wake-up costs one hop, and only where a worker was idle.
-final class Workers: Sendable {
+/// here. A wake-up costs one hop, and only where a worker was idle. While one waits for the disk another takes its place, so that the
+/// disk has many small reads to choose from.
+final class Workers: Sendable, DiskWaits {
     typealias Job = @Sendable () -> Void
     private struct State {
         var jobs = FairQueue<AccountID?, Job>(quantum: 512 << 10)
         var idle: [Int]
+        /// Workers that carry out jobs, or are about to; those that wait for the disk are not counted.
+        var busy = 0
+        let width: Int
+
+        var hasPlace: Bool { busy < width && !idle.isEmpty }
+
+        /// A worker that is to be woken for the jobs that wait; nil where there are enough at work.
+        mutating func takeOn() -> Int? {
+            guard hasPlace, !jobs.isEmpty else { return nil }
+            busy += 1
+            return idle.removeLast()
+        }
     }
     private let queues: [DispatchQueue]
     private let state: Mutex<State>
+
+    /// Workers that may wait for the disk at once, beside those that do not.
+    static let mostWaiting = 32
 
     /// What a job costs beside the bytes that it hashes or reads, in bytes that would take as long.
     static let jobCost = 32 << 10
@@ -24,8 +40,8 @@ final class Workers: Sendable {
     static let lookUpsPerJob = Limits.payloadBytes / lookUpBytes
 
     init(width: Int) {
-        queues = (0..<width).map { DispatchQueue(label: "cairn.worker.\($0)") }
-        state = Mutex(State(idle: Array(0..<width)))
+        queues = (0..<width + Self.mostWaiting).map { DispatchQueue(label: "cairn.worker.\($0)") }
+        state = Mutex(State(idle: Array((0..<width + Self.mostWaiting).reversed()), width: width))
     }
 
     /// - Parameters:
@@ -34,13 +50,26 @@ final class Workers: Sendable {
     func run(for account: AccountID? = nil, bytes: Int = 0, _ job: @escaping Job) {
         let woken = state.withLock { state in
             state.jobs.append(job, of: account, cost: Self.jobCost + bytes)
-            return state.idle.popLast()
+            return state.takeOn()
         }
-        if let woken { queues[woken].async { self.drain(woken) } }
+        wake(woken)
     }
 
+    private func wake(_ worker: Int?) { if let worker { queues[worker].async { self.drain(worker) } } }
+
+    func beginWait() {
+        let woken = state.withLock { state in
+            state.busy -= 1
+            return state.takeOn()
+        }
+        wake(woken)
+    }
+
+    /// There may be one too many at work then, until one of them has done its job.
+    func endWait() { state.withLock { $0.busy += 1 } }
+
     /// Whether jobs wait and no worker is on its way to them: then accounts take turns.
-    var isCrowded: Bool { state.withLock { $0.idle.isEmpty && !$0.jobs.isEmpty } }
+    var isCrowded: Bool { state.withLock { !$0.hasPlace && !$0.jobs.isEmpty } }
 
     /// Jobs that wait for a worker.
     var waiting: Int { state.withLock { $0.jobs.count } }
@@ -48,7 +77,8 @@ final class Workers: Sendable {
     private func drain(_ worker: Int) {
         while true {
             let next = state.withLock { state -> Job? in
-                if let job = state.jobs.popFirst() { return job }
+                if state.busy <= state.width, let job = state.jobs.popFirst() { return job }
+                state.busy -= 1
                 state.idle.append(worker)
                 return nil
             }

@@ -71,6 +71,8 @@ struct ChunkReading: Sendable {
     var followsHints = true
     /// Never waits for the disk.
     var inMemory = false
+    /// Told of waits for the disk.
+    var waits: (any DiskWaits)?
     /// The most that is read and checked while others wait: some tens of microseconds.
     private static let bytesInMemory = 96 << 10
 
@@ -249,7 +251,9 @@ struct ChunkReading: Sendable {
         let sorted = locations.sorted { ($0.segment, $0.offset) < ($1.segment, $1.offset) }
         do throws(LogError) {
             var records: [RecordLocation: Record] = [:]
-            for record in try shard.log.read(sorted, inMemory: inMemory) { records[record.location] = record }
+            for record in try shard.log.read(sorted, inMemory: inMemory, waits: waits) {
+                records[record.location] = record
+            }
             return records
         } catch {
             switch error {

@@ -1,4 +1,4 @@
-import CairnCore
+public import CairnCore
 import CairnLog
 
 /// A read of ranges of a volume or snapshot, a bounded part of it at a time: they may be a sector each of thousands of chunks. A value: it
@@ -19,6 +19,7 @@ public struct RangeRead: Sendable {
     ///   - known: whole chunks with these fingerprints are only named.
     ///   - rule: which data the reader may have; nil: all.
     ///   - inMemory: never waits for the disk: what is not in memory, or much, is refused with `.notInMemory`.
+    ///   - waits: told of waits for the disk.
     public init(
         _ shard: Shard,
         _ source: ReadSource,
@@ -26,7 +27,8 @@ public struct RangeRead: Sendable {
         acceptsLZ4: Bool,
         known: Set<Fingerprint> = [],
         rule: ExportRule? = nil,
-        inMemory: Bool = false
+        inMemory: Bool = false,
+        waits: (any DiskWaits)? = nil
     ) {
         self.ranges = ranges
         reading = ChunkReading(
@@ -35,7 +37,8 @@ public struct RangeRead: Sendable {
             acceptsLZ4: acceptsLZ4,
             known: known,
             rule: rule,
-            inMemory: inMemory
+            inMemory: inMemory,
+            waits: waits
         )
     }
 

@@ -34,6 +34,48 @@ import Testing
         #expect(ran.filter { $0.account == "greedy" }.map(\.number) == Array(0..<3000))
     }
 
+    @Test(
+        "D1: while workers wait for the disk others take their places, and afterwards no more are at work than there should be"
+    )
+    func diskWaits() throws {
+        let workers = Workers(width: 2)
+        let (disk, done) = (DispatchSemaphore(value: 0), DispatchGroup())
+        let reached = DispatchSemaphore(value: 0)
+        let atWork = Mutex((now: 0, most: 0))
+        let waits = Workers.mostWaiting
+        for _ in 0..<waits {
+            done.enter()
+            workers.run {
+                workers.beginWait()
+                reached.signal()
+                disk.wait()
+                workers.endWait()
+                done.leave()
+            }
+        }
+        for _ in 0..<waits { try #require(reached.wait(timeout: .now() + 30) == .success) }
+        #expect(!workers.isCrowded)
+        let others = DispatchGroup()
+        let goOn = DispatchSemaphore(value: 0)
+        for _ in 0..<200 {
+            others.enter()
+            workers.run {
+                atWork.withLock { $0 = ($0.now + 1, max($0.most, $0.now + 1)) }
+                goOn.wait()
+                atWork.withLock { $0.now -= 1 }
+                others.leave()
+            }
+        }
+        for number in 0..<200 {
+            goOn.signal()
+            // The disk has been read: those go on, and then leave the work to two.
+            if number == 100 { for _ in 0..<waits { disk.signal() } }
+        }
+        try #require(others.wait(timeout: .now() + 30) == .success && done.wait(timeout: .now() + 30) == .success)
+        #expect(atWork.withLock { $0.most } == 2)
+        #expect(workers.waiting == 0 && !workers.isCrowded)
+    }
+
     @Test("R3: what jobs cost counts, not how many they are") func costs() throws {
         let workers = Workers(width: 1)
         let order = Mutex<[String]>([])
