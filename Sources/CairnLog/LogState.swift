@@ -6,7 +6,7 @@ struct LogState: Sendable {
         var use: SegmentState.Use
         var firstLSN: LSN?
         var lastLSN: LSN?
-        /// Its present life, if it was opened, or found by recovery, since the log was opened.
+        /// Its present life, if it was opened, found by recovery, or read after a read that failed, since the log was opened.
         var life: (incarnation: Incarnation, seed: UInt32)?
         /// Whether the index names it, and the storage does not have it: what it held is lost.
         var isMissing = false

@@ -123,11 +123,16 @@ extension SegmentLog {
         return header.seed != location.seed
     }
 
-    /// Whether the segment may still be in the life in which `location` was given out: false where that is over, as far as is known without
-    /// reading.
+    /// Whether the segment may still be in the life in which `location` was given out, and hold what is alive: false where that is over, as
+    /// far as is known without reading.
     public func mayHold(_ location: RecordLocation) -> Bool {
         state.withLock { state in
             guard let segment = state.segments[location.segment] else { return false }
+            switch segment.use {
+            // Nothing in it is alive.
+            case .free, .next: return false
+            case .open, .closed: break
+            }
             return segment.life.map { $0.seed == location.seed } ?? true
         }
     }

@@ -65,7 +65,7 @@ final class Workers: Sendable, DiskWaits {
         wake(woken)
     }
 
-    /// There may be one too many at work then, until one of them has done its job.
+    /// There may be too many at work then, until each has done its job: such jobs are short (see `Service.readsLittle`).
     func endWait() { state.withLock { $0.busy += 1 } }
 
     /// Whether jobs wait and no worker is on its way to them: then accounts take turns.

@@ -206,11 +206,13 @@ struct ChunkReading: Sendable {
                 let stop = min(end, range.upperBound)
                 let resolved = try view.resolve(source.lineage, source.version, index)
                 try rule?.check(resolved)
-                let hint = followsHints ? resolved.hint.flatMap { shard.hints.mayFollow($0) ? $0 : nil } : nil
-                var location = hint
-                if case .data(let key, _) = resolved.base, hint == nil {
-                    location = try view.chunk(key)?.location
-                    if location == nil {
+                var (location, isHint): (RecordLocation?, Bool) = (nil, false)
+                if case .data(let key, _) = resolved.base {
+                    if followsHints, let hint = resolved.hint, shard.hints.mayFollow(hint, to: key) {
+                        (location, isHint) = (hint, true)
+                    } else if let record = try view.chunk(key) {
+                        location = record.location
+                    } else {
                         shard.scrubber.suspect(.missing(key))
                         throw damaged(offset, key.fingerprint, "it is not in the dictionary")
                     }
@@ -224,7 +226,7 @@ struct ChunkReading: Sendable {
                         isWhole: offset == start && stop == end,
                         chunk: resolved,
                         location: location,
-                        isHint: hint != nil
+                        isHint: isHint
                     )
                 )
                 offset = stop
@@ -273,14 +275,14 @@ struct ChunkReading: Sendable {
             suspectParts(of: victim)
             return damaged(victim.offset, nil, "a part of it is damaged")
         }
-        shard.scrubber.suspect(.chunk(key))
+        if !victim.isHint { shard.scrubber.suspect(.chunk(key)) }
         return damaged(victim.offset, key.fingerprint, "its record fails its checksum")
     }
 
     /// A chunk that cannot be given out though its records are whole.
     private func lost(_ want: Wanted, _ fingerprint: Fingerprint?, _ what: String) -> Failure {
         if case .data(let key, _) = want.chunk.base, fingerprint != nil {
-            shard.scrubber.suspect(.chunk(key))
+            if !want.isHint { shard.scrubber.suspect(.chunk(key)) }
         } else {
             suspectParts(of: want)
         }

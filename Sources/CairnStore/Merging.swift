@@ -36,7 +36,7 @@ struct MergedChunk {
         } catch {
             guard case .failed(let failure) = error else {
                 // Where nothing can be had of what the index names still, it is damaged: else it would be tried for ever.
-                _ = try shard.read(source, [start..<source.size], acceptsLZ4: false)
+                _ = try shard.read(source, [start..<source.size], acceptsLZ4: false, followsHints: false)
                 return nil
             }
             throw failure

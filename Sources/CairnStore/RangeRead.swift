@@ -20,6 +20,7 @@ public struct RangeRead: Sendable {
     ///   - rule: which data the reader may have; nil: all.
     ///   - inMemory: never waits for the disk: what is not in memory, or much, is refused with `.notInMemory`.
     ///   - waits: told of waits for the disk.
+    ///   - followsHints: whether the manifest's word for where a chunk is may do: all but those who look into what the dictionary says.
     public init(
         _ shard: Shard,
         _ source: ReadSource,
@@ -28,7 +29,8 @@ public struct RangeRead: Sendable {
         known: Set<Fingerprint> = [],
         rule: ExportRule? = nil,
         inMemory: Bool = false,
-        waits: (any DiskWaits)? = nil
+        waits: (any DiskWaits)? = nil,
+        followsHints: Bool = true
     ) {
         self.ranges = ranges
         reading = ChunkReading(
@@ -37,6 +39,7 @@ public struct RangeRead: Sendable {
             acceptsLZ4: acceptsLZ4,
             known: known,
             rule: rule,
+            followsHints: followsHints,
             inMemory: inMemory,
             waits: waits
         )
@@ -96,9 +99,17 @@ extension Shard {
         _ source: ReadSource,
         _ ranges: [Range<UInt64>],
         acceptsLZ4: Bool,
-        rule: ExportRule? = nil
+        rule: ExportRule? = nil,
+        followsHints: Bool = true
     ) throws(StoreError) -> [ReadPiece] {
-        var read = RangeRead(self, source, ranges, acceptsLZ4: acceptsLZ4, rule: rule)
+        var read = RangeRead(
+            self,
+            source,
+            ranges,
+            acceptsLZ4: acceptsLZ4,
+            rule: rule,
+            followsHints: followsHints
+        )
         while try !read.step() {}
         return read.pieces
     }

@@ -6,60 +6,60 @@ import Synchronization
 /// A record proves itself: its header names the chunk, and its checksum, which begins with the segment's life, holds. So a hint that is
 /// out of date costs a second look, by way of the dictionary, and no more. What a record cannot prove is that its bytes are those that
 /// were hashed, where memory failed before they got their checksum. A scrub finds that, and when the data comes again the dictionary
-/// leads elsewhere; but entries lead to the bad record still. So no hint is followed any more into a life of a segment in which a chunk
-/// was healed.
+/// leads elsewhere; but entries lead to the bad record still, or to that from which compaction took it. So of a chunk that was ever healed
+/// no hint is followed.
+///
+/// Where the dictionary's record is damaged, and the one that is hinted at whole, readers are served, and do not notice: the scrub does.
 final class RecordHints: Sendable {
-    /// A segment's life; what is damaged in one says nothing of the next.
-    private struct Life: Hashable {
-        let segment: SegmentID
-        let seed: UInt32
-
-        init(_ location: RecordLocation) { (segment, seed) = (location.segment, location.seed) }
-    }
-
     private let log: SegmentLog
-    /// Nil: that could not be read, so none is followed.
-    private let healed: Mutex<Set<Life>?>
+    /// Nil: they could not be read, or are too many, so none is followed. Those that are gone stay until the shard is opened anew.
+    private let healed: Mutex<Set<ChunkKey>?>
     private let followsAll: Atomic<Bool>
+    /// Chunks that were healed, up to which they are kept in memory: some megabytes.
+    private static let mostHealed = 32 << 10
 
     init(_ log: SegmentLog, _ database: IndexDatabase) {
         self.log = log
-        let lives = Self.healedLives(database)
-        followsAll = Atomic(lives?.isEmpty == true)
-        healed = Mutex(lives)
+        let chunks = Self.healedChunks(database)
+        followsAll = Atomic(chunks?.isEmpty == true)
+        healed = Mutex(chunks)
     }
 
-    private static func healedLives(_ database: IndexDatabase) -> Set<Life>? {
-        var lives: Set<Life> = []
+    private static func healedChunks(_ database: IndexDatabase) -> Set<ChunkKey>? {
+        var chunks: Set<ChunkKey> = []
         do throws(StoreError) {
             let cursor = database.makeView().makeCursor(within: Key(.healed).bytes)
             cursor.seek(Key(.healed).bytes)
             while try cursor.isValid() {
-                guard var key = KeyReader(cursor.key, .healed), let segment = key.take(UInt32.self),
-                    let seed = key.take(UInt32.self)
+                guard chunks.count < mostHealed, var key = KeyReader(cursor.key, .healed), let chunk = key.takeChunk()
                 else { return nil }
-                lives.insert(Life(RecordLocation(segment: SegmentID(segment), offset: 0, length: 0, seed: seed)))
+                chunks.insert(chunk)
                 cursor.next()
             }
         } catch { return nil }
-        return lives
+        return chunks
     }
 
-    /// Whether what is there may be read; it must prove itself then.
-    func mayFollow(_ hint: RecordLocation) -> Bool {
+    /// Whether what is there may be read for the chunk; it must prove itself then.
+    func mayFollow(_ hint: RecordLocation, to chunk: ChunkKey) -> Bool {
         guard log.mayHold(hint) else { return false }
-        return followsAll.load(ordering: .acquiring) || healed.withLock { $0?.contains(Life(hint)) == false }
+        return followsAll.load(ordering: .acquiring) || !mayBeHealed(chunk)
     }
 
-    /// Called before the index says that a chunk is elsewhere now.
-    func distrust(_ location: RecordLocation) {
-        healed.withLock { _ = $0?.insert(Life(location)) }
+    /// Called before the index says that the chunk is elsewhere now.
+    func noteHealed(_ chunk: ChunkKey) {
+        healed.withLock { chunks in
+            if chunks?.count == Self.mostHealed { chunks = nil }
+            chunks?.insert(chunk)
+        }
         followsAll.store(false, ordering: .releasing)
     }
+
+    func mayBeHealed(_ chunk: ChunkKey) -> Bool { healed.withLock { $0?.contains(chunk) ?? true } }
 }
 
 extension Key {
-    static func healed(_ location: RecordLocation) -> [UInt8] {
-        Key(.healed).then(location.segment.rawValue).then(location.seed).bytes
+    static func healed(_ chunk: ChunkKey) -> [UInt8] {
+        Key(.healed).then(chunk.account.rawValue).then(chunk.owner.rawValue).then(chunk.fingerprint).bytes
     }
 }

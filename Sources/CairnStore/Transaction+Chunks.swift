@@ -276,6 +276,8 @@ extension Transaction {
         dropLive(record.location)
         overlay.delete(Key.chunk(chunk))
         try forgetDamage(of: chunk)
+        // No entry is left that could hint at a bad record.
+        if hints.mayBeHealed(chunk), try overlay.get(Key.healed(chunk)) != nil { overlay.delete(Key.healed(chunk)) }
     }
 
     // MARK: Older entries

@@ -54,8 +54,8 @@ extension Transaction {
     func heal(_ chunk: ChunkKey, _ record: ChunkRecord, with data: ChunkData) throws(StoreError) -> ChunkRecord {
         guard try damage(of: chunk, record) != nil else { return record }
         // Entries lead to the bad record still.
-        hints.distrust(record.location)
-        overlay.put(Key.healed(record.location), [])
+        hints.noteHealed(chunk)
+        overlay.put(Key.healed(chunk), [])
         let healed = try store(data, as: chunk, record.chunkSize, references: record.references)
         dropLive(record.location)
         if record.references > 0 {

@@ -1,5 +1,6 @@
 import CairnCore
 import Dispatch
+import Foundation
 import Synchronization
 import Testing
 
@@ -66,6 +67,9 @@ import Testing
                 others.leave()
             }
         }
+        // Two begin though so many wait.
+        let limit = Date() + 30
+        while atWork.withLock({ $0.now }) < 2, Date() < limit { usleep(1000) }
         for number in 0..<200 {
             goOn.signal()
             // The disk has been read: those go on, and then leave the work to two.

@@ -59,6 +59,19 @@ import Testing
         #expect(try scratch.shard.audit().problems == [])
     }
 
+    @Test("C2: that one account has no such chunk says nothing of another's")
+    func otherAccount() throws {
+        let scratch = try ScratchStore()
+        let volume = try scratch.volume()
+        let data = chunkData(noise(64 << 10, 1))
+        _ = try write(scratch, volume, 0, data)
+        let looked = data.looked(for: ChunkFinder(scratch.shard, of: AccountID("other")!))
+        #expect(looked.absence != nil)
+        _ = try write(scratch, volume, 1, looked)
+        #expect(try references(scratch, data) == 2)
+        #expect(try scratch.shard.audit().problems == [])
+    }
+
     @Test("A1: what was found before a restart counts for nothing")
     func restart() throws {
         let scratch = try ScratchStore()

@@ -75,9 +75,16 @@ import Testing
         return withExtendedLifetime(slice) { Array(slice.bytes) }
     }
 
-    @Test("D4: bytes that were wrong before they got a checksum are healed for every reader, also after a restart")
-    func wrongContent() throws {
-        let scratch = try ScratchStore()
+    @Test(
+        "D4: bytes that were wrong before they got a checksum are healed for every reader, also after a restart, and where compaction moved them before",
+        arguments: [false, true]
+    )
+    func wrongContent(moving: Bool) throws {
+        // What is emptied is kept for copies of the index: so the bad record stays where it was, too.
+        let scratch = try ScratchStore(segmentBytes: 1 << 20) {
+            $0.spareSegments = 1
+            $0.indexBackupBytes = 4 << 30
+        }
         let (first, second) = (try scratch.volume(), try scratch.volume())
         let right = noise(64 << 10, 1)
         let (data, wrong) = (chunkData(right), chunkData(noise(64 << 10, 2)))
@@ -93,14 +100,33 @@ import Testing
                 try transaction.writeChunk(ChunkIndex(3), of: volume, .data(spoilt))
             }
         }
+        let key = ChunkKey(own: AccountNumber(rawValue: 1), data.fingerprint)
+        let location = try #require(try scratch.shard.makeView().chunk(key)).location
+        if moving {
+            var seed: UInt64 = 100
+            let hasMoved = try scratch.eventually(60) {
+                for chunk in 10..<UInt64(40) { try write(scratch, first, [chunk: seed + chunk]) }
+                seed += 100
+                return try scratch.shard.makeView().chunk(key)?.location != location
+            }
+            #expect(hasMoved)
+        }
         #expect(try scratch.scrub().found == 1)
         #expect(try damage(scratch, second) == [3])
         try write(scratch, first, [3: 1])
+        #expect(try !scratch.isEmpty(.healed))
         let expected = withExtendedLifetime(right) { Array(right.bytes) }
         for _ in 0..<2 {
             for volume in [first, second] { #expect(try bytes(scratch, volume, 3) == expected) }
             try scratch.reopen()
         }
+        // Once nothing names the chunk, nothing is remembered of it.
+        for volume in [first, second] {
+            try scratch.change { (transaction) throws(StoreError) in
+                try transaction.writeChunk(ChunkIndex(3), of: volume, .zeros)
+            }
+        }
+        #expect(try scratch.eventually { try scratch.isEmpty(.healed) })
         #expect(try scratch.shard.audit().problems == [])
     }
 

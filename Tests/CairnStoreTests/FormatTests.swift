@@ -139,6 +139,8 @@ import Testing
         )
         // As they were written before there were hints.
         #expect(try ManifestEntry.decode([1, 2, 0, 0]) == ManifestEntry(.zeros))
+        let data = [1, 1] + Self.print.bytes + [9, 0, 0, 0, 0, 0]
+        #expect(try ManifestEntry.decode(data) == ManifestEntry(.data(Self.print, owner: AccountNumber(rawValue: 9))))
         try check(ManifestEntry(.zeros), "02 02 0000")
         try check(ManifestEntry(.hole), "02 03 0000")
         try check(

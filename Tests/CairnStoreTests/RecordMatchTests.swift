@@ -46,4 +46,32 @@ import Testing
         // One record is counted twice, the other not at all.
         #expect(try scratch.shard.audit().problems.isEmpty == !isDictionaryWrong)
     }
+
+    @Test(
+        "C2, D4: a manifest that hints at the same data of another account, or owner, is not followed",
+        arguments: [false, true]
+    )
+    func othersRecord(isOfOtherOwner: Bool) throws {
+        let scratch = try ScratchStore()
+        let volume = try scratch.volume()
+        let data = chunkData(noise(64 << 10, 1))
+        try scratch.change(records: 1, bytes: 64 << 10) { (transaction) throws(StoreError) in
+            try transaction.writeChunk(ChunkIndex(0), of: volume, .data(data))
+        }
+        let own = try #require(try scratch.shard.makeView().accountNumber(ScratchStore.account))
+        // The same bytes as another's, found whole where the hint leads.
+        try scratch.change(records: 1, bytes: 64 << 10) { (transaction) throws(StoreError) in
+            let other = try transaction.numberAccount(AccountID("other")!)
+            let key = ChunkKey(account: isOfOtherOwner ? own : other, owner: other, data.fingerprint)
+            let record = try transaction.store(data, as: key, volume.chunkSize, references: 0)
+            let entry = ManifestEntry(.data(data.fingerprint, owner: own), hint: record.location)
+            transaction.overlay.put(Key.manifest(volume.lineage, ChunkIndex(0), volume.dataVersion), entry.encoded)
+            // The own one is gone from the dictionary: who took the other's would not notice.
+            transaction.overlay.delete(Key.chunk(ChunkKey(own: own, data.fingerprint)))
+        }
+        let error = #expect(throws: StoreError.self) {
+            try scratch.shard.read(ReadSource(volume), [0..<64 << 10], acceptsLZ4: false)
+        }
+        #expect(error?.code == .damaged)
+    }
 }
