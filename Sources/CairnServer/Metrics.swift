@@ -110,7 +110,12 @@ struct MetricsText {
 
     mutating func write(_ service: ServiceMetrics) {
         one("cairn_jobs_waiting", .gauge, "Jobs that wait for a worker.", UInt64(service.waitingJobs))
-        one("cairn_workers", .gauge, "Jobs that workers carry out at a time, beside waits for the disk.", UInt64(service.workers))
+        one(
+            "cairn_workers",
+            .gauge,
+            "Jobs that workers carry out at a time, beside waits for the disk.",
+            UInt64(service.workers)
+        )
         let families: [(String, MetricsText.Kind, String, (ServiceMetrics.OfShard) -> UInt64)] = [
             (
                 "cairn_shard_calls_waiting", .gauge, "Changes that wait for the shard's next group.",

@@ -71,10 +71,8 @@ extension Service {
 
     /// Whether so little is read and put together that many workers may do it at once: 32 that wait for the disk may come back together.
     private static func readsLittle(_ ranges: [Range<UInt64>], _ source: ReadSource) -> Bool {
-        let most = 256 << 10
-        guard ranges.count * source.chunkSize.bytes <= most else { return false }
         let chunks = ranges.reduce(0) { $0 + source.chunkSize.count(for: UInt64($1.count)) + 1 }
-        return chunks * UInt64(source.chunkSize.bytes) <= most
+        return chunks * UInt64(source.chunkSize.bytes) <= 256 << 10
     }
 
     /// The download where it can be had on this thread without waiting, and without going before others (SPEC R3); else nil, and a

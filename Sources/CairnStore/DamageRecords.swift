@@ -91,7 +91,7 @@ struct PartDamage: StoredRecord, Hashable {
 
 extension Key {
     static func damaged(_ chunk: ChunkKey) -> [UInt8] {
-        Key(.damagedChunks).then(chunk.account.rawValue).then(chunk.owner.rawValue).then(chunk.fingerprint).bytes
+        Key(.damagedChunks).then(chunk).bytes
     }
 
     static func damaged(_ part: RecordLocation) -> [UInt8] {

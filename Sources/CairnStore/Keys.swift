@@ -103,6 +103,10 @@ struct Key {
         then(fingerprint.words.0).then(fingerprint.words.1).then(fingerprint.words.2).then(fingerprint.words.3)
     }
 
+    consuming func then(_ chunk: ChunkKey) -> Key {
+        then(chunk.account.rawValue).then(chunk.owner.rawValue).then(chunk.fingerprint)
+    }
+
     consuming func then(_ id: UUID128) -> Key { then(id.high).then(id.low) }
 }
 
@@ -126,11 +130,11 @@ extension Key {
     }
 
     static func chunk(_ chunk: ChunkKey) -> [UInt8] {
-        Key(.chunks).then(chunk.account.rawValue).then(chunk.owner.rawValue).then(chunk.fingerprint).bytes
+        Key(.chunks).then(chunk).bytes
     }
 
     static func unreferenced(_ chunk: ChunkKey) -> [UInt8] {
-        Key(.unreferenced).then(chunk.account.rawValue).then(chunk.owner.rawValue).then(chunk.fingerprint).bytes
+        Key(.unreferenced).then(chunk).bytes
     }
 
     static func dead(_ lineage: LineageID, death: DataVersion, _ chunk: ChunkIndex, birth: DataVersion) -> [UInt8] {

@@ -17,13 +17,12 @@ struct LeaseRecord: StoredRecord, Hashable {
 
 extension Key {
     static func lease(_ chunk: ChunkKey) -> [UInt8] {
-        Key(.leases).then(chunk.account.rawValue).then(chunk.owner.rawValue).then(chunk.fingerprint).bytes
+        Key(.leases).then(chunk).bytes
     }
 
     /// Leases in the order in which they end.
     static func leaseEnd(_ expiresAt: UInt64, _ chunk: ChunkKey) -> [UInt8] {
-        Key(.leaseEnds).then(expiresAt).then(chunk.account.rawValue).then(chunk.owner.rawValue)
-            .then(chunk.fingerprint).bytes
+        Key(.leaseEnds).then(expiresAt).then(chunk).bytes
     }
 }
 

@@ -60,6 +60,6 @@ final class RecordHints: Sendable {
 
 extension Key {
     static func healed(_ chunk: ChunkKey) -> [UInt8] {
-        Key(.healed).then(chunk.account.rawValue).then(chunk.owner.rawValue).then(chunk.fingerprint).bytes
+        Key(.healed).then(chunk).bytes
     }
 }
