@@ -8,6 +8,13 @@ let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let collections: Target.Dependency = .product(name: "Collections", package: "swift-collections")
 
+// Intel's Multi-Buffer Crypto library (libipsec-mb-dev): Debian has it for this processor alone.
+#if arch(x86_64)
+    let vectorCrypto: [LinkerSetting] = [.linkedLibrary("IPSec_MB")]
+#else
+    let vectorCrypto: [LinkerSetting] = []
+#endif
+
 // From the bottom up: imports run strictly towards the top of this list (README, "Where things are").
 let targets: [Target] = [
     system("CProtobufC", "libprotobuf-c", "libprotobuf-c-dev"),
@@ -21,9 +28,10 @@ let targets: [Target] = [
     .systemLibrary(name: "CLinuxFile"),
     .target(name: "CCairnChecksum"),
     .target(name: "CCairnSHA256"),
+    .target(name: "CCairnGCM", dependencies: ["COpenSSL"], linkerSettings: vectorCrypto),
     .target(name: "CCairnProto", dependencies: ["CProtobufC"]),
     .target(name: "CairnCore", dependencies: ["CCairnChecksum", "CLZ4", "CZlib", collections]),
-    .target(name: "CairnCrypto", dependencies: ["CairnCore", "CCairnSHA256", "COpenSSL"]),
+    .target(name: "CairnCrypto", dependencies: ["CairnCore", "CCairnGCM", "CCairnSHA256", "COpenSSL"]),
     .target(name: "CairnWire", dependencies: ["CairnCore", "CCairnProto", "CProtobufC"]),
     .target(name: "CairnTransport", dependencies: ["CairnCore", "CairnCrypto", "CEpoll", logging, collections]),
     .target(
@@ -77,7 +85,7 @@ let targets: [Target] = [
     // Never linked: tests preload it into the servers that they start. A product, so that it is built as a library.
     .target(name: "CCairnFaults", path: "Tests/CCairnFaults"),
     .testTarget(name: "CairnCoreTests", dependencies: ["CairnCore", "CairnTesting"]),
-    .testTarget(name: "CairnCryptoTests", dependencies: ["CairnCrypto", "CCairnSHA256"]),
+    .testTarget(name: "CairnCryptoTests", dependencies: ["CairnCrypto", "CCairnGCM", "CCairnSHA256", "COpenSSL"]),
     .testTarget(
         name: "CairnWireTests",
         dependencies: ["CairnWire", "CairnTesting", .product(name: "SwiftProtobuf", package: "swift-protobuf")]
