@@ -6,8 +6,11 @@ internal import COpenSSL
 public final class TLSSession {
     /// Plaintext bytes of one record at most.
     public static let recordBytes = 16 << 10
-    /// A record's header, tag and type byte, with something to spare.
+    /// A record's header, tag and type byte, and a record before it that changes the key.
     private static let recordOverhead = 64
+    /// One key encrypts no more records: a third of what AES-GCM keeps its safety margin for (RFC 8446, 5.5), 128 GiB in large ones.
+    var recordsPerKey = 1 << 23
+    private var recordsWritten = 0
 
     public enum ReadOutcome: Equatable {
         case bytes(Int)
@@ -86,13 +89,21 @@ public final class TLSSession {
         while taken < bytes.count {
             let piece = min(bytes.count - taken, TLSSession.recordBytes)
             guard TLSBuffers.outputCapacity - buffers.output.count >= piece + TLSSession.recordOverhead else { break }
+            if recordsWritten >= recordsPerKey { try changeKey() }
             var count = 0
             guard SSL_write_ex(ssl, bytes.baseAddress! + taken, piece, &count) == 1 else {
                 throw fail(.session, "TLS session")
             }
             taken += count
+            recordsWritten += 1
         }
         return taken
+    }
+
+    /// The next record that is written tells the peer first that a new key begins. The peer's own is its business.
+    private func changeKey() throws(TLSError) {
+        guard SSL_key_update(ssl, SSL_KEY_UPDATE_NOT_REQUESTED) == 1 else { throw fail(.session, "TLS key update") }
+        recordsWritten = 0
     }
 
     /// Puts our "nothing more comes" into the output.
