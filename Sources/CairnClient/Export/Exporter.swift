@@ -16,7 +16,7 @@ public struct ExportOptions: Sendable {
     public var isOnto = false
     /// How long to wait for a snapshot's seal that the server has not computed yet.
     public var sealLimit: Duration = .zero
-    /// Threads that check and write; nil: one for each processor.
+    /// Threads that check and write; nil: two for each processor, for half of them wait for the target.
     public var workers: Int?
     /// Memory for data, in bytes.
     public var memory = 64 << 20
@@ -105,7 +105,7 @@ public final class Exporter: Sendable {
             caller: client.caller,
             memory: options.memory
         )
-        try await run.run(workers: options.workers ?? Threads.processors)
+        try await run.run(workers: options.workers ?? 2 * Threads.processors)
         let seal = run.seal
         let check = try await compare(seal, with: facts)
         try sink.finish()
