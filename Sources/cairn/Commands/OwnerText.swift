@@ -6,7 +6,9 @@ enum OwnerText {
     static func text(_ snapshot: Snapshot) -> String {
         guard snapshot.state == .complete else { return "owners are told of a complete snapshot" }
         guard !snapshot.owners.isEmpty else {
-            return "no owners: it holds no data, or it is not sealed yet, or it belongs to another account"
+            return snapshot.seal == .pending && !snapshot.isSealWithheld
+                ? "the owners are not counted yet: --wait-seal waits for that"
+                : "no owners: it holds no data, or it belongs to another account"
         }
         let rows = snapshot.owners.map { share in
             [

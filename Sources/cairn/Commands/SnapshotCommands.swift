@@ -103,7 +103,12 @@ extension SnapshotCommands {
         func run(with client: Client) async throws(ClientError) {
             var shown = try await client.describeSnapshot(snapshot)
             if waitSeal, shown.seal == .pending {
-                _ = try await client.seal(of: snapshot)
+                do throws(ClientError) {
+                    _ = try await client.seal(of: snapshot)
+                } catch {
+                    // Withheld, of one's own snapshot: what that means is shown.
+                    guard error.code == .invalidRequest else { throw error }
+                }
                 shown = try await client.describeSnapshot(snapshot)
             }
             if connection.json { return Output.print(Output.json(SnapshotReport(shown))) }
