@@ -85,7 +85,7 @@ let targets: [Target] = [
     // Never linked: tests preload it into the servers that they start. A product, so that it is built as a library.
     .target(name: "CCairnFaults", path: "Tests/CCairnFaults"),
     .testTarget(name: "CairnCoreTests", dependencies: ["CairnCore", "CairnTesting"]),
-    .testTarget(name: "CairnCryptoTests", dependencies: ["CairnCrypto", "CCairnGCM", "CCairnSHA256", "COpenSSL"]),
+    .testTarget(name: "CairnCryptoTests", dependencies: ["CairnCrypto", "CCairnSHA256", "COpenSSL"]),
     .testTarget(
         name: "CairnWireTests",
         dependencies: ["CairnWire", "CairnTesting", .product(name: "SwiftProtobuf", package: "swift-protobuf")]
