@@ -6,7 +6,7 @@ enum OwnerText {
     static func text(_ snapshot: Snapshot) -> String {
         guard snapshot.state == .complete else { return "owners are told of a complete snapshot" }
         guard !snapshot.owners.isEmpty else {
-            return snapshot.seal == .pending && !snapshot.isSealWithheld
+            return snapshot.seal == .pending
                 ? "the owners are not counted yet: --wait-seal waits for that"
                 : "no owners: it holds no data, or it belongs to another account"
         }
