@@ -75,6 +75,7 @@ struct KillTests {
             try await eventually("the import is under way") {
                 try await caller.blocks(.volumeID(volume), pages: 1000).count > goal
             }
+            try await eventually("something is acknowledged") { ledger.all.values.contains { $0.acknowledged > base } }
             let inPlace = try await caller.blocks(.volumeID(volume), pages: 1000).count
             #expect(child.isRunning)
             try await server.crash()
