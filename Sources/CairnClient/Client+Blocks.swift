@@ -28,7 +28,7 @@ extension Client {
         request.progress = progress.map { Wire.Progress(percent: UInt32(clamping: $0)) }
         request.rebased = rebased
         request.durability = durability.wire
-        request.blocks = blocks.map(\.wire)
+        request.blocks = blocks.map { $0.wire(checkedBy: options.checksum) }
         do throws(ClientError) {
             return try UploadResult(try await caller.call(request, payload: blocks.compactMap(\.payload)).0)
         } catch {
@@ -43,7 +43,7 @@ extension Client {
         }
     }
 
-    /// Downloads ranges, checks every block against its checksum, and decompresses what comes as LZ4.
+    /// Downloads ranges, checks every block against its checksum (``ClientOptions/checksum``), and decompresses what comes as LZ4.
     /// - Parameters:
     ///   - ranges: together at most 16 MiB.
     ///   - known: tokens of chunks that the caller holds: they come back as `known`, without bytes (SPEC A4).
@@ -60,10 +60,10 @@ extension Client {
             ranges: ranges.map { Wire.ByteRange(offset: $0.offset, length: $0.length) },
             acceptedCodecs: [.plain, .lz4],
             knownTokens: known.map(\.bytes),
-            checksumAlgorithm: .crc32c
+            checksumAlgorithm: options.checksum.wire
         )
         let (answer, payload) = try await caller.call(request)
-        var reader = DownloadReader(answer, payload: payload, ranges: ranges)
+        var reader = DownloadReader(answer, payload: payload, ranges: ranges, checkedBy: options.checksum)
         var blocks: [DownloadedBlock] = []
         while let part = try reader.next() { blocks.append(try part.decoded()) }
         return blocks

@@ -73,19 +73,29 @@ extension Client {
 
     /// The snapshot's seal, asked for until the server has computed it (SPEC S6).
     /// - Parameter limit: how long to wait.
-    /// - Throws: `timedOut` when it is still pending then; `invalidRequest` where the snapshot is complete and its seal is
-    ///   withheld: it holds data of accounts that do not grant EXPORT (SPEC D5).
+    /// - Throws: as ``describeSealed(_:within:)``; `invalidRequest` where there will be none, or none is told.
     public func seal(of id: SnapshotID, within limit: Duration = .seconds(60)) async throws(ClientError) -> Fingerprint
+    {
+        let snapshot = try await describeSealed(id, within: limit)
+        if case .value(let seal) = snapshot.seal { return seal }
+        let reason =
+            snapshot.isSealWithheld ? "withheld: it holds data of other accounts" : "never made: it was cancelled"
+        throw ClientError(.invalidRequest, "the seal of \(id) is \(reason)")
+    }
+
+    /// A snapshot, asked for until it is complete and the server has computed its seal, which is told, or withheld: it holds data of accounts
+    /// that do not grant EXPORT (SPEC S6, D5). One that was cancelled at once.
+    /// - Parameter limit: how long to wait.
+    /// - Throws: `timedOut` when it is still in progress then, or its seal pending.
+    public func describeSealed(_ id: SnapshotID, within limit: Duration = .seconds(60)) async throws(ClientError)
+        -> Snapshot
     {
         let clock = ContinuousClock()
         let end = clock.now + limit
         var wait = Duration.milliseconds(50)
         while true {
             let snapshot = try await describeSnapshot(id)
-            if case .value(let seal) = snapshot.seal { return seal }
-            if snapshot.isSealWithheld {
-                throw ClientError(.invalidRequest, "the seal of \(id) is withheld: it holds data of other accounts")
-            }
+            if snapshot.state == .error || snapshot.state == .complete && snapshot.seal != .pending { return snapshot }
             guard clock.now + wait < end else { throw ClientError(.timedOut, "the seal of \(id) is still pending") }
             do { try await Task.sleep(for: wait) } catch { throw .cancelled }
             wait = min(wait * 2, .seconds(1))

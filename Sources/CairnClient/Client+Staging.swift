@@ -43,7 +43,8 @@ extension Client {
         request.durability = .durable
         request.blocks = chunks.enumerated().map { index, bytes in
             let offset = UInt64(index) * UInt64(chunkSize.bytes)
-            return BlockUpload(offset: offset, length: UInt32(bytes.count), content: .plain(bytes)).wire
+            return BlockUpload(offset: offset, length: UInt32(bytes.count), content: .plain(bytes))
+                .wire(checkedBy: options.checksum)
         }
         let answer = try await caller.call(request, payload: Array(chunks)).0
         guard answer.chunks.count == chunks.count else {

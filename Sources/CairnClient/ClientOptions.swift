@@ -34,6 +34,9 @@ public struct ClientOptions: Sendable {
     public var retry = RetryPolicy()
     /// A connection that heard nothing for this long sends a PING, and is given up when nothing comes for as long again.
     public var pingAfter: Duration = .seconds(10)
+    /// By what uploads are checked, where a block brings no checksum of its own, and downloads (SPEC U4). All others cost the server
+    /// more than CRC-32C.
+    public var checksum = ChecksumAlgorithm.crc32c
     /// Software and version, told to the server for its logs.
     public var agent = "cairn-swift/0.1"
 

@@ -14,13 +14,14 @@ struct CallEncodingTests {
     static func asked<Request: WireRequest, Value: Sendable>(
         _: Request.Type,
         answer: Request.Response,
+        options: ClientOptions = ClientOptions(),
         _ body: (Client) async throws -> Value
     ) async throws -> (request: Request, value: Value) {
         let caller = ScriptedCaller { method, _ in
             guard method == Request.method else { throw CallError(.unknownMethod) }
             return answer.encode()
         }
-        let value = try await body(Client(caller: caller))
+        let value = try await body(Client(caller: caller, options: options))
         return (try Request.decode(caller.calls.withLock { $0[0].message }), value)
     }
 
@@ -59,6 +60,43 @@ struct CallEncodingTests {
             try await client.upload([.init(offset: 0, length: 512, content: .hole)], to: .volume(Self.volume))
         }
         #expect(plain.progress == nil && plain.attachment == 0 && plain.dataVersion == 0 && !plain.rebased)
+    }
+
+    @Test("U4: the option's checksum in uploads, staged chunks and downloads; a block's own goes before it")
+    func checksums() async throws {
+        let bytes = [UInt8](repeating: 3, count: 4096)
+        let slice = Buffer(copying: bytes).slice
+        for algorithm in ChecksumAlgorithm.allCases {
+            var options = ClientOptions()
+            options.checksum = algorithm
+            let expected = Checksum(algorithm, of: slice.bytes).wire
+            let own = Checksum(.md5, value: [UInt8](repeating: 9, count: 16))
+            let (upload, _) = try await Self.asked(Wire.UploadBlockRequest.self, answer: .init(), options: options) {
+                try await $0.upload(
+                    [
+                        .init(offset: 0, length: 4096, content: .plain(slice)),
+                        .init(offset: 4096, length: 4096, content: .plain(slice), checksum: own),
+                        .init(offset: 8192, length: 8192, content: .lz4(slice), checksum: own),
+                        .init(offset: 16384, length: 4096, content: .zeros),
+                    ],
+                    to: .volume(Self.volume)
+                )
+            }
+            #expect(upload.blocks.map(\.checksum) == [expected, own.wire, own.wire, nil])
+            let chunk = Wire.WrittenChunk(offset: 0, token: Self.token.bytes)
+            let (stage, _) = try await Self.asked(
+                Wire.UploadBlockRequest.self,
+                answer: .init(chunks: [chunk]),
+                options: options
+            ) { try await $0.stage([slice], chunkSize: ChunkSize(bytes: 4096)!) }
+            #expect(stage.blocks.map(\.checksum) == [expected])
+            let (download, _) = try await Self.asked(
+                Wire.DownloadBlockRequest.self,
+                answer: .init(),
+                options: options
+            ) { try await $0.download([], from: .volume(Self.volume)) }
+            #expect(download.checksumAlgorithm == algorithm.wire)
+        }
     }
 
     @Test("S9: progress by ID and by token; no percentage is made up")

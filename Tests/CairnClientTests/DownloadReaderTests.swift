@@ -7,20 +7,30 @@ import Testing
 
 struct DownloadReaderTests {
     static let bytes = [UInt8](repeating: 7, count: 512)
-    static let crc32c = bytes.withUnsafeBytes { CRC32C.extend(0, $0) }
+    static let checksum = bytes.withUnsafeBytes { Checksum(.crc32c, of: $0) }
 
     static func block(_ offset: UInt64, _ length: UInt32 = 512, _ content: Wire.DownloadedBlock.Content? = nil)
         -> Wire.DownloadedBlock
     {
         var block = Wire.DownloadedBlock(offset: offset, length: length)
         block.content = content ?? .payloadLength(length)
-        block.checksum = .crc32c(crc32c)
+        block.checksum = checksum.wire
         return block
     }
 
-    func read(_ blocks: [Wire.DownloadedBlock], payload: Int, ranges: [BlockRange]) throws -> Int {
+    func read(
+        _ blocks: [Wire.DownloadedBlock],
+        payload: Int,
+        ranges: [BlockRange],
+        checkedBy algorithm: ChecksumAlgorithm = .crc32c
+    ) throws -> Int {
         let slice = payload == 0 ? nil : Buffer(copying: [UInt8](repeating: 7, count: payload)).slice
-        var reader = DownloadReader(Wire.DownloadBlockResponse(blocks: blocks), payload: slice, ranges: ranges)
+        var reader = DownloadReader(
+            Wire.DownloadBlockResponse(blocks: blocks),
+            payload: slice,
+            ranges: ranges,
+            checkedBy: algorithm
+        )
         var count = 0
         while let part = try reader.next() {
             _ = try part.decoded()
@@ -48,15 +58,24 @@ struct DownloadReaderTests {
         }
     }
 
-    @Test func aBlockWithoutItsChecksumIsDamaged() {
+    @Test("U4: a block without the checksum that was asked for is damaged", arguments: ChecksumAlgorithm.allCases)
+    func checksums(_ algorithm: ChecksumAlgorithm) throws {
+        let ranges = [BlockRange(offset: 0, length: 512)]
+        let good = Self.bytes.withUnsafeBytes { Checksum(algorithm, of: $0) }
         var block = Self.block(0)
-        block.checksum = .crc32c(Self.crc32c ^ 1)
-        #expect { try read([block], payload: 512, ranges: [BlockRange(offset: 0, length: 512)]) } throws: {
-            ($0 as? ClientError)?.code == .damaged
-        }
-        block.checksum = nil
-        #expect { try read([block], payload: 512, ranges: [BlockRange(offset: 0, length: 512)]) } throws: {
-            ($0 as? ClientError)?.code == .damaged
+        block.checksum = good.wire
+        #expect(try read([block], payload: 512, ranges: ranges, checkedBy: algorithm) == 1)
+        var (wrong, short) = (good, good)
+        wrong.value[0] ^= 1
+        short.value.removeLast()
+        let other: ChecksumAlgorithm = algorithm == .md5 ? .sha256 : .md5
+        let foreign = Self.bytes.withUnsafeBytes { Checksum(other, of: $0) }
+        for checksum in [wrong.wire, short.wire, foreign.wire, nil] {
+            block.checksum = checksum
+            let bad = block
+            #expect { try read([bad], payload: 512, ranges: ranges, checkedBy: algorithm) } throws: {
+                ($0 as? ClientError)?.code == .damaged
+            }
         }
     }
 
@@ -70,13 +89,13 @@ struct DownloadReaderTests {
         var block = Wire.DownloadedBlock(offset: 8192, length: 1536)
         block.codec = .lz4
         block.content = .payloadLength(UInt32(count))
-        block.checksum = .crc32c(
-            chunk.withUnsafeBytes { CRC32C.extend(0, UnsafeRawBufferPointer(rebasing: $0[..<1536])) }
-        )
+        let checksum = chunk.withUnsafeBytes { Checksum(.crc32c, of: UnsafeRawBufferPointer(rebasing: $0[..<1536])) }
+        block.checksum = checksum.wire
         var reader = DownloadReader(
             Wire.DownloadBlockResponse(blocks: [block]),
             payload: Buffer(copying: packed[0..<count]).slice,
-            ranges: [BlockRange(offset: 8192, length: 1536)]
+            ranges: [BlockRange(offset: 8192, length: 1536)],
+            checkedBy: .crc32c
         )
         let part = try #require(try reader.next())
         guard case .data(let bytes) = try part.decoded().content else { return #expect(Bool(false), "no data") }

@@ -281,7 +281,7 @@ final class FakeServer: Caller {
                 guard isGood, Int(block.length) == chunkSize.bytes else { throw CallError(.invalidArgument, "LZ4") }
                 bytes = raw
             }
-            guard bytes.withUnsafeBytes({ CRC32C.extend(0, $0) }) == block.checksum?.crc32c else {
+            guard bytes.withUnsafeBytes({ Checksum(.crc32c, of: $0) }).wire == block.checksum else {
                 throw CallError(.checksumError, blockIndex: index)
             }
             let fingerprint = bytes.withUnsafeBytes { SHA256.hash($0, padding: chunkSize.bytes - bytes.count) }
@@ -338,7 +338,7 @@ extension FakeServer {
     }
 
     private func add(_ bytes: [UInt8], to block: inout Wire.DownloadedBlock, _ payload: inout [UInt8], compress: Bool) {
-        block.checksum = .crc32c(bytes.withUnsafeBytes { CRC32C.extend(0, $0) })
+        block.checksum = bytes.withUnsafeBytes { Checksum(.crc32c, of: $0) }.wire
         var packed = [UInt8](repeating: 0, count: bytes.count)
         let count = bytes.withUnsafeBytes { from in packed.withUnsafeMutableBytes { LZ4.compress(from, into: $0) } }
         if compress, let count {

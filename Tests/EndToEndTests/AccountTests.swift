@@ -252,12 +252,9 @@ struct AccountTests {
     func metrics() async throws {
         let admin = try await operatorCaller()
         let account = freshAccount("named")
-        func value(_ sample: String) async throws -> Int {
+        func value(_ name: String) async throws -> Int {
             let text = try await admin.call(Wire.GetMetricsRequest()).message.text
-            for line in text.split(separator: "\n") where line.hasPrefix(sample + " ") {
-                return try #require(Int(line.dropFirst(sample.count + 1)))
-            }
-            return 0
+            return try sample(name, in: text)
         }
         let good = "cairn_calls_total{method=\"CreateVolume\",status=\"OK\"}"
         let bad = "cairn_calls_total{method=\"DescribeVolume\",status=\"NOT_FOUND\"}"

@@ -152,16 +152,16 @@ extension CairnTarget {
     }
 
     private func compressed(_ chunk: BufferSlice, at offset: UInt64) -> BlockUpload {
-        let sum = CRC32C.extend(0, chunk.bytes)
+        let sum = Checksum(.crc32c, of: chunk.bytes)
         let target = BufferPool.shared.buffer(capacity: chunk.count)
         // What saves nothing is sent as it is.
         let room = UnsafeMutableRawBufferPointer(rebasing: target.memory[0..<chunk.count - 1])
         let length = UInt32(chunk.count)
         guard let count = LZ4.compress(chunk.bytes, into: room) else {
-            return BlockUpload(offset: offset, length: length, content: .plain(chunk), crc32c: sum)
+            return BlockUpload(offset: offset, length: length, content: .plain(chunk), checksum: sum)
         }
         target.count = count
-        return BlockUpload(offset: offset, length: length, content: .lz4(target.slice), crc32c: sum)
+        return BlockUpload(offset: offset, length: length, content: .lz4(target.slice), checksum: sum)
     }
 
     private func download(

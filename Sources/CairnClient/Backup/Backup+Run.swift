@@ -263,6 +263,7 @@ extension Backup {
             layout: layout,
             counter: counter,
             caller: client.caller,
+            checksum: client.options.checksum,
             memory: options.memory,
             mode: mode
         )
@@ -315,18 +316,11 @@ extension Backup {
     ) async throws(ClientError) -> BackupSummary.SealCheck {
         guard result.state == .complete else { return .waiting }
         enter(.sealing)
-        let seal: Fingerprint
-        if case .value(let value) = result.seal {
-            seal = value
-        } else {
-            do throws(ClientError) {
-                seal = try await client.seal(of: snapshot, within: options.sealLimit)
-            } catch {
-                // Of one's own snapshot that is known with the seal.
-                guard error.code == .invalidRequest else { throw error }
-                return .withheld
-            }
+        var told = result.seal
+        if told == nil || told == .pending {
+            told = try await client.describeSealed(snapshot, within: options.sealLimit).seal
         }
+        guard case .value(let seal) = told else { return .withheld }
         if seal == own { return .matched }
         let outcome: String
         do throws(ClientError) {

@@ -17,6 +17,7 @@ final class ExportRun: Sendable {
     private let sink: any ExportSink
     private let counter: TransferCounter
     private let caller: any Caller
+    private let checksum: ChecksumAlgorithm
     private let memory: Int
     private let listing: Listing
     private let position = Mutex<UInt64>(0)
@@ -31,6 +32,7 @@ final class ExportRun: Sendable {
         sink: any ExportSink,
         counter: TransferCounter,
         caller: any Caller,
+        checksum: ChecksumAlgorithm,
         memory: Int
     ) {
         self.target = target
@@ -39,6 +41,7 @@ final class ExportRun: Sendable {
         self.sink = sink
         self.counter = counter
         self.caller = caller
+        self.checksum = checksum
         self.memory = memory
         listing = Listing(of: target, chunkSize: layout.chunkSize, size: layout.volumeSize, caller: caller)
         leaves = Mutex(SealCollector(size: layout.volumeSize, chunkSize: layout.chunkSize))
@@ -148,7 +151,7 @@ final class ExportRun: Sendable {
         request.target = target.wire
         request.ranges = ranges.map { Wire.ByteRange(offset: $0.offset, length: $0.length) }
         request.acceptedCodecs = [.plain, .lz4]
-        request.checksumAlgorithm = .crc32c
+        request.checksumAlgorithm = checksum.wire
         request.knownTokens = isNaming ? piece.heldTokens.map(\.bytes) : []
         runner?.send(request, over: caller) { (exchange: PieceRunner.Exchange<Wire.DownloadBlockRequest>) in
             self.counter.update { progress in
@@ -156,7 +159,12 @@ final class ExportRun: Sendable {
                 progress.payload += UInt64(exchange.payload?.count ?? 0)
                 progress.calls += 1
             }
-            let reader = DownloadReader(exchange.answer, payload: exchange.payload, ranges: ranges)
+            let reader = DownloadReader(
+                exchange.answer,
+                payload: exchange.payload,
+                ranges: ranges,
+                checkedBy: self.checksum
+            )
             self.runner?.add { self.prove(piece, reader) }
         }
     }

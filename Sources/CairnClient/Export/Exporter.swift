@@ -31,7 +31,7 @@ public struct ExportSummary: Sendable, Hashable {
         case matched
         /// The server has not computed it yet.
         case pending
-        /// A volume, or a snapshot in progress, has none.
+        /// A volume, or a snapshot in progress, has none; of one that holds data of accounts that grant no EXPORT it is not told.
         case none
     }
     /// The sums at the end.
@@ -103,6 +103,7 @@ public final class Exporter: Sendable {
             sink: sink,
             counter: counter,
             caller: client.caller,
+            checksum: client.options.checksum,
             memory: options.memory
         )
         try await run.run(workers: options.workers ?? 2 * Threads.processors)
@@ -165,11 +166,11 @@ public final class Exporter: Sendable {
     private func compare(_ seal: Fingerprint, with facts: Facts) async throws(ClientError) -> ExportSummary.SealCheck {
         guard case .snapshot(let id) = origin, var told = facts.seal else { return .none }
         if told == .pending {
-            if options.sealLimit > .zero {
-                told = .value(try await client.seal(of: id, within: options.sealLimit))
-            } else if let now = try await client.describeSnapshot(id).seal {
-                told = now
-            }
+            let limit = options.sealLimit
+            let now = try await limit > .zero ? client.describeSealed(id, within: limit) : client.describeSnapshot(id)
+            // Withheld since a grant was taken back.
+            guard let seal = now.seal else { return .none }
+            told = seal
         }
         guard case .value(let value) = told else { return .pending }
         guard value == seal else {

@@ -39,7 +39,7 @@ extension ImportRun {
 
     /// Makes the piece's own upload, and sends it.
     private func pack(_ piece: ImportPiece, present: Set<Fingerprint>) {
-        let packer = ChunkPacker(chunkSize: layout.chunkSize)
+        let packer = ChunkPacker(chunkSize: layout.chunkSize, checkedBy: checksum)
         var draft = UploadDraft()
         var named: [Int: Fingerprint] = [:]
         for (chunk, task) in piece.tasks.enumerated() {
@@ -115,7 +115,7 @@ extension ImportRun {
         named: [Int: Fingerprint],
         then done: @escaping @Sendable () -> Void
     ) {
-        let packer = ChunkPacker(chunkSize: layout.chunkSize)
+        let packer = ChunkPacker(chunkSize: layout.chunkSize, checkedBy: checksum)
         var bytes = UploadDraft()
         for (chunk, fingerprint) in lost.sorted(by: { $0.key < $1.key }) {
             packer.pack(chunk, of: piece, fingerprint, into: &bytes)

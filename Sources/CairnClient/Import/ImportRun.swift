@@ -15,6 +15,7 @@ final class ImportRun: Sendable {
     let layout: PieceLayout
     let counter: TransferCounter
     let caller: any Caller
+    let checksum: ChecksumAlgorithm
     let claims = Mutex(ClaimTable<ImportPiece>())
     private let source: ImportSource
     private let cursor: Mutex<SourceCursor>
@@ -40,6 +41,7 @@ final class ImportRun: Sendable {
         layout: PieceLayout,
         counter: TransferCounter,
         caller: any Caller,
+        checksum: ChecksumAlgorithm,
         memory: Int,
         mode: Mode = .everything
     ) {
@@ -49,6 +51,7 @@ final class ImportRun: Sendable {
         self.layout = layout
         self.counter = counter
         self.caller = caller
+        self.checksum = checksum
         self.memory = memory
         cursor = Mutex(SourceCursor(source, layout: layout))
         listing = Listing(

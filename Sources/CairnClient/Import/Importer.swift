@@ -77,6 +77,7 @@ public final class Importer: Sendable {
             layout: layout,
             counter: counter,
             caller: client.caller,
+            checksum: client.options.checksum,
             memory: options.memory
         )
         try await run.run(workers: options.workers ?? Threads.processors)

@@ -40,13 +40,13 @@ struct UploadDraft: Sendable {
         )
     }
 
-    /// A chunk with its bytes, compressed or not; `crc32c` is of the uncompressed ones.
+    /// A chunk with its bytes, compressed or not; the checksum is of the uncompressed ones.
     mutating func data(
         _ range: Range<UInt64>,
         _ fingerprint: Fingerprint,
         codec: Wire.Codec,
         bytes: BufferSlice,
-        crc32c: UInt32
+        checksum: Checksum
     ) {
         let length = range.upperBound - range.lowerBound
         sent += length
@@ -55,7 +55,7 @@ struct UploadDraft: Sendable {
         var block = Wire.UploadBlock(offset: range.lowerBound, length: UInt32(length))
         block.codec = codec
         block.source = .payloadLength(UInt32(bytes.count))
-        block.checksum = .crc32c(crc32c)
+        block.checksum = checksum.wire
         blocks.append(block)
         if let last = payload.last, last.buffer === bytes.buffer, last.range.upperBound == bytes.range.lowerBound {
             payload[payload.count - 1] = BufferSlice(

@@ -20,15 +20,15 @@ public struct BlockUpload: Sendable {
     /// Bytes; a multiple of 512.
     public var length: UInt32
     public var content: Content
-    /// CRC-32C of the uncompressed bytes; nil with `plain`: computed when it is sent. Of `lz4` it must be given, unless
-    /// the server takes blocks without.
-    public var crc32c: UInt32?
+    /// Of the uncompressed bytes; nil with `plain`: computed when it is sent (``ClientOptions/checksum``). Of `lz4` it must be
+    /// given, unless the server takes blocks without.
+    public var checksum: Checksum?
 
-    public init(offset: UInt64, length: UInt32, content: Content, crc32c: UInt32? = nil) {
+    public init(offset: UInt64, length: UInt32, content: Content, checksum: Checksum? = nil) {
         self.offset = offset
         self.length = length
         self.content = content
-        self.crc32c = crc32c
+        self.checksum = checksum
     }
 
     /// The block's bytes of the payload.
@@ -39,17 +39,18 @@ public struct BlockUpload: Sendable {
         }
     }
 
-    var wire: Wire.UploadBlock {
+    /// - Parameter algorithm: of plain bytes without a checksum of their own.
+    func wire(checkedBy algorithm: ChecksumAlgorithm) -> Wire.UploadBlock {
         var block = Wire.UploadBlock(offset: offset, length: length)
         switch content {
         case .plain(let bytes):
             block.codec = .plain
             block.source = .payloadLength(UInt32(bytes.count))
-            block.checksum = .crc32c(crc32c ?? CRC32C.extend(0, bytes.bytes))
+            block.checksum = (checksum ?? Checksum(algorithm, of: bytes.bytes)).wire
         case .lz4(let bytes):
             block.codec = .lz4
             block.source = .payloadLength(UInt32(bytes.count))
-            block.checksum = crc32c.map(Wire.Checksum.crc32c)
+            block.checksum = checksum?.wire
         case .token(let token): block.source = .token(token.bytes)
         case .zeros: block.source = .zeros(Wire.Empty())
         case .hole: block.source = .hole(Wire.Empty())
@@ -156,17 +157,5 @@ public struct BlockDescription: Sendable, Hashable {
             token: Fingerprint(bytes: wire.token),
             owner: wire.owner
         )
-    }
-}
-
-extension Wire.Checksum {
-    static func crc32c(_ value: UInt32) -> Wire.Checksum {
-        Wire.Checksum(algorithm: .crc32c, value: withUnsafeBytes(of: value.littleEndian, Array.init))
-    }
-
-    /// The value of a CRC-32C; nil where this is another checksum.
-    var crc32c: UInt32? {
-        guard algorithm == .crc32c, value.count == 4 else { return nil }
-        return value.withUnsafeBytes { UInt32(littleEndian: $0.loadUnaligned(as: UInt32.self)) }
     }
 }

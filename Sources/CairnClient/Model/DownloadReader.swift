@@ -13,7 +13,9 @@ struct DownloadPart: Sendable {
     let offset: UInt64
     let length: Int
     let content: Content
-    let crc32c: UInt32?
+    let checksum: Wire.Checksum?
+    /// What was asked for.
+    let algorithm: ChecksumAlgorithm
     let token: Fingerprint?
 
     /// Writes the uncompressed bytes to `target`, which is `length` bytes long, and checks them. Zeros and holes are
@@ -51,8 +53,9 @@ struct DownloadPart: Sendable {
     }
 
     private func check(_ bytes: UnsafeRawBufferPointer, beyond padded: UnsafeRawBufferPointer?) throws(ClientError) {
-        guard let crc32c else { throw damaged("no CRC-32C") }
-        guard CRC32C.extend(0, bytes) == crc32c || padded.map({ CRC32C.extend(0, $0) == crc32c }) == true else {
+        guard let checksum, checksum.algorithm == algorithm.wire else { throw damaged("no checksum as was asked for") }
+        let fits = { (bytes: UnsafeRawBufferPointer) in Checksum(algorithm, of: bytes).wire == checksum }
+        guard fits(bytes) || padded.map(fits) == true else {
             throw damaged("data that is not what its checksum says")
         }
     }
@@ -87,16 +90,24 @@ struct DownloadReader {
     private let blocks: [Wire.DownloadedBlock]
     private let payload: BufferSlice?
     private let ranges: [BlockRange]
+    private let algorithm: ChecksumAlgorithm
     private var block = 0
     private var payloadAt = 0
     private var range = 0
     /// How much of the present range is covered.
     private var covered: UInt64 = 0
 
-    init(_ answer: Wire.DownloadBlockResponse, payload: BufferSlice?, ranges: [BlockRange]) {
+    /// - Parameter algorithm: what the blocks' checksums were asked for by.
+    init(
+        _ answer: Wire.DownloadBlockResponse,
+        payload: BufferSlice?,
+        ranges: [BlockRange],
+        checkedBy algorithm: ChecksumAlgorithm
+    ) {
         blocks = answer.blocks
         self.payload = payload
         self.ranges = ranges.filter { $0.length > 0 }
+        self.algorithm = algorithm
     }
 
     /// The next block; nil after the last, when all is well.
@@ -120,7 +131,8 @@ struct DownloadReader {
             offset: wire.offset,
             length: Int(wire.length),
             content: try content(of: wire),
-            crc32c: wire.checksum?.crc32c,
+            checksum: wire.checksum,
+            algorithm: algorithm,
             token: Fingerprint(bytes: wire.token)
         )
     }

@@ -139,6 +139,8 @@ struct ImportCommand: ServiceCommand {
     /// How a snapshot compares with the source.
     enum SealCheck: String, Encodable {
         case matched, pending, differs
+        /// The snapshot holds data of accounts that do not grant EXPORT.
+        case withheld
     }
 
     struct Comparison {
@@ -154,18 +156,19 @@ struct ImportCommand: ServiceCommand {
         _ client: Client,
         within limit: Duration = .seconds(60)
     ) async -> Comparison {
-        let told: SnapshotSeal?
+        let described: Snapshot
         do throws(ClientError) {
-            if verify {
-                told = .value(try await client.seal(of: snapshot, within: limit))
-            } else {
-                told = try await client.describeSnapshot(snapshot).seal
-            }
+            described =
+                try await verify
+                ? client.describeSealed(snapshot, within: limit) : client.describeSnapshot(snapshot)
         } catch {
             return Comparison(check: .pending, failure: error)
         }
-        guard case .value(let value) = told else { return Comparison(check: .pending) }
-        return Comparison(check: value == seal ? .matched : .differs)
+        switch described.seal {
+        case .value(let value): return Comparison(check: value == seal ? .matched : .differs)
+        case .pending: return Comparison(check: .pending)
+        case nil: return Comparison(check: described.isSealWithheld ? .withheld : .pending)
+        }
     }
 
     private func text(_ summary: ImportSummary, _ report: ImportReport) -> String {

@@ -69,12 +69,17 @@ extension BlockUpload {
     }
 
     /// - Parameter packed: sent instead of what `bytes` compresses to.
-    static func lz4(_ offset: UInt64, _ bytes: [UInt8], packed: [UInt8]? = nil) -> BlockUpload {
+    static func lz4(
+        _ offset: UInt64,
+        _ bytes: [UInt8],
+        packed: [UInt8]? = nil,
+        checkedBy algorithm: ChecksumAlgorithm = .crc32c
+    ) -> BlockUpload {
         BlockUpload(
             offset: offset,
             length: UInt32(bytes.count),
             content: .lz4((packed ?? EndToEndTests.Content.lz4(bytes)).slice),
-            crc32c: bytes.withUnsafeBytes { CRC32C.extend(0, $0) }
+            checksum: bytes.checksum(algorithm)
         )
     }
 
@@ -93,6 +98,7 @@ extension BlockUpload {
 
 extension [UInt8] {
     var slice: BufferSlice { Buffer(copying: self).slice }
+    func checksum(_ algorithm: ChecksumAlgorithm) -> Checksum { withUnsafeBytes { Checksum(algorithm, of: $0) } }
     /// Of a whole chunk of 64 KiB.
     var token: Fingerprint { Fingerprint(bytes: Content.token(self))! }
     /// Of a snapshot in chunks of 64 KiB.

@@ -3,60 +3,6 @@ import CairnTransport
 import CairnWire
 import Foundation
 
-/// A TCP connection that a test does with as it likes.
-final class PlainSocket {
-    let descriptor: Int32
-
-    /// - Parameter receiveBytes: of the system's buffer; nil: as it is.
-    init(to endpoint: Endpoint, receiveBytes: Int32? = nil) throws {
-        descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
-        guard descriptor >= 0 else { throw HarnessError("socket: \(String(cString: strerror(errno)))") }
-        if var receiveBytes {
-            setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &receiveBytes, socklen_t(MemoryLayout<Int32>.size))
-        }
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = endpoint.port.bigEndian
-        address.sin_addr.s_addr = inet_addr(endpoint.host)
-        let result = withUnsafePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-            }
-        }
-        guard result == 0 else {
-            close(descriptor)
-            throw HarnessError("connect: \(String(cString: strerror(errno)))")
-        }
-    }
-
-    deinit { close(descriptor) }
-
-    /// Waits for the system to take them; false once the peer has gone, or after a minute.
-    func send(_ bytes: some Collection<UInt8>) -> Bool {
-        var rest = Array(bytes)[...]
-        while !rest.isEmpty {
-            let count = rest.withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
-            guard count > 0 else { return false }
-            rest = rest.dropFirst(count)
-        }
-        return true
-    }
-
-    /// Whether the peer has closed, whatever it sent before.
-    var isCut: Bool {
-        // Of poll(2), which Glibc's module does not show.
-        let peerClosed: Int16 = 0x2000
-        var look = pollfd(fd: descriptor, events: peerClosed, revents: 0)
-        return poll(&look, 1, 0) > 0
-    }
-
-    /// Whether something can be read within `milliseconds`.
-    func isReadable(within milliseconds: Int32) -> Bool {
-        var look = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-        return poll(&look, 1, milliseconds) > 0
-    }
-}
-
 /// A peer that got in, speaks frames as it likes, and reads only when it is told to. Confined to one task.
 final class Stranger {
     let socket: PlainSocket

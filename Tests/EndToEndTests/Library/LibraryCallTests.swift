@@ -154,6 +154,71 @@ struct LibraryCallTests {
         #expect(try await client.snapshots(of: first.id).all().count == 25)
     }
 
+    /// A client with one connection at a time, which goes over `relay`.
+    private func client(_ account: String, over relay: Relay) throws -> Client {
+        var options = ClientOptions()
+        (options.connections, options.callLimit) = (1, .seconds(120))
+        return try Client(server: relay.endpoint, credentials: try server.credentials(account), options: options)
+    }
+
+    @Test("C5: the library's new connection ends its lost one, whose writes come too late; another client's goes on")
+    func lateWrites() async throws {
+        let relay = try Relay(to: server.endpoint)
+        defer { relay.stop() }
+        let account = freshAccount()
+        let client = try self.client(account, over: relay)
+        let target = BlockTarget.volume(try await client.volume().id)
+        let line = relay.lines[0]
+        let other = try self.client(account, over: relay)
+        #expect(try await other.serverFacts().identity == account)
+        // The other client has not ended it: what is only slow arrives.
+        line.hold()
+        let slow = Task { try await client.write(Content.noise(60, 65536), to: target) }
+        try await eventually("a write is on its way") { line.heldBytes > 65536 }
+        line.release()
+        _ = try await slow.value
+        #expect(try await other.read(target, 0..<65536) == Content.noise(60, 65536))
+        #expect(relay.lines.count == 2)
+        // All but the last of these are held to their last byte: the server could carry them out.
+        line.hold()
+        let late = (0..<16).map { index in
+            Task { try await client.write(Content.noise(UInt64(70 + index), 65536), to: target) }
+        }
+        try await eventually("writes are on their way") { line.heldBytes > 16 * 65536 }
+        #expect(!line.hasServerEnded)
+        line.cut()
+        for task in late { _ = try await task.value }
+        let newer = Content.noise(90, 65536)
+        try await client.write(newer, to: target)
+        line.release()
+        try await eventually("the server has ended the lost connection") { line.hasServerEnded }
+        for reader in [client, other] { #expect(try await reader.read(target, 0..<65536) == newer) }
+        #expect(!relay.lines[1].hasServerEnded)
+    }
+
+    @Test("C5: what a lost connection has left under way is over before the library's repetitions: nothing comes later")
+    func underWay() async throws {
+        let relay = try Relay(to: server.endpoint)
+        defer { relay.stop() }
+        let client = try self.client(freshAccount(), over: relay)
+        let target = BlockTarget.volume(try await client.volume(size: 2 << 20).id)
+        let contents = (0..<10).map { Content.noise(UInt64(100 + $0), 2 << 20) }
+        for round in 0..<4 {
+            let line = try #require(relay.lines.last)
+            let before = line.passedBytes
+            let late = contents[0..<8].map { bytes in Task { try await client.write(bytes, to: target) } }
+            // From a part of the first to nearly all of them.
+            let goal = before + (1 + 4 * round) << 20
+            try await eventually("writes are under way") { line.passedBytes > goal }
+            line.cut()
+            for task in late { _ = try await task.value }
+            let last = contents[8 + round % 2]
+            try await client.write(last, to: target)
+            try await eventually("the server has ended the lost connection") { line.hasServerEnded }
+            #expect(try await client.read(target, 0..<2 << 20) == last)
+        }
+    }
+
     @Test(
         "C5: a key gives the first answer again, and IDEMPOTENCY_MISMATCH for anything else; 100 gives the seal again"
     )

@@ -101,6 +101,22 @@ struct LibraryDownloadTests {
         }
     }
 
+    @Test(
+        "U4: imports and exports by any algorithm, of LZ4, of noise, and of a volume's last, shorter chunk",
+        arguments: ChecksumAlgorithm.allCases
+    )
+    func checksums(_ algorithm: ChecksumAlgorithm) async throws {
+        var options = ClientOptions()
+        options.checksum = algorithm
+        let client = try server.client(freshAccount(), options)
+        let bytes = Content.noise(7, 8 * 65536) + Content.text(8, 8 * 65536 + 1536)
+        let (volume, sent) = try await imported(client, try folder.write(bytes, to: "image-\(algorithm)"))
+        #expect(sent.seal == bytes.seal)
+        let (back, received) = try await exported(client, volume)
+        #expect(received.sealCheck == .matched)
+        #expect(try Image.bytes(back) == bytes)
+    }
+
     @Test("A1, A4: what the account has is not sent, to any volume, and what a file has is not fetched")
     func differences() async throws {
         let client = try server.client(freshAccount())

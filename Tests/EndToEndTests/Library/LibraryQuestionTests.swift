@@ -9,6 +9,11 @@ struct LibraryQuestionTests {
     private let server = ServerProcess.shared
     private let chunk: UInt64 = 65536
 
+    private func operatorClient() throws -> Client {
+        let files = try server.issue(freshAccount("admin"), [.uri("cairn://admin")])
+        return try Client(server: server.endpoint, credentials: files)
+    }
+
     @Test("R1: volumes and snapshots are described, labelled, grown, and listed by label, volume and state")
     func listings() async throws {
         let client = try server.client(freshAccount())
@@ -115,12 +120,105 @@ struct LibraryQuestionTests {
         try await eventually("everything is freed") { try await client.usage().total.stored == 0 }
     }
 
+    @Test("R2, V10: what an affinity key would have saved is what it saves: the chunks that two shards have both")
+    func affinitySavings() async throws {
+        let client = try server.client(freshAccount())
+        let common = Content.noise(20, 4 * 65536)
+        let own = [Content.noise(21, 2 * 65536), Content.noise(22, 2 * 65536)]
+        let key = Array("together".utf8)
+        func report(_ volumes: [VolumeID]) async throws -> UsageReport {
+            for (volume, bytes) in zip(volumes, own) { try await client.write(common + bytes, to: .volume(volume)) }
+            return try await client.usage(of: volumes.map { .volume($0) }, affinity: key)
+        }
+        var apart = [try await client.volume().id]
+        for _ in 0..<100 where apart.count < 2 {
+            let next = try await client.volume().id
+            if next.uuid.shard != apart[0].uuid.shard { apart.append(next) }
+        }
+        try #require(apart.count == 2)
+        let scattered = try await report(apart)
+        #expect(scattered.total.unique == 12 * chunk && scattered.affinitySavingsBytes == 4 * chunk)
+        let together = [try await client.volume(affinity: key).id, try await client.volume(affinity: key).id]
+        let joined = try await report(together)
+        #expect(joined.total.unique == 8 * chunk && joined.affinitySavingsBytes == 0)
+    }
+
+    @Test("R3: snapshots over the limit are QUOTA_EXCEEDED, also of a LOCAL volume and of a group; deleting makes room")
+    func snapshotLimit() async throws {
+        let account = freshAccount()
+        let client = try server.client(account)
+        var limits = AccountLimits()
+        limits.snapshots = 3
+        try await operatorClient().setLimits(limits, of: account)
+        // The snapshots that volumes begin with do not count.
+        let group = [try await client.volume().id, try await client.volume().id]
+        let local = try await client.volume(.local).id
+        let first = try await client.createSnapshot(of: group[0]).id
+        _ = try await client.createSnapshot(of: local)
+        try await expectFailure(.quotaExceeded) { try await client.createSnapshots(of: group) }
+        #expect(try await client.describeAccount().snapshots == 2)
+        _ = try await client.createSnapshot(of: group[1])
+        for volume in group + [local] {
+            try await expectFailure(.quotaExceeded) { try await client.createSnapshot(of: volume) }
+        }
+        #expect(try await client.describeVolume(local).dataVersion == DataVersion(3))
+        #expect(try await client.snapshots(of: local, state: .inProgress).all().count == 1)
+        try await client.deleteSnapshot(first)
+        _ = try await client.createSnapshot(of: group[0])
+        #expect(try await client.describeAccount().snapshots == 3)
+    }
+
+    @Test("R3: uploads over the bytes in flight are THROTTLED; the library waits as told, and all of them end well")
+    func bytesInFlight() async throws {
+        let account = freshAccount()
+        var options = ClientOptions()
+        options.callLimit = .seconds(120)
+        let (client, patient) = (try server.client(account, .once), try server.client(account, options))
+        let admin = try operatorClient()
+        let target = BlockTarget.volume(try await patient.volume(size: 16 << 20).id)
+        var limits = AccountLimits()
+        limits.bytesInFlight = 1 << 20
+        try await admin.setLimits(limits, of: account)
+        let parts = (0..<16).map { Content.noise(UInt64(30 + $0), 786_432) }
+        /// All at once; what they fail with.
+        func upload(by client: Client) async -> [ClientError] {
+            await withTaskGroup(of: ClientError?.self) { group in
+                for (index, bytes) in parts.enumerated() {
+                    group.addTask {
+                        let block = BlockUpload.plain(UInt64(index) << 20, bytes)
+                        do throws(ClientError) {
+                            _ = try await client.upload([block], to: target)
+                            return nil
+                        } catch { return error }
+                    }
+                }
+                return await group.reduce(into: [ClientError]()) { errors, error in
+                    if let error { errors.append(error) }
+                }
+            }
+        }
+        let refusals = await upload(by: client)
+        #expect(!refusals.isEmpty && refusals.allSatisfy { $0.answer?.reason == .throttled }, "\(refusals)")
+        let waits = refusals.map { $0.answer?.retryAfter ?? .zero }
+        #expect(waits.allSatisfy { $0 > .zero && $0 <= .seconds(1) }, "\(waits)")
+        // The same for who waits as told: the server has turned its calls away as well, and each came in later.
+        let refused = "cairn_calls_total{method=\"UploadBlock\",status=\"RESOURCE_EXHAUSTED\"}"
+        let before = try sample(refused, in: try await admin.metrics())
+        let failures = await upload(by: patient)
+        #expect(failures.isEmpty, "\(failures)")
+        let after = try sample(refused, in: try await admin.metrics())
+        #expect(after > before)
+        for (index, bytes) in parts.enumerated() {
+            let start = UInt64(index) << 20
+            #expect(try await patient.read(target, start..<start + 786_432) == bytes)
+        }
+    }
+
     @Test("R3: limits are QUOTA_EXCEEDED, or THROTTLED with the time to come again, after which the library comes in")
     func limits() async throws {
         let account = freshAccount()
         let (client, patient) = (try server.client(account, .once), try server.client(account))
-        let operatorFiles = try server.issue(freshAccount("admin"), [.uri("cairn://admin")])
-        let admin = try Client(server: server.endpoint, credentials: operatorFiles)
+        let admin = try operatorClient()
         var limits = AccountLimits()
         (limits.volumes, limits.storedBytes, limits.requestsPerSecond) = (1, 6 * chunk, 20)
         try await admin.setLimits(limits, of: account)
@@ -162,8 +260,7 @@ struct LibraryQuestionTests {
         #expect(!facts.version.isEmpty && !facts.checksumOptional)
         #expect(facts.startedAt < Timestamp(milliseconds: UnixTime.milliseconds))
         #expect(try await client.healthProblems() == [])
-        let operatorFiles = try server.issue(freshAccount("admin"), [.uri("cairn://admin")])
-        let admin = try Client(server: server.endpoint, credentials: operatorFiles)
+        let admin = try operatorClient()
         _ = try await client.volume()
         let text = try await admin.metrics()
         #expect(text.contains("cairn_calls_total{method=\"CreateVolume\",status=\"OK\"}"), "\(text.prefix(2000))")

@@ -65,14 +65,13 @@ struct LibrarySharingTests {
         try await expectFailure(.invalidChunkToken, block: 0) {
             try await user.upload([.token(0, tokens[1])], to: .volume(clone))
         }
-        var shares: [OwnerShare] = []
-        try await eventually("the owners are counted") {
-            shares = try await user.describeSnapshot(copy).owners.sorted { $0.account < $1.account }
-            return !shares.isEmpty
-        }
+        let described = try await user.describeSealed(copy)
+        let shares = described.owners.sorted { $0.account < $1.account }
         #expect(shares.map(\.account) == [owner.name, account] && shares.map(\.bytes) == [15 * chunk, chunk])
         #expect(shares.map(\.isExportable) == [false, true])
-        #expect(try await user.describeSnapshot(copy).isSealWithheld)
+        #expect(described.isSealWithheld)
+        let error = await #expect(throws: ClientError.self) { try await user.seal(of: copy) }
+        #expect(error?.code == .invalidRequest && error?.text.contains("withheld") == true)
 
         try await owner.client.createGrant(.export, on: .snapshot(owner.snapshot), to: account)
         let expected = owner.bytes.replacing(3 * 65536, own)

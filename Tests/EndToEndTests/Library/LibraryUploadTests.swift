@@ -48,9 +48,9 @@ struct LibraryUploadTests {
         let (client, target, bytes) = try await filled(5)
         let good = BlockUpload.plain(0, Content.noise(6, 512))
         var spoiled = BlockUpload.plain(chunk, Content.noise(7, 65536))
-        spoiled.crc32c = 1
+        spoiled.checksum = Checksum(.crc32c, value: [1, 0, 0, 0])
         var unchecked = BlockUpload.lz4(chunk, Content.text(8, 65536))
-        unchecked.crc32c = nil
+        unchecked.checksum = nil
         let text = Content.text(9, 65536)
         let bad: [(BlockUpload, Wire.Reason)] = [
             (.plain(513, Content.noise(10, 512)), .invalidArgument),
@@ -65,6 +65,41 @@ struct LibraryUploadTests {
             try await expectFailure(reason, block: 1) { try await client.upload([good, block], to: target) }
         }
         #expect(try await client.read(target) == bytes)
+    }
+
+    @Test(
+        "U4: any algorithm, of plain, LZ4 and staged data, and of what comes back; one that does not fit writes nothing",
+        arguments: ChecksumAlgorithm.allCases
+    )
+    func checksums(_ algorithm: ChecksumAlgorithm) async throws {
+        var options = ClientOptions.once
+        options.checksum = algorithm
+        let client = try server.client(freshAccount(), options)
+        let target = BlockTarget.volume(try await client.volume().id)
+        let (noise, text, third) = (Content.noise(30, 150_016), Content.text(31, 65536), Content.noise(32, 65536))
+        let staged = try await client.stage([third.slice], chunkSize: chunkSize).tokens
+        _ = try await client.upload(
+            [.plain(512, noise), .lz4(4 * chunk, text, checkedBy: algorithm), .token(5 * chunk, staged[0])],
+            to: target
+        )
+        let expected = [UInt8](repeating: 0, count: 1 << 20).replacing(512, noise).replacing(4 * 65536, text)
+            .replacing(5 * 65536, third)
+        #expect(try await client.read(target) == expected)
+        // A part of what is stored as LZ4.
+        #expect(try await client.read(target, 4 * chunk + 512..<4 * chunk + 1536) == Array(text[512..<1536]))
+        let other = Content.text(33, 65536)
+        var (wrong, short) = (other.checksum(algorithm), other.checksum(algorithm))
+        wrong.value[0] ^= 1
+        short.value.removeLast()
+        for (checksum, reason) in [(wrong, .checksumError), (short, .invalidArgument)] as [(Checksum, Wire.Reason)] {
+            for block in [BlockUpload.plain(4 * chunk, other), .lz4(4 * chunk, other)] {
+                var blocks = [BlockUpload.zeros(4 * chunk, 512), block]
+                blocks[1].checksum = checksum
+                let bad = blocks
+                try await expectFailure(reason, block: 1) { try await client.upload(bad, to: target) }
+            }
+        }
+        #expect(try await client.read(target) == expected)
     }
 
     @Test("U3: any range of sectors is written over what was there, in small calls beside one another")
