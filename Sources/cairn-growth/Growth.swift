@@ -9,8 +9,8 @@ import CairnTransport
 struct Growth: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cairn-growth",
-        abstract: "Measures calls on shards of few and many chunks, and volumes of few and many snapshots.",
-        subcommands: [Prepare.self, Fill.self, Calls.self]
+        abstract: "Measures calls on shards and volumes of few and many chunks, and volumes of few and many snapshots.",
+        subcommands: [Prepare.self, Fill.self, Calls.self, Written.self]
     )
 }
 
@@ -40,11 +40,11 @@ struct Prepare: AsyncParsableCommand {
         // Shards are chosen by the affinity: tried until each has one.
         for number in 0..<UInt16(1000) where made.contains(where: { $0 == nil }) {
             let affinity = [UInt8(number >> 8), UInt8(truncatingIfNeeded: number)]
-            var new = NewVolume()
-            (new.size, new.chunkSize, new.affinity) = (1 << 20, Content.chunkSize, affinity)
+            var new = NewVolume(chunks: 1)
+            new.affinity = affinity
             let shard = try await client.createVolume(new).id.uuid.shard
             guard Int(shard.rawValue) < chunks.count, made[Int(shard.rawValue)] == nil else { continue }
-            new.size = (chunks[Int(shard.rawValue)] + Subject.chunks) * UInt64(Content.chunkSize.bytes)
+            new.size = NewVolume(chunks: chunks[Int(shard.rawValue)] + Plan.realChunks).size
             made[Int(shard.rawValue)] = try await client.createVolume(new).id
         }
         for case (let volume?, let count) in zip(made, chunks) { print(volume, count) }
@@ -77,48 +77,67 @@ struct Fill: ParsableCommand {
 struct Calls: AsyncParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Measures calls on the volumes of a plan.")
     @OptionGroup var options: ServerOptions
+    @OptionGroup var measuring: Measuring
     @Option(help: "A file of lines `VOLUME CHUNKS`.") var plan: String
     @Option(help: "Snapshots of the volumes that have many, each in the first shard; the most also in the last.")
     var snapshots: [Int] = [100, 10_000]
-    @Option(help: "Measured calls of each kind on each volume; at least 51.") var calls = 101
-    @Option(help: "The server's process: its processor time is measured too.") var serverPid: Int32
 
     func run() async throws {
         let plan = try Plan.read(plan)
-        guard calls >= 51, let first = plan.first, let last = plan.last, snapshots.allSatisfy({ $0 > 1 }) else {
-            throw ValidationError("a plan, at least 51 calls, and 2 snapshots are needed")
+        guard let first = plan.first, let last = plan.last, snapshots.allSatisfy({ $0 > 1 }) else {
+            throw ValidationError("a plan and 2 snapshots are needed")
         }
         let client = try options.connect()
         let tokens = try await Content.stage(client)
         var subjects: [Subject] = []
         for (volume, chunks) in plan {
-            subjects.append(try await Subject(client, tokens, volume, filled: chunks, snapshots: 1))
-        }
-        for (beside, count) in snapshots.map({ (first, $0) }) + [(last, snapshots.max() ?? 1)] where count > 1 {
-            let volume = try await Subject.volume(beside: beside.volume, client)
+            let real = chunks..<chunks + Plan.realChunks
             subjects.append(
-                try await Subject(client, tokens, volume, filled: 0, snapshots: count, inShardOf: beside.chunks)
+                try await Subject(client, tokens, volume, real, by: .data, snapshots: 1, counted: chunks)
             )
         }
-        // Seals are made in the background, which is not what is measured.
-        let begin = ContinuousClock.now
-        for subject in subjects {
-            let taken = try await subject.waitForSeal(since: begin)
-            print("sealed \(subject.shardChunks) chunks of the shard, \(subject.snapshots) snapshots: after \(taken) s")
+        for (beside, count) in snapshots.map({ (first, $0) }) + [(last, snapshots.max() ?? 1)] where count > 1 {
+            let volume = try await Self.volume(beside: beside.volume, client)
+            let real = 0..<Plan.realChunks
+            subjects.append(
+                try await Subject(client, tokens, volume, real, by: .data, snapshots: count, counted: beside.chunks)
+            )
         }
-        var table = Table(subjects.map { ($0.shardChunks, $0.snapshots) })
-        // Round by round, so that all of them meet the same machine.
-        for round in 0..<calls {
-            for (place, subject) in subjects.enumerated() {
-                for measure in Measure.allCases {
-                    let before = try ProcessTime.nanoseconds(of: serverPid)
-                    let time = try await subject.time(measure, round)
-                    let processor = try ProcessTime.nanoseconds(of: serverPid) - before
-                    table.add(time / .microseconds(1), Double(processor) / 1000, measure, place)
-                    try await subject.tidy(measure)
-                }
-            }
+        try await measuring.run(subjects, counted: "chunks of the shard")
+    }
+
+    /// An empty volume in the same shard.
+    private static func volume(beside other: VolumeID, _ client: Client) async throws -> VolumeID {
+        while true {
+            let volume = try await client.createVolume(NewVolume(chunks: Plan.realChunks)).id
+            if volume.uuid.shard == other.uuid.shard { return volume }
+            try await client.deleteVolume(volume)
         }
-        print(table.text, terminator: "")
+    }
+}
+
+struct Written: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Writes volumes of one chunk and of many, with one snapshot and many, and measures calls on them."
+    )
+    @OptionGroup var options: ServerOptions
+    @OptionGroup var measuring: Measuring
+    @Option(help: "Chunks of the large volumes.") var chunks: UInt64 = 4_000_000
+    @Option(help: "Snapshots of the volumes that have many.") var snapshots = 10_000
+
+    func run() async throws {
+        guard chunks > 0, snapshots > 0 else { throw ValidationError("a chunk and a snapshot are needed") }
+        let client = try options.connect()
+        let tokens = try await Content.stage(client)
+        let volumes: [(chunks: UInt64, snapshots: Int)] = [(1, 1), (chunks, 1), (1, snapshots), (chunks, snapshots)]
+        var subjects: [Subject] = []
+        for (count, history) in volumes {
+            let volume = try await client.createVolume(NewVolume(chunks: count)).id
+            subjects.append(
+                try await Subject(client, tokens, volume, 0..<count, by: .token, snapshots: history, counted: count)
+            )
+            Console.say("\(volume): \(count) chunks written, \(history) snapshots made")
+        }
+        try await measuring.run(subjects, counted: "written chunks of the volume")
     }
 }

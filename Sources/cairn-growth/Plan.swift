@@ -4,6 +4,9 @@ import Foundation
 
 /// Which volumes have how many chunks: lines `VOLUME CHUNKS`.
 enum Plan {
+    /// Those behind a volume's rows that are really there.
+    static let realChunks: UInt64 = 1024
+
     static func read(_ path: String) throws -> [(volume: VolumeID, chunks: UInt64)] {
         try String(contentsOfFile: path, encoding: .utf8).split(separator: "\n").map { line in
             let words = line.split(separator: " ")

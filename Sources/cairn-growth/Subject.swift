@@ -36,64 +36,74 @@ enum Content {
     }
 }
 
-/// A volume of which the first chunks are rows without data, and those behind are really there; with so many snapshots, each of which
-/// differs from the one before by one chunk.
+extension NewVolume {
+    init(chunks: UInt64) {
+        self.init()
+        size = max(Limits.volumeSizeMinimum, chunks * UInt64(Content.chunkSize.bytes))
+        chunkSize = Content.chunkSize
+    }
+}
+
+/// A volume with written chunks, one behind the other; with so many snapshots, each of which differs from the one before by one chunk.
 final class Subject {
-    /// Those that are there, of which the first is the one that changes.
-    static let chunks: UInt64 = 1024
+    /// How chunks are written before there are snapshots.
+    enum Filling {
+        /// Each with data of its own.
+        case data
+        /// With the staged contents, in turn.
+        case token
+
+        /// 4 MiB of data; as many tokens as the server takes.
+        var perCall: Int { self == .data ? 64 : Limits.blocksPerCall }
+    }
 
     let snapshots: Int
-    /// Of all volumes of its shard, about.
-    let shardChunks: UInt64
+    /// For the table: of the volume, or of all volumes of its shard, about.
+    let chunks: UInt64
     private let client: Client
     private let volume: VolumeID
-    /// Where what is there begins.
-    private let filled: UInt64
+    /// The first of them is the one that changes.
+    private let written: Range<UInt64>
     /// The latest snapshot; the volume differs from it by one chunk.
     private let latest: SnapshotID
     private var seed: UInt64
     private var made: (snapshot: SnapshotID?, volume: VolumeID?)
 
-    private static let perCall: UInt64 = 64
-
-    /// An empty volume in the same shard.
-    static func volume(beside other: VolumeID, _ client: Client) async throws -> VolumeID {
-        while true {
-            var new = NewVolume()
-            (new.size, new.chunkSize) = (chunks * UInt64(Content.chunkSize.bytes), Content.chunkSize)
-            let volume = try await client.createVolume(new).id
-            if volume.uuid.shard == other.uuid.shard { return volume }
-            try await client.deleteVolume(volume)
-        }
-    }
-
     init(
         _ client: Client,
         _ tokens: [Fingerprint],
         _ volume: VolumeID,
-        filled: UInt64,
+        _ written: Range<UInt64>,
+        by filling: Filling,
         snapshots: Int,
-        inShardOf shardChunks: UInt64? = nil
+        counted chunks: UInt64
     ) async throws {
-        (self.client, self.volume, self.filled, self.snapshots) = (client, volume, filled, snapshots)
-        self.shardChunks = shardChunks ?? filled
+        (self.client, self.volume, self.written) = (client, volume, written)
+        (self.snapshots, self.chunks) = (snapshots, chunks)
         let seed = volume.uuid.high
         self.seed = seed
-        for first in stride(from: 0, to: Self.chunks, by: Int(Self.perCall)) {
-            let blocks = (first..<first + Self.perCall).map {
-                Self.block(filled + $0, .plain(Content.noise(seed &+ $0)))
+        for start in stride(from: 0, to: written.count, by: filling.perCall) {
+            let numbers = start..<min(start + filling.perCall, written.count)
+            let blocks = numbers.map { number -> BlockUpload in
+                let content: BlockUpload.Content =
+                    switch filling {
+                    case .data: .plain(Content.noise(seed &+ UInt64(number)))
+                    case .token: .token(tokens[number % tokens.count])
+                    }
+                return Self.block(written.lowerBound + UInt64(number), content)
             }
             _ = try await client.upload(blocks, to: .volume(volume))
         }
         // The first chunk is what changes: the most versions of one place.
+        let first = written.lowerBound
         var latest: SnapshotID?
         for number in 0..<snapshots {
             let token = tokens[number % tokens.count]
-            _ = try await client.upload([Self.block(filled, .token(token))], to: .volume(volume))
+            _ = try await client.upload([Self.block(first, .token(token))], to: .volume(volume))
             latest = try await client.createSnapshot(of: volume).id
         }
         self.latest = latest!
-        _ = try await client.upload([Self.block(filled, .plain(Content.noise(seed &- 1)))], to: .volume(volume))
+        _ = try await client.upload([Self.block(first, .plain(Content.noise(seed &- 1)))], to: .volume(volume))
     }
 
     /// - Returns: seconds.
@@ -118,7 +128,7 @@ final class Subject {
     func time(_ measure: Measure, _ round: Int) async throws -> Duration {
         let clock = ContinuousClock()
         seed &+= 0x1_0000
-        let block = Self.block(filled, .plain(Content.noise(seed)))
+        let block = Self.block(written.lowerBound, .plain(Content.noise(seed)))
         let start = clock.now
         switch measure {
         case .describe: _ = try await client.describeVolume(volume)
@@ -149,7 +159,8 @@ final class Subject {
 
     /// Places far apart, and the one that has a version of each snapshot.
     private func read(_ target: BlockTarget, _ round: Int) async throws {
-        let chunk = filled + (round % 2 == 0 ? 0 : UInt64(round) * 397 % Self.chunks)
+        let place = round % 2 == 0 ? 0 : UInt64(round) * 104_729 % UInt64(written.count)
+        let chunk = written.lowerBound + place
         let length = UInt64(Content.chunkSize.bytes)
         let blocks = try await client.download([BlockRange(offset: chunk * length, length: length)], from: target)
         precondition(blocks.count == 1)

@@ -1,11 +1,13 @@
 /// Medians in microseconds, and their ratios to the first column.
 struct Table {
     private let columns: [(chunks: UInt64, snapshots: Int)]
+    /// What the columns' chunks are.
+    private let counted: String
     private var times: [Measure: [[Double]]]
     private var processorTimes: [Measure: [[Double]]]
 
-    init(_ columns: [(chunks: UInt64, snapshots: Int)]) {
-        self.columns = columns
+    init(_ columns: [(chunks: UInt64, snapshots: Int)], counted: String) {
+        (self.columns, self.counted) = (columns, counted)
         let none = [[Double]](repeating: [], count: columns.count)
         times = Dictionary(uniqueKeysWithValues: Measure.allCases.map { ($0, none) })
         processorTimes = times
@@ -17,7 +19,7 @@ struct Table {
     }
 
     var text: String {
-        var text = line("chunks of the shard", columns.map { "\($0.chunks)" })
+        var text = line(counted, columns.map { "\($0.chunks)" })
         text += line("snapshots of the volume", columns.map { "\($0.snapshots)" })
         text += "\nmicroseconds until the answer (ratio to the first)\n"
         for measure in Measure.allCases { text += line(measure.rawValue, Self.cells(times[measure]!)) }
