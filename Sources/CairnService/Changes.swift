@@ -83,13 +83,15 @@ extension Service {
         let account: AccountID
         let key: [UInt8]
         let parameters: Fingerprint
+        /// Milliseconds since 1970.
+        let createdAt: UInt64
 
         func keep(_ response: some WireMessage, in transaction: Transaction) throws(ServiceError) {
             let record = IdempotencyRecord(
                 call: kind,
                 parameters: parameters,
                 answer: response.encode(),
-                createdAt: UnixTime.milliseconds
+                createdAt: createdAt
             )
             try storeCall { () throws(StoreError) in
                 try transaction.putIdempotencyRecord(record, account: account, key: key)
@@ -128,7 +130,10 @@ extension Service {
                         if let record { return leaving(.success(try Self.replay(record, kind, digest))) }
                     }
                 } catch { return leaving(.failure(error)) }
-                body(Receipt(kind: kind, account: context.account, key: key, parameters: digest), leaving)
+                body(
+                    Receipt(kind: kind, account: context.account, key: key, parameters: digest, createdAt: self.now),
+                    leaving
+                )
             }
         }
     }

@@ -15,7 +15,7 @@ extension Service {
         parameters.grant?.createdAtMs = 0
         let grant: Grant
         do throws(ServiceError) {
-            grant = try Self.grant(request.grant, context)
+            grant = try self.grant(request.grant, context)
         } catch { return answer(.failure(error)) }
         once(.createGrant, key: request.idempotencyKey, parameters: parameters, context, answer) { receipt, answer in
             self.workers.run(for: context.account) {
@@ -52,7 +52,7 @@ extension Service {
         parameters.idempotencyKey = []
         parameters.grant?.createdAtMs = 0
         let grant: Grant
-        do throws(ServiceError) { grant = try Self.grant(request.grant, context) } catch {
+        do throws(ServiceError) { grant = try self.grant(request.grant, context) } catch {
             return answer(.failure(error))
         }
         let home = homeShard(of: context.account)
@@ -173,7 +173,7 @@ extension Service {
         }
     }
 
-    private static func grant(_ grant: Wire.Grant?, _ context: CallContext) throws(ServiceError) -> Grant {
+    private func grant(_ grant: Wire.Grant?, _ context: CallContext) throws(ServiceError) -> Grant {
         guard let grant else { throw ServiceError(.invalidArgument, "no grant is given") }
         guard let grantee = AccountID(grant.grantee) else {
             throw ServiceError(.invalidArgument, "the grantee is no account's name")
@@ -199,7 +199,7 @@ extension Service {
             resource: resource,
             permission: permission,
             grantee: grantee,
-            createdAt: UnixTime.milliseconds
+            createdAt: now
         )
     }
 

@@ -16,8 +16,8 @@ struct LeaseTime {
         milliseconds = UInt64(seconds == 0 ? Self.usualSeconds : seconds) * 1000
     }
 
-    /// Of a lease that begins now: milliseconds since 1970.
-    var end: UInt64 { UnixTime.milliseconds + milliseconds }
+    /// Of a lease that begins at `now`: milliseconds since 1970.
+    func end(from now: UInt64) -> UInt64 { now + milliseconds }
 }
 
 /// RenewLease and ReleaseLease (SPEC U7, R1).
@@ -38,7 +38,7 @@ extension Service {
             self.search(for: tokens, near: self.homeShard(of: context.account), context) { result in
                 do throws(ServiceError) {
                     let places = try self.places(try result.get())
-                    let end = lease.end
+                    let end = lease.end(from: self.now)
                     self.changeLeases(places, context) { result in
                         answer(result.map { Wire.RenewLeaseResponse(leaseExpiresAtMs: end) })
                     } each: { (transaction, item) throws(ServiceError) in

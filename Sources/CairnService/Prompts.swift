@@ -114,9 +114,10 @@ final class Prompts: Sendable {
             }
         }
         switch outcome {
-        case .percent(let percent): service.recordPrompted(percent, question.snapshot, question.account)
+        case .percent(let percent): service.record(percent, promptFor: question.snapshot, question.account)
         case .unanswered:
             service.logger.info("no answer to a prompt", metadata: ["snapshot": "\(question.snapshot)"])
+            service.record(nil, promptFor: question.snapshot, question.account)
         case .unsupported, .gone: break
         }
     }
@@ -134,17 +135,21 @@ extension Service {
     }
 
     /// An answer says how far the client is, and no more: whatever it says, the client itself completes its snapshot.
-    fileprivate func recordPrompted(_ percent: UInt32, _ id: SnapshotID, _ account: AccountID) {
+    /// - Parameter percent: nil: there was no answer.
+    fileprivate func record(_ percent: UInt32?, promptFor id: SnapshotID, _ account: AccountID) {
         guard let shard = shard(of: id.uuid) else { return }
         shard.submit { (transaction) throws(StoreError) in
             guard let snapshot = try transaction.snapshot(id), snapshot.account == account, snapshot.state == .pending
             else { return }
-            let now = UnixTime.milliseconds
-            try transaction.setPromptedProgress(UInt8(min(percent, 99)), of: snapshot, at: now)
+            if let percent {
+                try transaction.setPromptedProgress(UInt8(min(percent, 99)), of: snapshot, at: self.now)
+            } else if !snapshot.isPromptUnanswered {
+                try transaction.setPromptUnanswered(snapshot)
+            }
         } completion: { result in
             if case .failure(let error) = result {
                 self.logger.error(
-                    "the answer to a prompt was not recorded",
+                    "what came of a prompt was not recorded",
                     metadata: ["snapshot": "\(id)", "reason": "\(error)"]
                 )
             }

@@ -60,7 +60,7 @@ extension Service {
                 home = shard
             }
             // Of the first pins.
-            let leaseEnd = UnixTime.milliseconds + self.options.leaseMilliseconds
+            let leaseEnd = self.now + self.options.leaseMilliseconds
             self.search(for: tokens, near: home, context) { result in
                 answer(
                     result.map { search in

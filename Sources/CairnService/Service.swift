@@ -96,24 +96,22 @@ public final class Service: Sendable {
     /// The shard for a new volume: chosen by its affinity key (SPEC V10), else by its idempotency key, so that a repeated
     /// call finds what the first one did, else at random.
     func shard(forAffinity affinity: [UInt8], idempotencyKey key: [UInt8], account: AccountID) -> Shard {
-        let index: UInt64
-        switch (affinity.isEmpty, key.isEmpty) {
-        case (false, _): index = Self.spread("affinity", account, affinity)
-        case (true, false): index = Self.spread("key", account, key)
-        case (true, true): index = .random(in: .min ... .max)
-        }
-        return store.shard(ShardIndex(UInt16(index % UInt64(store.shardCount))))
+        if !affinity.isEmpty { return shard(for: "affinity", account, affinity) }
+        return key.isEmpty ? store.pickShard() : shard(for: "key", account, key)
     }
 
     /// The shard that keeps what belongs to an account as a whole.
-    func homeShard(of account: AccountID) -> Shard {
-        store.shard(ShardIndex(UInt16(Self.spread("home", account, []) % UInt64(store.shardCount))))
+    func homeShard(of account: AccountID) -> Shard { shard(for: "home", account, []) }
+
+    /// Always the same one for the same account and key.
+    private func shard(for purpose: String, _ account: AccountID, _ key: [UInt8]) -> Shard {
+        let bytes = Array("\(purpose)/\(account)/".utf8) + key
+        let hash = bytes.withUnsafeBytes { SHA256.hash($0).words.0 }
+        return store.shard(ShardIndex(UInt16(hash % UInt64(store.shardCount))))
     }
 
-    private static func spread(_ purpose: String, _ account: AccountID, _ key: [UInt8]) -> UInt64 {
-        let bytes = Array("\(purpose)/\(account)/".utf8) + key
-        return bytes.withUnsafeBytes { SHA256.hash($0).words.0 }
-    }
+    /// What the service writes down a time by; milliseconds since 1970.
+    var now: UInt64 { store.milliseconds }
 
     /// Runs `body` on a worker and answers with what it returns or throws; not at all worth starting when nobody waits.
     /// - Parameter bytes: how many it reads or hashes, about: the account's share of the workers is counted in them.

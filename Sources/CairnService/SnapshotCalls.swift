@@ -146,7 +146,7 @@ extension Service {
             try transaction.deleteSnapshot(snapshot)
             guard snapshot.state == .pending else { return }
             if let next = try transaction.earliestOutstanding(of: snapshot.volume), next.version > snapshot.version {
-                try transaction.touch(next, at: UnixTime.milliseconds)
+                try transaction.touch(next, at: now)
             }
         }
     }
@@ -328,6 +328,7 @@ extension Service {
         }
         description.needsRebase = snapshot.needsRebase
         description.promptedProgress = snapshot.promptedProgress.map { Wire.Progress(percent: UInt32($0)) }
+        description.promptUnanswered = snapshot.isPromptUnanswered
         description.missing = snapshot.missing
         return description
     }

@@ -183,7 +183,7 @@ struct SnapshotCreation: Sendable {
         if data.isEmpty { return goOn() }
         let brought = data
         let bytes = data.reduce(0) { $0 + $1.bytes.count }
-        let end = UnixTime.milliseconds + Self.bringTime
+        let end = service.now + Self.bringTime
         let footprint = Service.Footprint(records: data.count, bytes: bytes, entries: data.count)
         change(footprint, undoing: nil) { (transaction) throws(ServiceError) in
             try storeCall { () throws(StoreError) in

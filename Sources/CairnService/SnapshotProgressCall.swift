@@ -97,7 +97,7 @@ extension Service {
     func apply(_ report: ProgressReport, to snapshot: SnapshotRecord, in transaction: Transaction) throws(ServiceError)
         -> SnapshotRecord
     {
-        let now = UnixTime.milliseconds
+        let now = self.now
         if report.rebased {
             try storeCall { () throws(StoreError) in try transaction.declareRebased(snapshot) }
         }

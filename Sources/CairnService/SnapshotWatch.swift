@@ -19,7 +19,7 @@ final class SnapshotWatch: @unchecked Sendable {
     init(_ service: Service) {
         self.service = service
         let options = service.options
-        idleAt = UnixTime.milliseconds + min(Self.grace, options.snapshotIdleMilliseconds)
+        idleAt = service.now + min(Self.grace, options.snapshotIdleMilliseconds)
         timer = DispatchSource.makeTimerSource(queue: queue)
         let prompting = options.promptMilliseconds == 0 ? UInt64.max : options.promptMilliseconds
         let interval = max(10, min(1000, prompting / 8, options.snapshotIdleMilliseconds / 8))
@@ -41,7 +41,7 @@ final class SnapshotWatch: @unchecked Sendable {
     private func look() {
         dispatchPrecondition(condition: .onQueue(queue))
         service.prompts.ask(service)
-        let now = UnixTime.milliseconds
+        let now = service.now
         guard now >= idleAt else { return }
         idleAt = now + service.idleRule.grain
         service.cancelIdleSnapshots(at: now)

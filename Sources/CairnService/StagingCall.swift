@@ -33,7 +33,8 @@ extension Service {
         } then: { result in
             switch result {
             case .success(let prepared):
-                self.keep(prepared.chunks, chunkSize, until: lease.end, durability, on: shard, context, answer)
+                let end = lease.end(from: self.now)
+                self.keep(prepared.chunks, chunkSize, until: end, durability, on: shard, context, answer)
             case .failure(let error): answer(.failure(error))
             }
         }

@@ -21,6 +21,7 @@ struct DispatchExecution: ShardExecution {
     func rest(_ nanoseconds: UInt64) throws(StoreError) { usleep(UInt32(min(nanoseconds / 1000, 1_000_000))) }
     var milliseconds: UInt64 { UnixTime.milliseconds }
     func makeID(_ shard: ShardIndex) -> UUID128 { .random(shard: shard) }
+    func pick(_ count: Int) -> Int { .random(in: 0..<count) }
 }
 
 private final class DispatchSerialQueue: SerialQueue {

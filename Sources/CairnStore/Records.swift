@@ -87,6 +87,8 @@ public struct SnapshotRecord: Sendable, Hashable {
     public internal(set) var touchedAt: UInt64
     /// What the client last answered to a prompt, in percent (SPEC S10).
     public internal(set) var promptedProgress: UInt8?
+    /// The last prompt got no answer (SPEC S10).
+    public internal(set) var isPromptUnanswered = false
     /// Whether chunks were named that are to come, and how many of them are missing (SPEC S5).
     public internal(set) var isExpecting = false
     public internal(set) var missing: UInt64 = 0
@@ -295,7 +297,7 @@ extension SnapshotRecord: StoredRecord {
         if let seal { writer.put(seal) }
         writer.put(UInt8(needsRebase ? 1 : 0))
         writer.put(touchedAt)
-        writer.put(promptedProgress ?? .max)
+        writer.put(storedPrompt)
         writer.put(UInt8(isExpecting ? 1 : 0))
         writer.put(missing)
         writer.put(owners)
@@ -333,11 +335,23 @@ extension SnapshotRecord: StoredRecord {
             seal: seal,
             needsRebase: needsRebase == 1,
             touchedAt: touched,
-            promptedProgress: prompted == .max ? nil : prompted,
+            promptedProgress: [Self.neverPrompted, Self.neverAnswered].contains(prompted) ? nil : prompted & 0x7f,
+            isPromptUnanswered: prompted != Self.neverPrompted && prompted & 0x80 != 0,
             isExpecting: isExpecting == 1,
             missing: missing,
             owners: owners
         )
+    }
+}
+
+extension SnapshotRecord {
+    private static let neverPrompted: UInt8 = 255
+    private static let neverAnswered: UInt8 = 254
+
+    /// The last answer, with the highest bit where a prompt since got none.
+    private var storedPrompt: UInt8 {
+        guard let promptedProgress else { return isPromptUnanswered ? Self.neverAnswered : Self.neverPrompted }
+        return promptedProgress | (isPromptUnanswered ? 0x80 : 0)
     }
 }
 

@@ -20,6 +20,8 @@ protocol ShardExecution: Sendable {
     var milliseconds: UInt64 { get }
     /// An ID that was never given out before.
     func makeID(_ shard: ShardIndex) -> UUID128
+    /// One of `0..<count`, each as likely as the others.
+    func pick(_ count: Int) -> Int
 }
 
 /// Does one thing at a time, in the order in which it was asked to.

@@ -21,6 +21,7 @@ public final class Store: Sendable {
     public let id: UUID128
     private let slots: [ShardSlot]
     private let lock: FolderLock
+    private let execution: any ShardExecution
     let intents = IntentsUnderWay()
     /// Whether merging may make an account's data larger.
     public let growth: GrowthRule
@@ -32,14 +33,20 @@ public final class Store: Sendable {
     /// The present one. Traps where there is no such shard.
     public func shard(_ index: ShardIndex) -> Shard { slots[Int(index.rawValue)].shard }
 
+    /// By what is written down in it: leases end, for one, by this clock. Milliseconds since 1970.
+    public var milliseconds: UInt64 { execution.milliseconds }
+    /// For something new that belongs with nothing that is there: any shard, each as likely as the others.
+    public func pickShard() -> Shard { slots[execution.pick(slots.count)].shard }
+
     /// How often a shard was opened anew after a failure since the store was opened, and how often that failed.
     public func recoveries(of index: ShardIndex) -> (done: Int, failed: Int) {
         let counts = slots[Int(index.rawValue)].counts
         return (counts.recoveries, counts.failures)
     }
 
-    private init(id: UUID128, slots: [ShardSlot], lock: FolderLock, growth: GrowthRule) {
-        self.growth = growth
+    private init(id: UUID128, slots: [ShardSlot], lock: FolderLock, options: StoreOptions) {
+        growth = options.growth
+        execution = options.execution
         self.id = id
         self.slots = slots
         self.lock = lock
@@ -104,7 +111,7 @@ public final class Store: Sendable {
             for slot in slots { slot.close() }
             throw error
         }
-        return Store(id: header.id, slots: slots, lock: lock, growth: options.growth)
+        return Store(id: header.id, slots: slots, lock: lock, options: options)
     }
 
     /// Ends calls that wait, makes everything durable, and lets go of the folder.

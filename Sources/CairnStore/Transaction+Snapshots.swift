@@ -129,8 +129,14 @@ extension Transaction {
     public func setPromptedProgress(_ percent: UInt8, of snapshot: SnapshotRecord, at now: UInt64) throws(StoreError) {
         try change(snapshot) {
             $0.promptedProgress = percent
+            $0.isPromptUnanswered = false
             $0.touchedAt = now
         }
+    }
+
+    /// The client did not answer a prompt (SPEC S10); nobody did anything for the snapshot by that.
+    public func setPromptUnanswered(_ snapshot: SnapshotRecord) throws(StoreError) {
+        try change(snapshot) { $0.isPromptUnanswered = true }
     }
 
     /// S9, 100: the earliest outstanding snapshot is complete, or waits for an incomplete ancestor; the next one starts from it.

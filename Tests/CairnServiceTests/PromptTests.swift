@@ -60,6 +60,7 @@ import Testing
     private final class Line: PromptLine {
         private let state: Mutex<(outcome: PromptOutcome?, asked: [SnapshotID])>
         init(_ outcome: PromptOutcome?) { state = Mutex((outcome, [])) }
+        func set(_ outcome: PromptOutcome) { state.withLock { $0.outcome = outcome } }
         var asked: [SnapshotID] { state.withLock { $0.asked } }
 
         func ask(_ snapshot: SnapshotID, limit: Duration, answer: @escaping @Sendable (PromptOutcome) -> Void) {
@@ -106,10 +107,29 @@ import Testing
         let snapshot = try harness.begin(try harness.localVolume()).snapshotID
         let line = Line(outcome)
         try harness.upload(noise(512, seed: 2), at: 0, to: snapshot, as: context(line))
-        #expect(harness.eventually { harness.service.prompts.counts.unanswered >= 2 })
+        #expect(harness.eventually { harness.service.prompts.counts.unanswered >= 3 })
         let described = try harness.describe(snapshot)
-        #expect(described.promptedProgress == nil && described.state == .inProgress)
+        #expect(described.promptedProgress == nil && described.promptUnanswered && described.state == .inProgress)
         #expect(try harness.report(100, snapshot).state == .complete)
+    }
+
+    @Test("S10: an answer stays told where a later prompt gets none; that is told until the next answer")
+    func sometimesAnswered() throws {
+        let harness = try harness()
+        let snapshot = try harness.begin(try harness.localVolume()).snapshotID
+        let line = Line(.percent(40))
+        try harness.upload(noise(512, seed: 5), at: 0, to: snapshot, as: context(line))
+        let told = { (percent: UInt32, isUnanswered: Bool) in
+            try harness.eventually {
+                let described = try harness.describe(snapshot)
+                return described.promptedProgress?.percent == percent && described.promptUnanswered == isUnanswered
+            }
+        }
+        #expect(try told(40, false))
+        line.set(.unanswered)
+        #expect(try told(40, true))
+        line.set(.percent(0))
+        #expect(try told(0, false))
     }
 
     @Test(

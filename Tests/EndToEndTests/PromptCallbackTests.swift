@@ -47,6 +47,15 @@ struct PromptCallbackTests {
             #expect(snapshot.state == .inProgress)
             #expect(snapshot.promptedProgress == nil)
             #expect(try await caller.progress(id, 10).percent == 10)
+        }
+        try await eventually("it is recorded that the silent client does not answer") {
+            try await mute.describeSnapshot(first).isPromptUnanswered
+        }
+        let shown = try await server.cairn(account, ["snapshot", "show", "\(first)"]).output
+        #expect(shown.contains("got no answer"))
+        // A client that cannot be asked is not one that does not answer.
+        for id in [second.bytes, third] { #expect(try await !caller.describeSnapshot(id).promptUnanswered) }
+        for id in [first.bytes, second.bytes, third] {
             #expect(try await caller.progress(id, 100).state == .complete)
         }
     }
@@ -59,7 +68,8 @@ struct IdleTests {
 
     @Test("S11, S4: an idle snapshot becomes ERROR, stays visible, and is no longer in the way of the next")
     func idle() async throws {
-        let caller = try await server.connect(freshAccount())
+        let account = freshAccount()
+        let caller = try await server.connect(account)
         let volume = try await caller.createLocal().volumeID
         let first = try await caller.createSnapshot(volume).snapshotID
         let second = try await caller.createSnapshot(volume).snapshotID
@@ -76,6 +86,9 @@ struct IdleTests {
         }
         let listed = try await caller.call(Wire.ListSnapshotsRequest(volumeID: volume, state: .error)).message.snapshots
         #expect(listed.map(\.snapshotID).first == first)
+        // Nobody waits in vain for its seal.
+        let cancelled = try #require(SnapshotID(bytes: first))
+        #expect(try await server.client(account).describeSealed(cancelled, within: .seconds(600)).state == .error)
         try await expectFailure(.failedPrecondition) { try await caller.download(snapshot: first, 0..<512) }
         try await expectFailure(.failedPrecondition) {
             try await caller.upload(snapshot: first, .plain(0, Content.noise(12, 512)))

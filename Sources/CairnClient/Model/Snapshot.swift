@@ -73,6 +73,8 @@ public struct Snapshot: Sendable, Hashable {
     public let needsRebase: Bool
     /// Percent, 0–100, that the client last answered to a prompt; nil: never (SPEC S10).
     public let promptedProgress: Int?
+    /// Whether the last prompt got no answer (SPEC S10).
+    public let isPromptUnanswered: Bool
     /// How much of it is whose; empty unless the snapshot is the caller's account's own, complete and sealed (SPEC D5).
     public let owners: [OwnerShare]
     /// How many expected chunks are still to come (SPEC S5).
@@ -99,6 +101,7 @@ public struct Snapshot: Sendable, Hashable {
         token = wire.snapshotToken
         needsRebase = wire.needsRebase
         promptedProgress = wire.promptedProgress.map { Int($0.percent) }
+        isPromptUnanswered = wire.promptUnanswered
         owners = wire.owners.map { OwnerShare(account: $0.account, bytes: $0.bytes, isExportable: $0.exportable) }
         missing = wire.missing
     }

@@ -217,6 +217,8 @@ extension Wire {
         public var owners: [Wire.OwnerShare] = []
         /// How many of the expected chunks are missing (SPEC S5).
         public var missing: UInt64 = 0
+        /// The last prompt got no answer within its limit.
+        public var promptUnanswered: Bool = false
 
         /// All fields at their defaults.
         public init() {}
@@ -238,7 +240,8 @@ extension Wire {
             needsRebase: Bool = false,
             promptedProgress: Wire.Progress? = nil,
             owners: [Wire.OwnerShare] = [],
-            missing: UInt64 = 0
+            missing: UInt64 = 0,
+            promptUnanswered: Bool = false
         ) {
             self.snapshotID = snapshotID
             self.volumeID = volumeID
@@ -258,6 +261,7 @@ extension Wire {
             self.promptedProgress = promptedProgress
             self.owners = owners
             self.missing = missing
+            self.promptUnanswered = promptUnanswered
         }
     }
 

@@ -214,6 +214,7 @@ extension Wire.SnapshotDescription: CodedMessage {
             owners.append(try Wire.OwnerShare(c: c.pointee.owners[index]!, in: arena))
         }
         missing = c.pointee.missing
+        promptUnanswered = c.pointee.prompt_unanswered != 0
     }
     func fill(_ c: UnsafeMutablePointer<Cairn__V1__SnapshotDescription>, in arena: MessageArena) {
         c.pointee.snapshot_id = arena.binary(snapshotID)
@@ -236,6 +237,7 @@ extension Wire.SnapshotDescription: CodedMessage {
         c.pointee.n_owners = owners.count
         c.pointee.owners = arena.array(owners) { arena.build($0) }
         c.pointee.missing = missing
+        c.pointee.prompt_unanswered = promptUnanswered ? 1 : 0
     }
 }
 

@@ -132,6 +132,8 @@ struct SnapshotReport: Encodable {
     let needsRebase: Bool
     /// What the client last answered to a prompt; absent: never.
     let promptedProgress: Int?
+    /// Whether the last prompt got no answer.
+    let promptUnanswered: Bool
     /// Expected chunks that are still to come.
     let missing: UInt64
     let owners: [OwnerReport]
@@ -153,6 +155,7 @@ struct SnapshotReport: Encodable {
         token = Hex.encode(snapshot.token)
         needsRebase = snapshot.needsRebase
         promptedProgress = snapshot.promptedProgress
+        promptUnanswered = snapshot.isPromptUnanswered
         missing = snapshot.missing
         owners = snapshot.owners.map { OwnerReport($0) }
     }

@@ -102,15 +102,7 @@ extension SnapshotCommands {
 
         func run(with client: Client) async throws(ClientError) {
             var shown = try await client.describeSnapshot(snapshot)
-            if waitSeal, shown.seal == .pending {
-                do throws(ClientError) {
-                    _ = try await client.seal(of: snapshot)
-                } catch {
-                    // Withheld, of one's own snapshot: what that means is shown.
-                    guard error.code == .invalidRequest else { throw error }
-                }
-                shown = try await client.describeSnapshot(snapshot)
-            }
+            if waitSeal, shown.seal == .pending { shown = try await client.describeSealed(snapshot) }
             if connection.json { return Output.print(Output.json(SnapshotReport(shown))) }
             Output.print(
                 Output.facts([
@@ -126,6 +118,7 @@ extension SnapshotCommands {
                     ("needs rebase", shown.needsRebase ? "yes: an earlier snapshot was cancelled" : nil),
                     ("still expected", shown.missing > 0 ? "\(shown.missing) chunks" : nil),
                     ("client's answer", shown.promptedProgress.map { "\($0) %" }),
+                    ("last prompt", shown.isPromptUnanswered ? "got no answer" : nil),
                 ])
             )
             if owners { Output.print("\n" + OwnerText.text(shown)) }

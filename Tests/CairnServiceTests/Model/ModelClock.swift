@@ -1,18 +1,24 @@
 import CairnCore
+import CairnTesting
 import Synchronization
 
 @testable import CairnStore
 
-/// What shards of a server run on, with a clock that can be put forward: leases end without anybody waiting for them.
+/// What shards of a server run on, with a clock that moves when it is put forward, and only then, and choices that a seed makes: so what is
+/// answered depends on the calls alone. Queues and timers are a server's: when the background does something is up to the machine.
 final class ModelClock: ShardExecution {
     private let real = DispatchExecution()
-    /// In milliseconds.
-    private let ahead = Atomic<UInt64>(0)
+    /// Milliseconds since the start.
+    private let elapsed = Atomic<UInt64>(0)
+    private let random: Mutex<SeededRandom>
 
-    func putForward(milliseconds: UInt64) { ahead.add(milliseconds, ordering: .relaxed) }
+    init(seed: UInt64) { random = Mutex(SeededRandom(seed: seed)) }
 
-    var uptime: UInt64 { real.uptime + ahead.load(ordering: .relaxed) * 1_000_000 }
-    var milliseconds: UInt64 { real.milliseconds + ahead.load(ordering: .relaxed) }
+    func putForward(milliseconds: UInt64) { elapsed.add(milliseconds, ordering: .relaxed) }
+
+    var uptime: UInt64 { (1_000_000 + elapsed.load(ordering: .relaxed)) * 1_000_000 }
+    var milliseconds: UInt64 { 1_700_000_000_000 + elapsed.load(ordering: .relaxed) }
+    func pick(_ count: Int) -> Int { random.withLock { $0.below(count) } }
 
     func makeQueue(_ label: String, isBackground: Bool) -> any SerialQueue {
         real.makeQueue(label, isBackground: isBackground)

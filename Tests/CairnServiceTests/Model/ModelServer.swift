@@ -31,12 +31,13 @@ struct ServiceModelConfiguration: Sendable {
 final class ModelServer {
     private let folder: String
     private let configuration: ServiceModelConfiguration
-    let clock = ModelClock()
+    let clock: ModelClock
     private(set) var store: Store
     private(set) var service: Service
 
-    init(_ configuration: ServiceModelConfiguration) throws {
+    init(_ configuration: ServiceModelConfiguration, seed: UInt64) throws {
         self.configuration = configuration
+        clock = ModelClock(seed: seed)
         folder = Torture.scratchFolder("cairn-service-model")
         var creation = StoreCreation()
         creation.shardCount = configuration.shards
@@ -88,18 +89,26 @@ final class ModelServer {
         }
     }
 
-    /// Whether nothing is left to do in the background within the limit; chunks that are only pinned aside.
-    func settle(_ seconds: Double = 30) throws -> Bool {
-        let end = Date() + seconds
+    /// Throws unless the background has soon done all that there is.
+    /// - Parameter purged: also what only time makes possible: leases that have ended, chunks that nothing holds. No pin may last longer.
+    func settle(purged: Bool = false) throws {
+        let end = Date() + 30
         while Date() < end {
             for shard in store.shards { shard.background.wake(newWork: true, isFull: false) }
             usleep(2_000)
-            if try store.shards.allSatisfy({ try !Self.hasRows(.work, $0) }) { return true }
+            if try store.shards.allSatisfy({ try isSettled($0, purged: purged) }) { return }
         }
-        return false
+        throw ModelFailure("the background does not come to rest")
     }
 
-    static func hasRows(_ table: Table, _ shard: Shard) throws -> Bool {
+    private func isSettled(_ shard: Shard, purged: Bool) throws -> Bool {
+        if try Self.hasRows(.work, shard) { return false }
+        guard purged else { return true }
+        let hasEnded = try !shard.makeView().leases(endingBy: clock.milliseconds, from: nil, limit: 1).isEmpty
+        return try !hasEnded && !Self.hasRows(.unreferenced, shard)
+    }
+
+    private static func hasRows(_ table: Table, _ shard: Shard) throws -> Bool {
         let cursor = shard.makeView().index.makeCursor()
         cursor.seek(Key(table).bytes)
         return try cursor.isValid() && cursor.key.first == table.rawValue

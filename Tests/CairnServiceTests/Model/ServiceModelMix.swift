@@ -6,26 +6,30 @@ struct ServiceModelMix: Sendable {
         case upload, mark, download, list, compare, flush
         case createVolume, clone, deleteVolume, resize, tag, attach
         case createSnapshot, begin, uploadToSnapshot, report, deleteSnapshot, createSet, idle
-        case stage, query, renew, release
+        case stage, query, renew, release, expire
         case grant, withdraw, probe, strangers
         case repeated, quota, usage, freed, listings, seals
         case settle, restart, crash
     }
 
     let name: String
+    /// Snapshots in progress that one volume has at most.
+    let inProgress: Int
+    /// Of all volumes and kinds, about.
+    let snapshots: Int
     private var weights: [Operation: Int] = [
         .upload: 130, .mark: 40, .download: 60, .list: 25, .compare: 35, .flush: 10,
         .createVolume: 15, .clone: 55, .deleteVolume: 20, .resize: 8, .tag: 8, .attach: 6,
         .createSnapshot: 40, .begin: 60, .uploadToSnapshot: 120, .report: 70, .deleteSnapshot: 45, .createSet: 8,
         .idle: 3,
-        .stage: 30, .query: 25, .renew: 8, .release: 8,
+        .stage: 30, .query: 25, .renew: 8, .release: 8, .expire: 3,
         .grant: 40, .withdraw: 20, .probe: 60, .strangers: 30,
         .repeated: 20, .quota: 8, .usage: 8, .freed: 5, .listings: 10, .seals: 5,
         .settle: 3, .restart: 2, .crash: 3,
     ]
 
-    init(_ name: String, _ changes: [Operation: Int] = [:]) {
-        self.name = name
+    init(_ name: String, inProgress: Int = 6, snapshots: Int = 45, _ changes: [Operation: Int] = [:]) {
+        (self.name, self.inProgress, self.snapshots) = (name, inProgress, snapshots)
         weights.merge(changes) { $1 }
     }
 
@@ -38,6 +42,8 @@ struct ServiceModelMix: Sendable {
         ),
         ServiceModelMix(
             "snapshots in progress",
+            inProgress: 40,
+            snapshots: 120,
             [.begin: 180, .report: 150, .deleteSnapshot: 100, .uploadToSnapshot: 300, .idle: 8]
         ),
         ServiceModelMix("restarts", [.restart: 8, .crash: 15, .settle: 10, .repeated: 80]),

@@ -55,17 +55,17 @@ extension ServiceModelRun {
         last = "\(account) asks for chunks"
         let chunks = someChunks()
         let namings = chunks.map { naming($0, account, $0.size) }
-        let begin = UnixTime.milliseconds
         let request = Wire.QueryChunksRequest(tokens: chunks.map(\.fingerprint.bytes))
         let answer = try succeeds(server.call(server.service.queryChunks, request, context(account, host: chance(20))))
         for (index, chunk) in chunks.enumerated() {
             let isHere = answer.present[index / 8] & 1 << (index % 8) != 0
             switch namings[index] {
-            case .known: try check(isHere || mayHaveEnded(chunk, account), "a chunk is not told to be here")
+            case .known:
+                try check(isHere, "a chunk is not told to be here")
+                promise(chunk.fingerprint, to: account, until: now + configuration.leaseMilliseconds)
             case .unknown: try check(!isHere, "a chunk is told to be here that \(account) never had")
-            case .either: break
+            case .either: mayHold(chunk.fingerprint, for: account, until: now + configuration.leaseMilliseconds)
             }
-            if isHere { promise(chunk.fingerprint, to: account, until: begin + configuration.leaseMilliseconds) }
         }
     }
 
@@ -78,14 +78,18 @@ extension ServiceModelRun {
             tokens: chunks.map(\.fingerprint.bytes),
             leaseSeconds: UInt32(1 + random.below(5))
         )
+        let end = now + UInt64(request.leaseSeconds) * 1000
+        for chunk in chunks { mayHold(chunk.fingerprint, for: account, until: end) }
         switch server.call(server.service.renewLease, request, context(account)) {
         case .failure(let error):
             let index = error.blockIndex ?? -1
-            try check(error.code == .invalidChunkToken && namings.indices.contains(index), "refused with \(error)")
-            try check(namings[index] != .known || mayHaveEnded(chunks[index], account), "refused with \(error)")
+            let isExpected = namings.indices.contains(index) && namings[index] != .known
+            try check(error.code == .invalidChunkToken && isExpected, "refused with \(error)")
         case .success(let answer):
             try check(!namings.contains(.unknown), "a lease of a chunk that \(account) never had")
-            for chunk in chunks { promise(chunk.fingerprint, to: account, until: answer.leaseExpiresAtMs) }
+            try check(answer.leaseExpiresAtMs == end, "a lease until \(answer.leaseExpiresAtMs) instead of \(end)")
+            guard namings.allSatisfy({ $0 == .known }) else { return }
+            for chunk in chunks { promise(chunk.fingerprint, to: account, until: end) }
         }
     }
 
@@ -99,6 +103,81 @@ extension ServiceModelRun {
             promises[account]?[token] = nil
             longLeases[account]?.remove(token)
         }
+    }
+
+    /// Leases and pins end; what nothing else holds is then no longer there for anybody, and each way to name it says so (SPEC U7, U1).
+    func expire() throws {
+        let account = pickAccount()
+        last = "\(account)'s leases end"
+        let size = ChunkSize(bytes: configuration.chunks[random.below(configuration.chunks.count)])!
+        let staged = (0...random.below(2)).map { _ in contents.make(size, room: size.bytes / 512, &random) }
+        let seconds: UInt32 = 1
+        for chunk in staged {
+            let bytes = ModelContents.bytes(chunk.stamps)
+            var request = Wire.UploadBlockRequest(chunkSize: UInt32(size.bytes), leaseSeconds: seconds)
+            request.blocks = [ServiceHarness.block(bytes, at: 0)]
+            let answer = try succeeds(server.upload(request, bytes, context(account)))
+            note(chunk.stamps, account)
+            promise(chunk.fingerprint, to: account, until: answer.leaseExpiresAtMs)
+        }
+        try namesAll(staged, account)
+        server.clock.putForward(milliseconds: UInt64(seconds) * 1000 + configuration.leaseMilliseconds)
+        try server.settle(purged: true)
+        let present = stampsPresent()
+        for account in Self.accounts {
+            let gone = contents.known.filter { chunk in
+                holds[account]?[chunk.fingerprint] ?? 0 <= now
+                    && longLeases[account]?.contains(chunk.fingerprint) != true
+                    && chunk.stamps.allSatisfy { $0 == 0 || !present.contains($0) }
+            }
+            try checkGone(gone.suffix(6).map(\.self), account)
+        }
+    }
+
+    /// While a lease lasts its chunk can be named.
+    private func namesAll(_ chunks: [ModelContents.Chunk], _ account: AccountID) throws {
+        let request = Wire.QueryChunksRequest(tokens: chunks.map(\.fingerprint.bytes))
+        let answer = try succeeds(server.call(server.service.queryChunks, request, context(account)))
+        let isHere = chunks.indices.allSatisfy { answer.present[$0 / 8] & 1 << ($0 % 8) != 0 || isZero(chunks[$0]) }
+        try check(isHere, "a chunk that was just staged is not told to be here")
+        for chunk in chunks {
+            mayHold(chunk.fingerprint, for: account, until: now + configuration.leaseMilliseconds)
+        }
+    }
+
+    private func isZero(_ chunk: ModelContents.Chunk) -> Bool { chunk.stamps.allSatisfy { $0 == 0 } }
+
+    private func checkGone(_ chunks: [ModelContents.Chunk], _ account: AccountID) throws {
+        guard let first = chunks.first else { return }
+        let query = Wire.QueryChunksRequest(tokens: chunks.map(\.fingerprint.bytes))
+        let answer = try succeeds(server.call(server.service.queryChunks, query, context(account)))
+        try check(answer.present.allSatisfy { $0 == 0 }, "a chunk that nothing holds is told to be here")
+        let renewal = Wire.RenewLeaseRequest(tokens: [first.fingerprint.bytes], leaseSeconds: 1)
+        let refusal = Refusal(.invalidChunkToken, at: 0)
+        try isRefused(server.call(server.service.renewLease, renewal, context(account)), refusal)
+        let fitting = volumes(of: account, local: false).first { $0.pile.chunkSize == first.size }
+        guard let volume = fitting else { return }
+        var block = Wire.UploadBlock()
+        (block.length, block.source) = (UInt32(first.size.bytes), .token(first.fingerprint.bytes))
+        var upload = Wire.UploadBlockRequest(target: .init(target: .volumeID(volume.id)))
+        upload.blocks = [block]
+        try isRefused(server.upload(upload, [], context(account)), refusal)
+    }
+
+    /// All that anything shows, or could show once something else is gone.
+    private func stampsPresent() -> Set<Stamp> {
+        var stamps: Set<Stamp> = []
+        var seen: Set<ObjectIdentifier> = []
+        for pile in world.volumes.map(\.pile) + world.snapshots.map(\.pile) {
+            var next: Pile? = pile
+            while let pile = next, seen.insert(ObjectIdentifier(pile)).inserted {
+                for chunks in pile.versions.values {
+                    for chunk in chunks.values { stamps.formUnion(chunk.sectors.values) }
+                }
+                next = pile.below?.pile
+            }
+        }
+        return stamps
     }
 
     // MARK: Quotas
@@ -166,7 +245,7 @@ extension ServiceModelRun {
         guard let volume = pick(volumes(of: account, local: false)) else { return }
         let place = Place(source: world.source(volume))
         // What the background has still to do changes how much is stored.
-        try check(try server.settle(), "the background does not come to rest")
+        try server.settle()
         let stored = max(1, try checkFacts(account).storedBytes)
         try limit(account, .init(storedBytes: stored))
         // New bytes, where no parts are: more is stored by it, whatever it replaces.
@@ -178,12 +257,17 @@ extension ServiceModelRun {
         var request = Wire.UploadBlockRequest(target: .init(target: .volumeID(volume.id)))
         request.blocks = [ServiceHarness.block(bytes, at: UInt64(chunk * place.pile.chunkSize.bytes))]
         let answer = server.upload(request, bytes, context(account))
-        guard case .success = answer else { return try isRefused(answer, Refusal(.quotaExceeded)) }
-        // A lease has ended meanwhile, and made room.
+        if case .success = answer {
+            // What was pinned, or leased, has become free meanwhile, and made room.
+            let after = try checkFacts(account).storedBytes
+            try check(after <= stored, "\(after) bytes are stored of \(stored)")
+        } else {
+            try isRefused(answer, Refusal(.quotaExceeded))
+            try limit(account, nil)
+            _ = try succeeds(server.upload(request, bytes, context(account)))
+        }
         isDurable(volume.id)
         apply([(chunk, .whole(.data, content.stamps))], place)
-        let after = try checkFacts(account).storedBytes
-        try check(after <= stored, "\(after) bytes are stored of \(stored)")
     }
 
     // MARK: Usage
@@ -243,9 +327,10 @@ extension ServiceModelRun {
     func freed() throws {
         guard let snapshot = pick(world.snapshots.filter { !$0.isInitial }) else { return }
         last = "what deleting a snapshot of \(snapshot.account) frees"
-        guard try server.settle(), try !hasPartsToMerge() else { return }
         // Cancelling lets what stands on it be merged, which takes or frees space of its own.
         if snapshot.isPending || !snapshot.isComplete { return }
+        try server.settle()
+        let isExact = try !hasPartsToMerge()
         let leases = try leaseEnds()
         let context = context(snapshot.account)
         let request = Wire.GetUsageRequest(targets: [target(world.source(snapshot))], freedByDeletion: true)
@@ -257,10 +342,10 @@ extension ServiceModelRun {
         world.remove(snapshot)
         isDurable(snapshot.id)
         try waitForGrants(of: snapshot.account)
-        try check(try server.settle(), "the background does not come to rest")
+        try server.settle()
         let after = try checkFacts(snapshot.account).storedBytes
         // A lease that ended meanwhile has freed something as well.
-        guard try leaseEnds() == leases else { return }
+        guard isExact, try leaseEnds() == leases else { return }
         try check(before - after == freed, "\(before - after) bytes are free instead of \(freed)")
     }
 

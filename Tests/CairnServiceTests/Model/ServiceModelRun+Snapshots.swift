@@ -6,7 +6,7 @@ import CairnWire
 
 /// CreateSnapshot, CreateSnapshots, SnapshotProgress, DeleteSnapshot.
 extension ServiceModelRun {
-    private var isFull: Bool { world.snapshots.count >= 45 }
+    private var isFull: Bool { world.snapshots.count >= configuration.mix.snapshots }
 
     /// Of a REMOTE volume (SPEC S2).
     func createSnapshot() throws {
@@ -86,8 +86,16 @@ extension ServiceModelRun {
 
     /// Of a LOCAL volume, with chunks that are here already, inline or by pointer, and with chunks that are to come (SPEC S3, S5).
     func beginSnapshot() throws {
-        guard !isFull, let volume = pick(world.volumes.filter(\.isLocal)) else { return }
-        guard world.outstanding(of: volume.id).count < 6 else { return }
+        guard let volume = pick(world.volumes.filter(\.isLocal)) else { return }
+        // Now and then as many as there may be.
+        let most = configuration.mix.inProgress
+        for _ in 0..<(chance(5) ? 3 * most : 1) where !isFull && world.outstanding(of: volume.id).count < most {
+            try beginSnapshot(of: volume)
+            mostInProgress = max(mostInProgress, world.outstanding(of: volume.id).count)
+        }
+    }
+
+    private func beginSnapshot(of volume: World.Volume) throws {
         last = "begin a snapshot"
         let place = Place(source: world.source(volume))
         var request = Wire.CreateSnapshotRequest(volumeID: volume.id)
@@ -107,7 +115,6 @@ extension ServiceModelRun {
             edits.append((chunk, .whole(.data, content.stamps)))
         }
         let isByPointer = !request.chunks.isEmpty && chance(30)
-        let list = request.chunks
         if isByPointer { request = try byPointer(request, volume.account) }
         var expected: [Int: Fingerprint] = [:]
         for chunk in activeChunks(place.source) where chance(10) {
@@ -121,22 +128,34 @@ extension ServiceModelRun {
         let call = { [server] (request: Wire.CreateSnapshotRequest) in
             server.call(server.service.createSnapshot, request, context)
         }
-        let result = call(request)
+        var result = call(request)
         // Those on other shards are brought to this one, and kept there for a while.
         longLeases[volume.account, default: []].formUnion(named.map(\.fingerprint))
         if case .failure(let error) = result {
             let index = error.blockIndex ?? -1
-            let isExpected =
-                list.indices.contains(index) && (namings[index] != .known || mayHaveEnded(named[index], volume.account))
+            let isExpected = namings.indices.contains(index) && namings[index] != .known
             try check(error.code == .invalidChunkToken && isExpected, "refused with \(error); tokens \(namings)")
-            return
+            if namings.contains(.unknown) { return }
+            try stage(named, volume)
+            result = call(request)
         }
-        let created = try result.get()
+        let created = try succeeds(result)
         try check(!namings.contains(.unknown), "a chunk was named that \(volume.account) never had here")
         let snapshot = try add(created, volume, pending: true)
         apply(edits, Place(source: world.source(snapshot)))
         snapshot.expected = expected
         repeatLater(request.idempotencyKey, created, call, request) { $0.description = "another" }
+    }
+
+    /// On the volume's shard, for as long as usual.
+    private func stage(_ chunks: [ModelContents.Chunk], _ volume: World.Volume) throws {
+        for chunk in chunks {
+            let bytes = ModelContents.bytes(chunk.stamps)
+            var request = Wire.UploadBlockRequest(chunkSize: UInt32(chunk.size.bytes))
+            request.nearVolumeID = volume.id
+            request.blocks = [ServiceHarness.block(bytes, at: 0)]
+            _ = try succeeds(server.upload(request, bytes, context(volume.account)))
+        }
     }
 
     /// The list as the content of chunks, which are staged (SPEC S5).

@@ -114,12 +114,14 @@ extension ServiceModelRun {
         return .whole(all.allSatisfy { $0 == 0 } ? .zeros : .data, all)
     }
 
-    private func bytesBlock(_ place: Place, _ chunk: Int, _ content: ModelContents.Chunk) -> Block {
+    private func bytesBlock(_ place: Place, _ chunk: Int, _ content: ModelContents.Chunk, isPlain: Bool = false)
+        -> Block
+    {
         let raw = ModelContents.bytes(content.stamps[..<place.room(chunk)])
         let offset = UInt64(chunk * place.pile.chunkSize.bytes)
         var wire = ServiceHarness.block(raw, at: offset)
         var payload = raw
-        if chance(25) {
+        if !isPlain, chance(25) {
             var packed = [UInt8](repeating: 0, count: raw.count * 2)
             let count = raw.withUnsafeBytes { from in packed.withUnsafeMutableBytes { LZ4.compress(from, into: $0) } }
             if let count {
@@ -128,7 +130,7 @@ extension ServiceModelRun {
                 wire.source = .payloadLength(UInt32(count))
             }
         }
-        if chance(20) {
+        if !isPlain, chance(20) {
             let algorithm: Wire.ChecksumAlgorithm = [.crc32, .md5, .sha256][random.below(3)]
             wire.checksum = Wire.Checksum(
                 algorithm: algorithm,
@@ -169,6 +171,12 @@ extension ServiceModelRun {
         return Block(wire: wire, payload: [], edits: markEdits(place, sectors, isHole: isHole))
     }
 
+    /// The same with its bytes instead of a token.
+    func sendingBytes(_ block: Block, _ place: Place) -> Block {
+        guard let content = block.token else { return block }
+        return bytesBlock(place, block.edits[0].chunk, content, isPlain: true)
+    }
+
     func markEdits(_ place: Place, _ sectors: Range<Int>, isHole: Bool) -> [(chunk: Int, edit: Edit)] {
         (sectors.lowerBound / place.count...(sectors.upperBound - 1) / place.count).map { chunk in
             let range = sectors.clamped(to: chunk * place.count..<chunk * place.count + place.room(chunk))
@@ -206,6 +214,8 @@ extension ServiceModelRun {
 
     // MARK: Tokens
 
+    /// Of `either` the answer depends on what the background has done so far. Nothing after it may, or a seed's calls would differ from run
+    /// to run: where it is refused, the bytes are sent; where it is not, nothing is concluded.
     enum Naming { case known, unknown, either }
 
     /// Whether the account can name a chunk in a volume with chunks of a size, and `room` sectors for it: what it never wrote, never;
@@ -214,7 +224,7 @@ extension ServiceModelRun {
         if chunk.size != size { return .unknown }
         if let room, !chunk.stamps[room...].allSatisfy({ $0 == 0 }) { return .unknown }
         if chunk.stamps.contains(where: { $0 != 0 && world.writers[$0]?.contains(account) != true }) { return .unknown }
-        if promises[account]?[chunk.fingerprint] ?? 0 > UnixTime.milliseconds + 20 { return .known }
+        if promises[account]?[chunk.fingerprint] ?? 0 > now { return .known }
         let sources =
             volumes(of: account, local: false).map(world.source)
             + snapshots(of: account).filter { !$0.isError }.map(world.source)
@@ -228,13 +238,12 @@ extension ServiceModelRun {
         return .either
     }
 
-    /// Whether a promise may have ended while the call ran.
-    func mayHaveEnded(_ chunk: ModelContents.Chunk, _ account: AccountID) -> Bool {
-        let end = promises[account]?[chunk.fingerprint] ?? 0
-        return end != 0 && end <= UnixTime.milliseconds + 20
-    }
-
     func promise(_ fingerprint: Fingerprint, to account: AccountID, until end: UInt64) {
         promises[account, default: [:]][fingerprint] = max(end, promises[account]?[fingerprint] ?? 0)
+        mayHold(fingerprint, for: account, until: end)
+    }
+
+    func mayHold(_ fingerprint: Fingerprint, for account: AccountID, until end: UInt64) {
+        holds[account, default: [:]][fingerprint] = max(end, holds[account]?[fingerprint] ?? 0)
     }
 }

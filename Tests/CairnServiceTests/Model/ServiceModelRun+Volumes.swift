@@ -83,6 +83,7 @@ extension ServiceModelRun {
             sectors: sectors
         )
         world.volumes.append(volume)
+        source?.wasCloned = true
         let token = try describe(volume.initial, context).snapshotToken
         world.snapshots.append(World.Snapshot(volume.initial, token: token, of: volume, version: 1, isInitial: true))
         isDurable(volume.id)
@@ -104,29 +105,29 @@ extension ServiceModelRun {
         }
         guard let answer = try judge(call(request), refusal) else { return }
         isDurable(volume.id)
-        let isCloned = world.volumes.contains {
-            $0 !== volume && $0.pile.below?.pile === volume.pile && $0.pile.below?.version == 1
-        }
         for snapshot in inProgress.reversed() { world.remove(snapshot) }
         world.remove(volume)
         repeatLater(request.idempotencyKey, answer, call, request) { $0.cancelSnapshots.toggle() }
-        try forgetInitial(volume, isCloned: isCloned)
+        try forgetInitial(volume)
         try waitForGrants(of: volume.account)
     }
 
-    /// SPEC V1: the initial snapshot goes with its volume unless something was cloned from it. Of clones that are gone themselves it
-    /// may be known already, or not.
-    private func forgetInitial(_ volume: World.Volume, isCloned: Bool) throws {
+    /// SPEC V1: the initial snapshot goes with its volume unless something was cloned from it. That all clones are gone themselves may be
+    /// known already, or not: then it is deleted.
+    private func forgetInitial(_ volume: World.Volume) throws {
         guard let initial = world.snapshots.first(where: { $0.id == volume.initial }) else { return }
-        let answer = server.call(
-            server.service.describeSnapshot,
-            .init(target: .snapshotID(initial.id)),
-            context(volume.account)
-        )
-        if case .failure(let error) = answer {
+        let isCloned = world.volumes.contains { $0.pile.below?.pile === volume.pile && $0.pile.below?.version == 1 }
+        let request = Wire.DescribeSnapshotRequest(target: .snapshotID(initial.id))
+        switch server.call(server.service.describeSnapshot, request, context(volume.account)) {
+        case .failure(let error):
             try check(error.code == .invalidSnapshotID && !isCloned, "its initial snapshot: \(error)")
-            world.remove(initial)
+        case .success where isCloned: return
+        case .success:
+            try check(initial.wasCloned, "its initial snapshot is still there")
+            let deletion = Wire.DeleteSnapshotRequest(snapshotID: initial.id)
+            _ = try succeeds(server.call(server.service.deleteSnapshot, deletion, context(volume.account)))
         }
+        world.remove(initial)
     }
 
     func resize() throws {

@@ -15,7 +15,6 @@ extension ServiceModelRun {
         let place = Place(source: world.source(volume))
         var request = Wire.UploadBlockRequest(target: .init(target: .volumeID(volume.id)))
         var refusal = volume.isLocal ? Refusal(.wrongVolumeKind) : nil
-        request.durability = chance(20) ? .onFlush : .durable
         if chance(15), volume.attachment > 0 {
             request.attachment = UInt64(1 + random.below(Int(volume.attachment) + 1))
             if request.attachment != volume.attachment {
@@ -27,6 +26,8 @@ extension ServiceModelRun {
             request.dataVersion = UInt64(1 + random.below(Int(volume.version) + 1))
             if request.dataVersion > volume.version { refusal = Refusal(.invalidDataVersion) }
         }
+        // What a crash takes is sent again: as it was meant, whatever is newer.
+        request.durability = chance(20) && request.dataVersion == 0 ? .onFlush : .durable
         let blocks = makeBlocks(place, volume.account)
         let (must, may) = supersededChunks(blocks, place, request.dataVersion)
         let answer = try send(request, blocks, place, refusal)
@@ -39,7 +40,7 @@ extension ServiceModelRun {
             "superseded \(superseded) instead of chunks \(must), perhaps \(may)"
         )
         try checkTold(answer, blocks, place, superseded)
-        keep(volume, request.durability == .onFlush)
+        keep(volume, request.durability == .onFlush ? blocks : nil)
         apply(blocks.flatMap(\.edits), place, except: superseded)
     }
 
@@ -73,16 +74,21 @@ extension ServiceModelRun {
     }
 
     /// Remembers how a volume was before a call that is not durable yet; one that is makes all before it on the shard durable.
-    private func keep(_ volume: World.Volume, _ isOnFlush: Bool) {
-        let shard = Self.shard(of: volume.id)
-        guard isOnFlush else {
-            unflushed[shard] = []
-            return
-        }
+    private func keep(_ volume: World.Volume, _ unflushedBlocks: [Block]?) {
+        guard let blocks = unflushedBlocks else { return isDurable(volume.id) }
         let before = volume.pile.versions[volume.version]
-        unflushed[shard, default: []].append(
-            .init(pile: volume.pile, version: volume.version, before: before, volume: volume)
+        unflushed[Self.shard(of: volume.id), default: []].append(
+            .init(pile: volume.pile, version: volume.version, before: before, volume: volume, blocks: blocks)
         )
+    }
+
+    /// What the client does when the write verifier has changed (SPEC U8).
+    func sendAgain(_ lost: Unflushed) throws {
+        let place = Place(source: world.source(lost.volume))
+        let blocks = lost.blocks.map { sendingBytes($0, place) }
+        let request = Wire.UploadBlockRequest(target: .init(target: .volumeID(lost.volume.id)))
+        _ = try succeeds(send(request, blocks, context(lost.volume.account)))
+        apply(blocks.flatMap(\.edits), place)
     }
 
     /// What any other durable change does to the calls before it on its shard.
@@ -106,7 +112,6 @@ extension ServiceModelRun {
         _ refused: Refusal?,
         orEither isEither: Bool = false
     ) throws -> Wire.UploadBlockResponse? {
-        var request = request
         var (blocks, refusal) = (blocks, refused)
         let account = place.pile.account
         let namings = blocks.map { block in
@@ -118,26 +123,51 @@ extension ServiceModelRun {
         // Two things wrong at once: which of them is told is nobody's concern.
         if refusal != nil, !bad.isEmpty { return nil }
         if refusal == nil, bad.isEmpty, !isEither, chance(12) { refusal = spoil(&blocks, place) }
-        request.blocks = blocks.map(\.wire)
-        let answer = server.upload(request, blocks.flatMap(\.payload), context(account, host: chance(10)))
+        let context = context(account, host: chance(10))
+        let answer = send(request, blocks, context)
         if let refusal {
             try isRefused(answer, refusal)
             return nil
         }
-        guard case .failure(let error) = answer else {
-            if let unknown = bad.first(where: { namings[$0] == .unknown }) {
-                throw ModelFailure("\(last): \(account) named a chunk that it never had here, in block \(unknown)")
-            }
-            return try answer.get()
+        let unknown = bad.first { namings[$0] == .unknown }
+        if case .success = answer, let unknown {
+            throw ModelFailure("\(last): \(account) named a chunk that it never had here, in block \(unknown)")
         }
-        if isEither, error.code == .failedPrecondition { return nil }
-        let ended = blocks.indices.filter { index in blocks[index].token.map { mayHaveEnded($0, account) } ?? false }
-        guard error.code == .invalidChunkToken, let index = error.blockIndex,
-            bad.contains(index) || ended.contains(index)
-        else {
+        guard case .failure(let error) = answer else { return try answer.get() }
+        if isEither, error.code == .failedPrecondition { return try sendBeforeReport(request, blocks, context, place) }
+        guard error.code == .invalidChunkToken, let index = error.blockIndex, bad.contains(index) else {
             throw ModelFailure("\(last): refused with \(error); tokens \(namings)")
         }
-        return nil
+        if unknown != nil { return nil }
+        let again = send(request, blocks.map { sendingBytes($0, place) }, context)
+        if isEither, case .failure(let error) = again, error.code == .failedPrecondition {
+            return try sendBeforeReport(request, blocks, context, place)
+        }
+        return try succeeds(again)
+    }
+
+    private func send(_ request: Wire.UploadBlockRequest, _ blocks: [Block], _ context: CallContext)
+        -> Result<Wire.UploadBlockResponse, ServiceError>
+    {
+        var request = request
+        request.blocks = blocks.map(\.wire)
+        return server.upload(request, blocks.flatMap(\.payload), context)
+    }
+
+    /// The blocks, and then the progress that they were to carry: all that it needs is there before it.
+    private func sendBeforeReport(
+        _ request: Wire.UploadBlockRequest,
+        _ blocks: [Block],
+        _ context: CallContext,
+        _ place: Place
+    ) throws -> Wire.UploadBlockResponse {
+        var upload = request
+        upload.progress = nil
+        let answer = try succeeds(send(upload, blocks.map { sendingBytes($0, place) }, context))
+        guard let snapshot = place.source.snapshot, let percent = request.progress?.percent else { return answer }
+        let report = Wire.SnapshotProgressRequest(target: .snapshotID(snapshot), percent: percent)
+        _ = try succeeds(server.call(server.service.snapshotProgress, report, context))
+        return answer
     }
 
     /// Makes one thing wrong, and says how that must be refused.

@@ -2,7 +2,8 @@ import CairnTesting
 import Testing
 
 /// The random calls on a service with several accounts and shards. A failing run says its seed and configuration:
-/// `tools/torture model --seed … --only CONFIGURATION` repeats it, with the same count.
+/// `tools/torture model --seed … --only CONFIGURATION` makes the same calls, with the same count. What the background does between them
+/// is up to the machine; the simulation (``SimulationTests``) repeats that as well.
 @Suite(.serialized) struct ServiceModelTests {
     private static let configurations: [Int] =
         Torture.only("model").map { [$0] } ?? Array(0..<ServiceModelConfiguration.count)
@@ -29,6 +30,7 @@ import Testing
             }
             try run.probeAll()
             try run.deleteAll()
+            if operations > 2000, configuration.mix.inProgress > 6 { #expect(run.mostInProgress > 20) }
             Torture.report(
                 "model",
                 [
@@ -39,5 +41,20 @@ import Testing
         } catch {
             Issue.record("seed \(seed), service configuration \(index), operation \(done) (\(last)): \(error)")
         }
+    }
+
+    @Test("A seed's calls are the same each time, and find the same", arguments: [0, 3, 9, 14, 17])
+    func repeated(index: Int) throws {
+        let configuration = ServiceModelConfiguration(index: index)
+        let seed = Torture.seed("model")
+        let traces = try (0..<2).map { _ in
+            let run = try ServiceModelRun(configuration, seed: seed)
+            return try (0..<400).map { _ in
+                try run.step()
+                return run.trace
+            }
+        }
+        let first = zip(traces[0], traces[1]).first { $0 != $1 }
+        #expect(first == nil, "seed \(seed): they differ from here on")
     }
 }

@@ -132,6 +132,7 @@ extension World {
         let sectors: Int
         let isInitial: Bool
         var isPending = false
+        var wasCloned = false
         var isError = false
         var needsRebase = false
         var progress: UInt32 = 0

@@ -190,6 +190,8 @@ final class SimulatedMachine: ShardExecution, @unchecked Sendable {
         return UUID128(high: high, low: low)
     }
 
+    func pick(_ count: Int) -> Int { simulation.random.below(count) }
+
     // MARK: Timers
 
     /// Once.

@@ -205,6 +205,7 @@ extension Wire.SnapshotDescription: RandomMessage {
         if random.bool() { promptedProgress = Wire.Progress(random: &random) }
         for _ in 0..<random.count() { owners.append(Wire.OwnerShare(random: &random)) }
         if random.isSet() { missing = random.integer() }
+        if random.isSet() { promptUnanswered = random.bool() }
     }
 }
 
@@ -229,6 +230,7 @@ extension Wire.SnapshotDescription: OracleConvertible {
         if let promptedProgress { oracle.promptedProgress = promptedProgress.oracle }
         oracle.owners = owners.map { $0.oracle }
         oracle.missing = missing
+        oracle.promptUnanswered = promptUnanswered
         return oracle
     }
 }

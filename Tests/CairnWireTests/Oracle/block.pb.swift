@@ -37,7 +37,7 @@ nonisolated enum Cairn_V1_Durability: SwiftProtobuf.Enum, Swift.CaseIterable {
   /// On stable storage when the answer arrives.
   case durable // = 1
 
-  /// Answered earlier; Flush makes it durable (SPEC U8).
+  /// Answered earlier; Flush makes it durable (SPEC U8). To a snapshot in progress the same as DURABILITY_DURABLE.
   case onFlush // = 2
   case UNRECOGNIZED(Int)
 
@@ -569,6 +569,7 @@ nonisolated struct Cairn_V1_ListBlocksRequest: Sendable {
   /// Clears the value of `target`. Subsequent reads from it will return its default value.
   mutating func clearTarget() {self._target = nil}
 
+  /// Widened to whole chunks; when not given, everything.
   var range: Cairn_V1_ByteRange {
     get {_range ?? Cairn_V1_ByteRange()}
     set {_range = newValue}
@@ -601,6 +602,7 @@ nonisolated struct Cairn_V1_ListBlocksResponse: Sendable {
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
+  /// One for each chunk that holds something: data, parts of it, written zeros; by rising offset. Others are holes.
   var blocks: [Cairn_V1_BlockDescription] = []
 
   var nextPageToken: Data = Data()

@@ -348,6 +348,12 @@ nonisolated struct Cairn_V1_SnapshotDescription: @unchecked Sendable {
     set {_uniqueStorage()._missing = newValue}
   }
 
+  /// The last prompt got no answer within its limit.
+  var promptUnanswered: Bool {
+    get {_storage._promptUnanswered}
+    set {_uniqueStorage()._promptUnanswered = newValue}
+  }
+
   var unknownFields = SwiftProtobuf.UnknownStorage()
 
   init() {}
@@ -986,7 +992,7 @@ nonisolated extension Cairn_V1_OwnerShare: SwiftProtobuf.Message, SwiftProtobuf.
 
 nonisolated extension Cairn_V1_SnapshotDescription: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   static let protoMessageName: String = _protobuf_package + ".SnapshotDescription"
-  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}snapshot_id\0\u{3}volume_id\0\u{1}account\0\u{1}state\0\u{3}data_version\0\u{1}size\0\u{3}chunk_size\0\u{1}progress\0\u{1}description\0\u{1}tags\0\u{3}created_at_ms\0\u{3}completed_at_ms\0\u{1}seal\0\u{3}snapshot_token\0\u{3}needs_rebase\0\u{3}prompted_progress\0\u{1}owners\0\u{1}missing\0")
+  static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}snapshot_id\0\u{3}volume_id\0\u{1}account\0\u{1}state\0\u{3}data_version\0\u{1}size\0\u{3}chunk_size\0\u{1}progress\0\u{1}description\0\u{1}tags\0\u{3}created_at_ms\0\u{3}completed_at_ms\0\u{1}seal\0\u{3}snapshot_token\0\u{3}needs_rebase\0\u{3}prompted_progress\0\u{1}owners\0\u{1}missing\0\u{3}prompt_unanswered\0")
 
   fileprivate class _StorageClass {
     var _snapshotID: Data = Data()
@@ -1007,6 +1013,7 @@ nonisolated extension Cairn_V1_SnapshotDescription: SwiftProtobuf.Message, Swift
     var _promptedProgress: Cairn_V1_Progress? = nil
     var _owners: [Cairn_V1_OwnerShare] = []
     var _missing: UInt64 = 0
+    var _promptUnanswered: Bool = false
 
       // This property is used as the initial default value for new instances of the type.
       // The type itself is protecting the reference to its storage via CoW semantics.
@@ -1035,6 +1042,7 @@ nonisolated extension Cairn_V1_SnapshotDescription: SwiftProtobuf.Message, Swift
       _promptedProgress = source._promptedProgress
       _owners = source._owners
       _missing = source._missing
+      _promptUnanswered = source._promptUnanswered
     }
   }
 
@@ -1071,6 +1079,7 @@ nonisolated extension Cairn_V1_SnapshotDescription: SwiftProtobuf.Message, Swift
         case 16: try { try decoder.decodeSingularMessageField(value: &_storage._promptedProgress) }()
         case 17: try { try decoder.decodeRepeatedMessageField(value: &_storage._owners) }()
         case 18: try { try decoder.decodeSingularUInt64Field(value: &_storage._missing) }()
+        case 19: try { try decoder.decodeSingularBoolField(value: &_storage._promptUnanswered) }()
         default: break
         }
       }
@@ -1137,6 +1146,9 @@ nonisolated extension Cairn_V1_SnapshotDescription: SwiftProtobuf.Message, Swift
       if _storage._missing != 0 {
         try visitor.visitSingularUInt64Field(value: _storage._missing, fieldNumber: 18)
       }
+      if _storage._promptUnanswered != false {
+        try visitor.visitSingularBoolField(value: _storage._promptUnanswered, fieldNumber: 19)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
@@ -1164,6 +1176,7 @@ nonisolated extension Cairn_V1_SnapshotDescription: SwiftProtobuf.Message, Swift
         if _storage._promptedProgress != rhs_storage._promptedProgress {return false}
         if _storage._owners != rhs_storage._owners {return false}
         if _storage._missing != rhs_storage._missing {return false}
+        if _storage._promptUnanswered != rhs_storage._promptUnanswered {return false}
         return true
       }
       if !storagesAreEqual {return false}

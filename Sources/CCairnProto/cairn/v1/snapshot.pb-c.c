@@ -1533,7 +1533,7 @@ const ProtobufCMessageDescriptor cairn__v1__owner_share__descriptor =
   (ProtobufCMessageInit) cairn__v1__owner_share__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor cairn__v1__snapshot_description__field_descriptors[18] =
+static const ProtobufCFieldDescriptor cairn__v1__snapshot_description__field_descriptors[19] =
 {
   {
     "snapshot_id",
@@ -1751,6 +1751,18 @@ static const ProtobufCFieldDescriptor cairn__v1__snapshot_description__field_des
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "prompt_unanswered",
+    19,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Cairn__V1__SnapshotDescription, prompt_unanswered),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned cairn__v1__snapshot_description__field_indices_by_name[] = {
   2,   /* field[2] = account */
@@ -1763,6 +1775,7 @@ static const unsigned cairn__v1__snapshot_description__field_indices_by_name[] =
   14,   /* field[14] = needs_rebase */
   16,   /* field[16] = owners */
   7,   /* field[7] = progress */
+  18,   /* field[18] = prompt_unanswered */
   15,   /* field[15] = prompted_progress */
   12,   /* field[12] = seal */
   5,   /* field[5] = size */
@@ -1775,7 +1788,7 @@ static const unsigned cairn__v1__snapshot_description__field_indices_by_name[] =
 static const ProtobufCIntRange cairn__v1__snapshot_description__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 18 }
+  { 0, 19 }
 };
 const ProtobufCMessageDescriptor cairn__v1__snapshot_description__descriptor =
 {
@@ -1785,7 +1798,7 @@ const ProtobufCMessageDescriptor cairn__v1__snapshot_description__descriptor =
   "Cairn__V1__SnapshotDescription",
   "cairn.v1",
   sizeof(Cairn__V1__SnapshotDescription),
-  18,
+  19,
   cairn__v1__snapshot_description__field_descriptors,
   cairn__v1__snapshot_description__field_indices_by_name,
   1,  cairn__v1__snapshot_description__number_ranges,

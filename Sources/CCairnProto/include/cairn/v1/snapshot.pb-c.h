@@ -256,10 +256,14 @@ struct  Cairn__V1__SnapshotDescription
    * How many of the expected chunks are missing (SPEC S5).
    */
   uint64_t missing;
+  /*
+   * The last prompt got no answer within its limit.
+   */
+  protobuf_c_boolean prompt_unanswered;
 };
 #define CAIRN__V1__SNAPSHOT_DESCRIPTION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&cairn__v1__snapshot_description__descriptor) \
-    , {0,NULL}, {0,NULL}, (char *)protobuf_c_empty_string, CAIRN__V1__SNAPSHOT_STATE__SNAPSHOT_STATE_UNSPECIFIED, 0, 0, 0, 0, (char *)protobuf_c_empty_string, 0,NULL, 0, 0, NULL, {0,NULL}, 0, NULL, 0,NULL, 0 }
+    , {0,NULL}, {0,NULL}, (char *)protobuf_c_empty_string, CAIRN__V1__SNAPSHOT_STATE__SNAPSHOT_STATE_UNSPECIFIED, 0, 0, 0, 0, (char *)protobuf_c_empty_string, 0,NULL, 0, 0, NULL, {0,NULL}, 0, NULL, 0,NULL, 0, 0 }
 
 
 typedef enum {
