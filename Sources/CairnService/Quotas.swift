@@ -33,7 +33,8 @@ final class AccountQuota: Sendable {
 
     init(_ account: AccountID) { self.account = account }
 
-    /// Lets a change through, or throws QUOTA_EXCEEDED. On the shard's queue; reads one small record of each other shard.
+    /// Lets a change through, or throws QUOTA_EXCEEDED; THROTTLED where the account has deleted something that is not free yet. On the
+    /// shard's queue; reads one small record of each other shard.
     /// - Parameter isFirst: whether this is the first time for this change: a transaction may be run again.
     func admit(
         _ limits: AccountLimits,
@@ -45,15 +46,24 @@ final class AccountQuota: Sendable {
     ) throws(ServiceError) {
         let result = underWay.withLock { underWay in
             Result { () throws(ServiceError) in
-                var others = AccountUsage()
-                for other in shards where other.index != shard {
-                    if let usage = underWay[other.index]?.usage {
-                        others += usage
-                    } else {
-                        others += try storeCall { () throws(StoreError) in try other.makeView().usage(of: account) }
+                func excess() throws(ServiceError) -> AccountLimits.Excess? {
+                    var others = AccountUsage()
+                    for other in shards where other.index != shard {
+                        if let usage = underWay[other.index]?.usage {
+                            others += usage
+                        } else {
+                            others += try storeCall { () throws(StoreError) in
+                                try other.makeView().usage(of: self.account)
+                            }
+                        }
                     }
+                    return limits.excess(before, after, others)
                 }
-                try limits.check(before, after, others)
+                if let first = try excess() {
+                    if first.mayPass { try throttle(first, all: shards) }
+                    // What was being freed on another shard may be free since it was counted.
+                    if let excess = try excess() { throw ServiceError(.quotaExceeded, excess.text) }
+                }
                 underWay[shard] = UnderWay(
                     usage: after,
                     changes: (underWay[shard]?.changes ?? 0) + (isFirst ? 1 : 0)
@@ -61,6 +71,18 @@ final class AccountQuota: Sendable {
             }
         }
         try result.get()
+    }
+
+    /// How long what was deleted takes to become free, about.
+    private static let freeingTime = Duration.milliseconds(200)
+
+    /// Throws THROTTLED where the change may fit soon.
+    private func throttle(_ excess: AccountLimits.Excess, all shards: [Shard]) throws(ServiceError) {
+        for shard in shards {
+            guard try storeCall({ () throws(StoreError) in try shard.isFreeing(account) }) else { continue }
+            let text = excess.text + "; what was deleted is being freed"
+            throw ServiceError(.throttled, text, retryAfter: Self.freeingTime)
+        }
     }
 
     /// The change is visible, or will never be.
@@ -124,16 +146,24 @@ extension AccountUsage {
 }
 
 extension AccountLimits {
+    fileprivate struct Excess {
+        let text: String
+        /// Whether the background may make it fit: all but stored bytes goes with what is deleted, at once.
+        let mayPass: Bool
+    }
+
     /// Only what a change adds to can be too much: who is above a limit that was lowered may still delete.
-    fileprivate func check(_ before: AccountUsage, _ after: AccountUsage, _ others: AccountUsage) throws(ServiceError) {
+    fileprivate func excess(_ before: AccountUsage, _ after: AccountUsage, _ others: AccountUsage) -> Excess? {
         for (name, limit, field) in Self.fields {
             let (limit, old, new) = (self[keyPath: limit], before[keyPath: field], after[keyPath: field])
             guard limit != 0, new > old, others[keyPath: field].saturatingSum(new) > limit else { continue }
-            throw ServiceError(
-                .quotaExceeded,
-                "\(name): the account may have \(limit), has \(others[keyPath: field].saturatingSum(old)), and wants \(new - old) more"
+            let had = others[keyPath: field].saturatingSum(old)
+            return Excess(
+                text: "\(name): the account may have \(limit), has \(had), and wants \(new - old) more",
+                mayPass: field == \.storedBytes
             )
         }
+        return nil
     }
 
     private static var fields: [(String, KeyPath<AccountLimits, UInt64>, KeyPath<AccountUsage, UInt64>)] {

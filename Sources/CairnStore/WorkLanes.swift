@@ -68,7 +68,7 @@ struct WorkLanes<Progress> {
 
     /// - Parameter body: false: enough.
     /// - Returns: where to go on.
-    private static func scan(
+    fileprivate static func scan(
         _ shard: Shard,
         from start: UInt64,
         _ belongs: (WorkItem) -> Bool,
@@ -136,6 +136,23 @@ struct WorkLanes<Progress> {
         }
         lanes[account] = lane.numbers.isEmpty ? nil : lane
         if !lane.numbers.isEmpty { turns.append(account) }
+    }
+}
+
+extension Shard {
+    /// The most items of work that one question looks at: it is asked where calls are ordered.
+    private static let freeingScan = 256
+
+    /// Whether what an account has deleted, and is counted as the account's still, is on its way out. Beyond some hundred items of others'
+    /// work nothing is found.
+    public func isFreeing(_ account: AccountID) throws(StoreError) -> Bool {
+        var (looked, isFound) = (0, false)
+        _ = try WorkLanes<ReleaseCursor>.scan(self, from: 0, { !$0.isSeal }) { _, owner in
+            looked += 1
+            isFound = owner == account
+            return !isFound && looked < Self.freeingScan
+        }
+        return isFound
     }
 }
 
