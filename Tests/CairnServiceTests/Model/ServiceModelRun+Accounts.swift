@@ -164,7 +164,7 @@ extension ServiceModelRun {
         try isRefused(server.upload(upload, [], context(account)), refusal)
     }
 
-    /// All that anything shows, or could show once something else is gone.
+    /// All that anything shows, or is made of, or could show once something else is gone.
     private func stampsPresent() -> Set<Stamp> {
         var stamps: Set<Stamp> = []
         var seen: Set<ObjectIdentifier> = []
@@ -172,7 +172,7 @@ extension ServiceModelRun {
             var next: Pile? = pile
             while let pile = next, seen.insert(ObjectIdentifier(pile)).inserted {
                 for chunks in pile.versions.values {
-                    for chunk in chunks.values { stamps.formUnion(chunk.sectors.values) }
+                    for chunk in chunks.values { stamps.formUnion(chunk.covered.union(chunk.sectors.values)) }
                 }
                 next = pile.below?.pile
             }

@@ -200,7 +200,9 @@ extension ServiceModelRun {
                 for (sector, stamp) in stamps.enumerated() where stamp != 0 { written.sectors[sector] = stamp }
                 note(stamps, place.pile.account)
             case .part(let start, let stamps):
-                for (sector, stamp) in stamps.enumerated() { written.sectors[start + sector] = stamp }
+                for (sector, stamp) in stamps.enumerated() {
+                    if let old = written.sectors.updateValue(stamp, forKey: start + sector) { written.covered.insert(old) }
+                }
                 written.hasParts = true
                 note(stamps, place.pile.account)
             }

@@ -17,6 +17,8 @@ struct Written {
     var sectors: [Int: Stamp] = [:]
     /// Whether sectors were written one by one since.
     var hasParts = false
+    /// What these replaced: kept below them until they are merged.
+    var covered: Set<Stamp> = []
 }
 
 /// A volume's versions, which stay as long as anything shows them: also when the volume is gone.
