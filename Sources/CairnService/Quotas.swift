@@ -73,8 +73,8 @@ final class AccountQuota: Sendable {
         try result.get()
     }
 
-    /// How long what was deleted takes to become free, about.
-    private static let freeingTime = Duration.milliseconds(200)
+    /// When to look again whether what was deleted is free: of a little it takes less, of much more.
+    private static let freeingTime = Duration.seconds(1)
 
     /// Throws THROTTLED where the change may fit soon.
     private func throttle(_ excess: AccountLimits.Excess, all shards: [Shard]) throws(ServiceError) {
@@ -160,7 +160,7 @@ extension AccountLimits {
             let had = others[keyPath: field].saturatingSum(old)
             return Excess(
                 text: "\(name): the account may have \(limit), has \(had), and wants \(new - old) more",
-                mayPass: field == \.storedBytes
+                mayPass: field == \.storedBytes && new - old <= limit
             )
         }
         return nil

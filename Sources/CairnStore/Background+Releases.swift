@@ -16,6 +16,7 @@ extension Background {
         do throws(StoreError) {
             for _ in 0..<Self.releaseSteps {
                 try releases.look(shard)
+                firstRelease.store(releases.first, ordering: .relaxed)
                 guard let turn = releases.next() else { return stuck.removeAll() }
                 if let cursor = try releaseStep(turn) {
                     releases.giveWay(cursor)
@@ -35,10 +36,10 @@ extension Background {
         let key = Key.work(turn.number)
         guard let item = try workItem(key) else { return nil }
         // A lineage whose index is damaged keeps its items; the others' are carried out.
-        if let lineage = item.lineage, stuck.contains(lineage) { return nil }
+        if let lineage = item.freed, stuck.contains(lineage) { return nil }
         do throws(StoreError) { return try carryOut(item, key, from: turn.progress) } catch {
             guard error.code == .damaged else { throw error }
-            if let lineage = item.lineage { stuck.insert(lineage) }
+            if let lineage = item.freed { stuck.insert(lineage) }
             shard.logger.error("work cannot be carried out", metadata: ["work": "\(item)", "reason": "\(error)"])
             return nil
         }
@@ -257,8 +258,8 @@ extension Transaction {
 extension WorkItem {
     var isSeal: Bool { if case .seal = self { true } else { false } }
 
-    /// Whose space the item frees; nil for a seal.
-    fileprivate var lineage: LineageID? {
+    /// The lineage whose space the item frees; nil where it frees none.
+    var freed: LineageID? {
         switch self {
         case .releaseVersion(let lineage, _), .trimHead(let lineage), .cancelVersion(let lineage, _): lineage
         case .seal, .settle, .forgetExpected: nil

@@ -34,6 +34,8 @@ final class Background: @unchecked Sendable {
     var purgeRest: UInt64?
     /// Releases and the like, and seals; the background's queue alone uses them.
     var releases = WorkLanes<ReleaseCursor> { !$0.isSeal }
+    /// No release that can be carried out has a lower number.
+    let firstRelease = Atomic<UInt64>(0)
     var seals = WorkLanes<Sealing>(mostBegun: Background.mostSealing) { $0.isSeal }
     /// Lineages of which something that is due cannot be carried out; the background's queue alone uses it.
     var stuck: Set<LineageID> = []

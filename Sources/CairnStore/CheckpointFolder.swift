@@ -74,8 +74,7 @@ final class CheckpointFolder: Sendable {
         for name in try Files.names(in: path) {
             if name == "given-up" { found.isGivenUp = true }
             guard let number = UInt32(name), Self.name(number) == name else { continue }
-            let bytes = try? Files.read("\(path)/\(name)/contents", limit: CheckpointContents.byteLimit)
-            if let contents = bytes.flatMap(CheckpointContents.decode), contents.identity == identity {
+            if let contents = readContents(of: number) {
                 found.checkpoints.append(Checkpoint(number: number, contents: contents))
             } else {
                 found.damaged.append(number)
@@ -84,6 +83,13 @@ final class CheckpointFolder: Sendable {
         found.checkpoints.sort { $0.number < $1.number }
         found.damaged.sort()
         state.withLock { $0 = found }
+    }
+
+    /// What lies on the disk. Nil where it is missing, damaged, or another shard's.
+    private func readContents(of number: UInt32) -> CheckpointContents? {
+        let bytes = try? Files.read("\(folder(number))/contents", limit: CheckpointContents.byteLimit)
+        guard let contents = bytes.flatMap(CheckpointContents.decode), contents.identity == identity else { return nil }
+        return contents
     }
 
     /// Removes what an interrupted making or removal left.
@@ -269,6 +275,10 @@ final class CheckpointFolder: Sendable {
     /// What is wrong with a checkpoint's files; each names the file. Reads all of them.
     func verify(_ checkpoint: Checkpoint) -> [String] {
         var problems: [String] = []
+        // What is known of it here may have been read long ago.
+        if readContents(of: checkpoint.number) != checkpoint.contents {
+            problems.append("contents is missing or damaged")
+        }
         for file in checkpoint.contents.files {
             do throws(StoreError) {
                 let found = try Files.checksum(of: "\(folder(checkpoint.number))/\(file.name)")

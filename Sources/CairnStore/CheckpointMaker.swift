@@ -73,13 +73,17 @@ final class CheckpointMaker: Sendable {
         guard claim() else { return [] }
         defer { state.withLock { $0.isRunning = false } }
         var problems: [String] = []
+        // Those whose contents could not be read when the shard was opened, and those that have rotted since.
+        var damaged = folder.damaged.map { (number: $0, found: ["contents is missing or damaged"]) }
         for checkpoint in folder.checkpoints {
             let found = folder.verify(checkpoint)
-            if found.isEmpty { continue }
-            let problem = "checkpoint \(checkpoint.number): \(found.joined(separator: ", "))"
+            if !found.isEmpty { damaged.append((checkpoint.number, found)) }
+        }
+        for (number, found) in damaged {
+            let problem = "checkpoint \(number): \(found.joined(separator: ", "))"
             problems.append(problem)
             logger.error("a copy of the index is damaged, and made anew", metadata: ["reason": "\(problem)"])
-            do throws(StoreError) { try folder.remove(checkpoint.number) } catch {
+            do throws(StoreError) { try folder.remove(number) } catch {
                 logger.error("a copy of the index cannot be removed", metadata: ["reason": "\(error)"])
             }
         }

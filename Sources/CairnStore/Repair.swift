@@ -153,8 +153,10 @@ final class ShardRepairing {
         }
         guard mayGoOn(tail) else { return true }
         report.lsn = (tail.end ?? standing)?.lsn.rawValue ?? 0
+        let isReached = try isReached(standing)
         // What a start does by itself is no repair; an index that must be cut or mended is brought up to date first.
-        guard tail.damaged > 0 || tail.loss != nil else { return true }
+        guard tail.damaged > 0 || tail.loss != nil || !isReached else { return true }
+        if !isReached { find("the index is of an earlier time: a start does not go on from where it stands") }
         try act("\(tail.groups) commits are replayed over the index") { () throws(StoreError) in
             let database = try IndexDatabase(path: indexPath, indexOptions, .existing)
             try replay(survey, over: database)
@@ -162,6 +164,17 @@ final class ShardRepairing {
         }
         try cut(tail, from: standing)
         return true
+    }
+
+    /// Whether a start, which reads the present epoch alone, goes on from where an index stands.
+    private func isReached(_ standing: LogPosition?) throws(StoreError) -> Bool {
+        do throws(LogError) {
+            _ = try LogRecovery(storage, identity: identity, options: opening.logOptions, from: standing)
+            return true
+        } catch {
+            guard case .damaged = error else { throw StoreError(error) }
+            return false
+        }
     }
 
     /// Reads all of an index, for RocksDB's checksums.

@@ -111,6 +111,7 @@ extension Transaction {
     public func setProgress(_ percent: UInt8, of snapshot: SnapshotRecord, at now: UInt64) throws(StoreError) {
         try change(snapshot) {
             $0.progress = percent
+            $0.isPromptUnanswered = false
             $0.touchedAt = now
         }
     }
@@ -127,6 +128,7 @@ extension Transaction {
 
     /// What the client answered to a prompt (SPEC S10), which is a touch as well.
     public func setPromptedProgress(_ percent: UInt8, of snapshot: SnapshotRecord, at now: UInt64) throws(StoreError) {
+        precondition(percent <= 100)
         try change(snapshot) {
             $0.promptedProgress = percent
             $0.isPromptUnanswered = false
@@ -149,6 +151,7 @@ extension Transaction {
         complete.state = isSettled ? .complete : .waiting
         complete.progress = 100
         complete.completedAt = isSettled ? now : 0
+        complete.isPromptUnanswered = false
         complete.touchedAt = now
         if complete.isExpecting {
             complete.isExpecting = false

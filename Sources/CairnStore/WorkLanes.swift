@@ -49,6 +49,9 @@ struct WorkLanes<Progress> {
 
     var isEmpty: Bool { turns.isEmpty }
 
+    /// Every item that is not done has this number, or a higher one; but for those that were left where they are.
+    var first: UInt64 { lanes.values.reduce(scanned) { min($0, $1.numbers[0]) } }
+
     /// Forgets all that is in memory: the next look begins with what is left in the table.
     mutating func restart() { self = WorkLanes(mostBegun: mostBegun, belongs) }
 
@@ -68,7 +71,7 @@ struct WorkLanes<Progress> {
 
     /// - Parameter body: false: enough.
     /// - Returns: where to go on.
-    fileprivate static func scan(
+    private static func scan(
         _ shard: Shard,
         from start: UInt64,
         _ belongs: (WorkItem) -> Bool,
@@ -143,16 +146,20 @@ extension Shard {
     /// The most items of work that one question looks at: it is asked where calls are ordered.
     private static let freeingScan = 256
 
-    /// Whether what an account has deleted, and is counted as the account's still, is on its way out. Beyond some hundred items of others'
-    /// work nothing is found.
+    /// Whether what an account has deleted, and is counted as the account's still, is on its way out. Behind some hundred items of work
+    /// nothing is found.
     public func isFreeing(_ account: AccountID) throws(StoreError) -> Bool {
-        var (looked, isFound) = (0, false)
-        _ = try WorkLanes<ReleaseCursor>.scan(self, from: 0, { !$0.isSeal }) { _, owner in
-            looked += 1
-            isFound = owner == account
-            return !isFound && looked < Self.freeingScan
+        let view = makeView()
+        let cursor = view.index.makeCursor()
+        // What is done lies before as deleted keys: they are not passed again.
+        cursor.seek(Key.work(background.firstRelease.load(ordering: .relaxed)))
+        for _ in 0..<Self.freeingScan {
+            guard try cursor.isValid(), cursor.key.first == Table.work.rawValue else { return false }
+            let item = try WorkItem.decode(cursor.value)
+            if item.freed != nil, try item.account(view) == account { return true }
+            cursor.next()
         }
-        return isFound
+        return false
     }
 }
 

@@ -1,11 +1,11 @@
 import CairnCore
-import CairnStore
 import CairnWire
 import Dispatch
 import Synchronization
 import Testing
 
 @testable import CairnService
+@testable import CairnStore
 
 /// Limits of accounts (SPEC R3), under concurrency and over shards.
 @Suite struct AccountTests {
@@ -169,6 +169,46 @@ import Testing
             Wire.CreateSnapshotsRequest(volumeIDs: Array(volumes.prefix(4)))
         )
         #expect(try describe(harness, alice).snapshots == 12)
+    }
+
+    @Test("R3: what is deleted and not free yet makes the limit of stored bytes THROTTLED; nobody else's is changed by it")
+    func pendingDeletion() throws {
+        let harness = try ServiceHarness(shards: 2)
+        let volumes = try (0..<2).map { number in
+            try harness.createVolume(.init(affinity: [UInt8(number)]), as: alice).volumeID
+        }
+        for (index, volume) in volumes.enumerated() {
+            try harness.write(noise(4 * 65536, seed: UInt64(index) + 1), at: 0, to: volume)
+        }
+        try set(harness, Wire.AccountLimits(storedBytes: 8 * 65536), alice)
+        let more = noise(65536, seed: 9)
+        let code = { () -> ServiceError.Code? in
+            do { try harness.write(more, at: 1 << 20, to: volumes[0]) } catch let error as ServiceError {
+                #expect((error.retryAfter != nil) == (error.code == .throttled))
+                return error.code
+            }
+            return nil
+        }
+        #expect(try code() == .quotaExceeded)
+        let gate = DispatchSemaphore(value: 0)
+        for shard in harness.store.shards { shard.background.queue.async { gate.wait() } }
+        var isOpen = false
+        let open = {
+            if !isOpen { for _ in harness.store.shards { gate.signal() } }
+            isOpen = true
+        }
+        defer { open() }
+        // Another account's deletions are no reason.
+        let bob = ServiceHarness.bob
+        let other = try harness.createVolume(as: bob).volumeID
+        _ = try harness.call(harness.service.deleteVolume, Wire.DeleteVolumeRequest(volumeID: other), as: bob)
+        #expect(try code() == .quotaExceeded)
+        _ = try harness.call(harness.service.deleteVolume, Wire.DeleteVolumeRequest(volumeID: volumes[1]))
+        #expect(try code() == .throttled)
+        // What will never fit is refused all the same.
+        #expect(throws: ServiceError.self) { try harness.write(noise(9 * 65536, seed: 8), at: 2 << 20, to: volumes[0]) }
+        open()
+        #expect(try harness.eventually { try code() == nil })
     }
 
     @Test("R3: stored bytes: of uploads at once, on several shards, none goes beyond, and what fits is let in")

@@ -196,6 +196,20 @@ import Testing
         #expect(try scratch.shard.audit().problems == [])
     }
 
+    @Test("D4: what nobody reads is found by the scrub that runs by itself, and again in each period")
+    func scrubsByItself() throws {
+        let scratch = try ScratchStore { $0.scrubPeriod = .seconds(1) }
+        let volume = try scratch.volume()
+        for (round, seed) in [UInt64(1), 2].enumerated() {
+            try write(scratch, volume, [UInt64(round): seed])
+            let key = ChunkKey(own: AccountNumber(rawValue: 1), chunkData(noise(64 << 10, seed)).fingerprint)
+            let chunk = try #require(try scratch.shard.makeView().chunk(key))
+            try scratch.spoil(Patch(start: 0, location: chunk.location))
+            #expect(try scratch.eventually { try damage(scratch, volume).contains(UInt64(round)) })
+        }
+        #expect(!scratch.shard.scrubber.status.isOnDemand && scratch.shard.scrubber.bytesRead >= 2 * 64 << 10)
+    }
+
     @Test("marks and the scrub's place outlast a restart; a purge takes the mark with it")
     func restart() throws {
         let scratch = try ScratchStore { $0.scrubSaveInterval = .zero }

@@ -73,7 +73,7 @@ public struct Snapshot: Sendable, Hashable {
     public let needsRebase: Bool
     /// Percent, 0–100, that the client last answered to a prompt; nil: never (SPEC S10).
     public let promptedProgress: Int?
-    /// Whether the last prompt got no answer (SPEC S10).
+    /// Whether the last prompt got no answer, and nothing was reported since (SPEC S10).
     public let isPromptUnanswered: Bool
     /// How much of it is whose; empty unless the snapshot is the caller's account's own, complete and sealed (SPEC D5).
     public let owners: [OwnerShare]

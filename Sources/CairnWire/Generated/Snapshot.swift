@@ -217,7 +217,7 @@ extension Wire {
         public var owners: [Wire.OwnerShare] = []
         /// How many of the expected chunks are missing (SPEC S5).
         public var missing: UInt64 = 0
-        /// The last prompt got no answer within its limit.
+        /// The last prompt got no answer within its limit, or none that could be understood, and nothing was reported since.
         public var promptUnanswered: Bool = false
 
         /// All fields at their defaults.

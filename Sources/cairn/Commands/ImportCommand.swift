@@ -167,7 +167,9 @@ struct ImportCommand: ServiceCommand {
         switch described.seal {
         case .value(let value): return Comparison(check: value == seal ? .matched : .differs)
         case .pending: return Comparison(check: .pending)
-        case nil: return Comparison(check: described.isSealWithheld ? .withheld : .pending)
+        case nil:
+            let text = "the import is not verified: the seal of \(snapshot) is withheld, for it holds data of other accounts"
+            return Comparison(check: .withheld, failure: verify ? ClientError(.invalidRequest, text) : nil)
         }
     }
 

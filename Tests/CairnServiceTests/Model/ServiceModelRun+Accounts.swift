@@ -56,7 +56,13 @@ extension ServiceModelRun {
         let chunks = someChunks()
         let namings = chunks.map { naming($0, account, $0.size) }
         let request = Wire.QueryChunksRequest(tokens: chunks.map(\.fingerprint.bytes))
-        let answer = try succeeds(server.call(server.service.queryChunks, request, context(account, host: chance(20))))
+        let context = context(account, host: chance(20))
+        let answer = try succeeds(server.call(server.service.queryChunks, request, context))
+        // What was told to be here stays here, for as long as was said.
+        try server.settle()
+        let again = try succeeds(server.call(server.service.queryChunks, request, context))
+        let isKept = zip(answer.present, again.present).allSatisfy { $0 & ~$1 == 0 }
+        try check(isKept, "a chunk that was told to be here is gone")
         for (index, chunk) in chunks.enumerated() {
             let isHere = answer.present[index / 8] & 1 << (index % 8) != 0
             switch namings[index] {
@@ -88,6 +94,11 @@ extension ServiceModelRun {
         case .success(let answer):
             try check(!namings.contains(.unknown), "a lease of a chunk that \(account) never had")
             try check(answer.leaseExpiresAtMs == end, "a lease until \(answer.leaseExpiresAtMs) instead of \(end)")
+            let query = Wire.QueryChunksRequest(tokens: request.tokens)
+            let present = try succeeds(server.call(server.service.queryChunks, query, context(account))).present
+            let isHere = chunks.indices.allSatisfy { present[$0 / 8] & 1 << ($0 % 8) != 0 }
+            try check(isHere, "a chunk with a lease is not told to be here")
+            for chunk in chunks { mayHold(chunk.fingerprint, for: account, until: now + configuration.leaseMilliseconds) }
             guard namings.allSatisfy({ $0 == .known }) else { return }
             for chunk in chunks { promise(chunk.fingerprint, to: account, until: end) }
         }
@@ -97,7 +108,7 @@ extension ServiceModelRun {
         let account = pickAccount()
         last = "\(account) releases leases"
         let tokens = Set(someChunks().map(\.fingerprint))
-        let request = Wire.ReleaseLeaseRequest(tokens: tokens.map(\.bytes))
+        let request = Wire.ReleaseLeaseRequest(tokens: tokens.sorted().map(\.bytes))
         _ = try succeeds(server.call(server.service.releaseLease, request, context(account)))
         for token in tokens {
             promises[account]?[token] = nil
@@ -212,7 +223,11 @@ extension ServiceModelRun {
     func quota() throws {
         let account = pickAccount()
         last = "\(account)'s quota"
-        defer { try? limit(account, nil) }
+        // Merges that a quota did not allow are tried again after a while.
+        defer {
+            try? limit(account, nil)
+            server.clock.putForward(milliseconds: 5000)
+        }
         let snapshots = snapshots(of: account).filter { !$0.isInitial }
         let context = context(account)
         switch random.below(4) {

@@ -67,7 +67,7 @@ extension ServiceModelRun {
                 let request = Wire.DeleteSnapshotRequest(snapshotID: snapshot.snapshotID)
                 _ = try succeeds(server.call(server.service.deleteSnapshot, request, context(account)))
             }
-            let tokens = (longLeases[account] ?? []).map(\.bytes)
+            let tokens = (longLeases[account] ?? []).sorted().map(\.bytes)
             last = "delete everything: \(tokens.count) leases"
             _ = try succeeds(server.call(server.service.releaseLease, .init(tokens: tokens), context(account)))
         }

@@ -116,7 +116,8 @@ extension ServiceModelRun {
     /// known already, or not: then it is deleted.
     private func forgetInitial(_ volume: World.Volume) throws {
         guard let initial = world.snapshots.first(where: { $0.id == volume.initial }) else { return }
-        let isCloned = world.volumes.contains { $0.pile.below?.pile === volume.pile && $0.pile.below?.version == 1 }
+        let piles = world.volumes.map(\.pile) + world.snapshots.filter { !$0.isError }.map(\.pile)
+        let isCloned = piles.contains { $0.below?.pile === volume.pile && $0.below?.version == 1 }
         let request = Wire.DescribeSnapshotRequest(target: .snapshotID(initial.id))
         switch server.call(server.service.describeSnapshot, request, context(volume.account)) {
         case .failure(let error):

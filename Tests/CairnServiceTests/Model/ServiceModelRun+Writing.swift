@@ -26,22 +26,23 @@ extension ServiceModelRun {
             request.dataVersion = UInt64(1 + random.below(Int(volume.version) + 1))
             if request.dataVersion > volume.version { refusal = Refusal(.invalidDataVersion) }
         }
-        // What a crash takes is sent again: as it was meant, whatever is newer.
-        request.durability = chance(20) && request.dataVersion == 0 ? .onFlush : .durable
+        request.durability = chance(20) ? .onFlush : .durable
         let blocks = makeBlocks(place, volume.account)
-        let (must, may) = supersededChunks(blocks, place, request.dataVersion)
+        var (must, may) = supersededChunks(blocks, place, request.dataVersion)
+        // What it comes to must not depend on the background.
+        if refusal == nil, !may.isEmpty { (request.dataVersion, must, may) = (0, [], []) }
         let answer = try send(request, blocks, place, refusal)
         guard let answer else { return }
         try check(answer.dataVersion == volume.version, "data version \(answer.dataVersion)")
-        let superseded = Set(answer.superseded.map { Int($0) / place.pile.chunkSize.bytes })
-        try check(
-            superseded.isSuperset(of: must) && superseded.isSubset(of: must.union(may))
-                && answer.superseded == answer.superseded.sorted(),
-            "superseded \(superseded) instead of chunks \(must), perhaps \(may)"
-        )
-        try checkTold(answer, blocks, place, superseded)
-        keep(volume, request.durability == .onFlush ? blocks : nil)
-        apply(blocks.flatMap(\.edits), place, except: superseded)
+        try checkSuperseded(answer, must, place)
+        try checkTold(answer, blocks, place, must)
+        keep(volume, request.durability == .onFlush ? blocks : nil, request.dataVersion)
+        apply(blocks.flatMap(\.edits), place, except: must)
+    }
+
+    private func checkSuperseded(_ answer: Wire.UploadBlockResponse, _ chunks: Set<Int>, _ place: Place) throws {
+        let offsets = chunks.sorted().map { UInt64($0 * place.pile.chunkSize.bytes) }
+        try check(answer.superseded == offsets, "superseded \(answer.superseded) instead of chunks \(chunks)")
     }
 
     /// SPEC U5: chunks that a higher version than the caller's wrote. A hole under which nothing lies any more counts as never
@@ -74,11 +75,18 @@ extension ServiceModelRun {
     }
 
     /// Remembers how a volume was before a call that is not durable yet; one that is makes all before it on the shard durable.
-    private func keep(_ volume: World.Volume, _ unflushedBlocks: [Block]?) {
+    private func keep(_ volume: World.Volume, _ unflushedBlocks: [Block]?, _ dataVersion: UInt64) {
         guard let blocks = unflushedBlocks else { return isDurable(volume.id) }
         let before = volume.pile.versions[volume.version]
         unflushed[Self.shard(of: volume.id), default: []].append(
-            .init(pile: volume.pile, version: volume.version, before: before, volume: volume, blocks: blocks)
+            .init(
+                pile: volume.pile,
+                version: volume.version,
+                before: before,
+                volume: volume,
+                blocks: blocks,
+                dataVersion: dataVersion
+            )
         )
     }
 
@@ -86,9 +94,11 @@ extension ServiceModelRun {
     func sendAgain(_ lost: Unflushed) throws {
         let place = Place(source: world.source(lost.volume))
         let blocks = lost.blocks.map { sendingBytes($0, place) }
-        let request = Wire.UploadBlockRequest(target: .init(target: .volumeID(lost.volume.id)))
-        _ = try succeeds(send(request, blocks, context(lost.volume.account)))
-        apply(blocks.flatMap(\.edits), place)
+        var request = Wire.UploadBlockRequest(target: .init(target: .volumeID(lost.volume.id)))
+        request.dataVersion = lost.dataVersion
+        let (superseded, _) = supersededChunks(blocks, place, lost.dataVersion)
+        try checkSuperseded(try succeeds(send(request, blocks, context(lost.volume.account))), superseded, place)
+        apply(blocks.flatMap(\.edits), place, except: superseded)
     }
 
     /// What any other durable change does to the calls before it on its shard.

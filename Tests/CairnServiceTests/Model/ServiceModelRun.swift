@@ -38,6 +38,7 @@ final class ServiceModelRun {
         let before: [Int: Written]?
         let volume: World.Volume
         let blocks: [Block]
+        let dataVersion: UInt64
     }
     struct Repeatable {
         /// Makes the same call again; throws where the answer is another.

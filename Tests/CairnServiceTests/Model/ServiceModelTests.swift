@@ -3,7 +3,8 @@ import Testing
 
 /// The random calls on a service with several accounts and shards. A failing run says its seed and configuration:
 /// `tools/torture model --seed … --only CONFIGURATION` makes the same calls, with the same count. What the background does between them
-/// is up to the machine; the simulation (``SimulationTests``) repeats that as well.
+/// is up to the machine, and where an answer depends on it the run makes up for that by a call more; the simulation (``SimulationTests``)
+/// repeats the background as well.
 @Suite(.serialized) struct ServiceModelTests {
     private static let configurations: [Int] =
         Torture.only("model").map { [$0] } ?? Array(0..<ServiceModelConfiguration.count)
@@ -49,8 +50,10 @@ import Testing
         let seed = Torture.seed("model")
         let traces = try (0..<2).map { _ in
             let run = try ServiceModelRun(configuration, seed: seed)
-            return try (0..<400).map { _ in
-                try run.step()
+            return try (0..<400).map { operation in
+                do { try run.step() } catch {
+                    throw ModelFailure("seed \(seed), service configuration \(index), operation \(operation): \(error)")
+                }
                 return run.trace
             }
         }

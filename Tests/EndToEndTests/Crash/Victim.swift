@@ -123,7 +123,7 @@ final class Victim: Sendable {
         }
     }
 
-    /// Ends the server in order, and counts everything in its store again.
+    /// Ends the server in order, counts everything in its store again, and reads all of it.
     func audit() async throws {
         try await stopInOrder()
         var options = StoreOptions()
@@ -133,6 +133,16 @@ final class Victim: Sendable {
         for shard in store.shards {
             let problems = try shard.audit().problems
             guard problems.isEmpty else { throw Loss("audit of shard \(shard.index): \(problems.prefix(5))") }
+            shard.scrubber.begin(bytesPerSecond: 0)
+        }
+        try await eventually("the store is scrubbed", within: .seconds(120)) {
+            store.shards.allSatisfy { !$0.scrubber.status.isRunning }
+        }
+        for shard in store.shards {
+            let status = shard.scrubber.status
+            guard status.found == 0, shard.damagedCount == 0, status.indexProblem == nil else {
+                throw Loss("scrub of shard \(shard.index): \(status)")
+            }
         }
     }
 

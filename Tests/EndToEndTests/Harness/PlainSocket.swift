@@ -47,7 +47,16 @@ final class PlainSocket: Sendable {
     }
 
     /// The next connection to a socket that listens; nil once it was shut.
-    func next() -> PlainSocket? { try? PlainSocket(accept(descriptor, nil, nil)) }
+    func next() -> PlainSocket? {
+        while true {
+            let taken = accept(descriptor, nil, nil)
+            if taken >= 0 {
+                _ = fcntl(taken, F_SETFD, FD_CLOEXEC)
+                return try? PlainSocket(taken)
+            }
+            guard errno == EINTR || errno == ECONNABORTED else { return nil }
+        }
+    }
 
     /// Waits for the system to take them; false once the peer has gone.
     @discardableResult

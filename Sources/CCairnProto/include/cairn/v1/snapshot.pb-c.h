@@ -257,7 +257,7 @@ struct  Cairn__V1__SnapshotDescription
    */
   uint64_t missing;
   /*
-   * The last prompt got no answer within its limit.
+   * The last prompt got no answer within its limit, or none that could be understood, and nothing was reported since.
    */
   protobuf_c_boolean prompt_unanswered;
 };
