@@ -148,10 +148,6 @@ final class Router: CallHandler {
         _ body: @escaping Served<Request, Response>
     ) {
         guard let request: Request = decode(call) else { return }
-        guard call.payload == nil else {
-            call.fail(CallError(ServiceError(.invalidArgument, "this method takes no payload")))
-            return
-        }
         let room = room(request)
         guard room > 0 else { return body(request, context) { call.end($0) } }
         makeRoom(room, for: call, context) { body(request, context) { call.end($0) } }
@@ -164,7 +160,7 @@ final class Router: CallHandler {
     }
 
     private func upload(_ call: IncomingCall, _ context: CallContext) {
-        guard let request: Wire.UploadBlockRequest = decode(call) else { return }
+        guard let request: Wire.UploadBlockRequest = decode(call, takesPayload: true) else { return }
         service.uploadBlock(request, payload: call.payload, context) { call.end($0) }
     }
 
@@ -211,7 +207,12 @@ final class Router: CallHandler {
         serve(call, context, body)
     }
 
-    func decode<Request: WireMessage>(_ call: IncomingCall) -> Request? {
+    /// The call's message; nil where it was refused: it does not decode, or comes with a payload that the method does not take.
+    func decode<Request: WireMessage>(_ call: IncomingCall, takesPayload: Bool = false) -> Request? {
+        guard takesPayload || call.payload == nil else {
+            call.fail(CallError(ServiceError(.invalidArgument, "this method takes no payload")))
+            return nil
+        }
         do throws(WireError) {
             return try Request.decode(call.message)
         } catch {

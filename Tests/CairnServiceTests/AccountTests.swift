@@ -171,7 +171,9 @@ import Testing
         #expect(try describe(harness, alice).snapshots == 12)
     }
 
-    @Test("R3: what is deleted and not free yet makes the limit of stored bytes THROTTLED; nobody else's is changed by it")
+    @Test(
+        "R3: what is deleted and not free yet makes the limit of stored bytes THROTTLED; nobody else's is changed by it"
+    )
     func pendingDeletion() throws {
         let harness = try ServiceHarness(shards: 2)
         let volumes = try (0..<2).map { number in

@@ -214,6 +214,25 @@ import Testing
         return scratch
     }
 
+    @Test(
+        "rotten contents of a copy are found by a scrub, also where they were rotten when the store was opened",
+        arguments: [false, true]
+    )
+    func rottenContents(isReopened: Bool) throws {
+        let configure: (inout StoreOptions) -> Void = { $0.indexBackupBytes = 1 << 40 }
+        let scratch = try ScratchStore(configure)
+        try write(scratch, try scratch.volume(), 0..<20)
+        try RepairImage.copyIndex(of: flushed(scratch))
+        let copy = try #require(scratch.shard.checkpoints.folder.checkpoints.first)
+        let path = scratch.shard.checkpoints.folder.folder(copy.number)
+        try RepairImage.flip("\(path)/contents", at: 12)
+        if isReopened { try scratch.reopen(configure) }
+        let problem = try scratch.scrub().indexProblem
+        #expect(problem?.contains("checkpoint \(copy.number)") == true && problem?.contains("contents") == true)
+        #expect(!FileManager.default.fileExists(atPath: path))
+        #expect(try scratch.scrub().indexProblem == nil)
+    }
+
     @Test("restarts without a write leave no segment behind that copies hold")
     func emptyEpochs() throws {
         let scratch = try ScratchStore(segmentBytes: 1 << 20) { $0.indexBackupBytes = 1 << 40 }

@@ -111,6 +111,14 @@ final class RepairImage: @unchecked Sendable {
     // MARK: What is there
 
     func repair(_ configure: (inout RepairOptions) -> Void = { _ in }) throws -> ShardRepair {
+        try Self.repair(at: folder, configure)
+    }
+
+    /// Of a store of one shard.
+    static func repair(
+        at folder: String,
+        _ configure: (inout RepairOptions) -> Void = { _ in }
+    ) throws -> ShardRepair {
         var options = RepairOptions()
         configure(&options)
         var found: ShardRepair?

@@ -93,53 +93,103 @@ struct SegmentFault {
     }
 }
 
-/// Copies of a closed store, one after the other, each with a fault in its metadata.
-final class MetadataImage {
-    private let original: String
-    let copy: String
-    private let stale: [String: Data]
-    private var targets: [String] = []
+/// One fault in the metadata of a closed store.
+struct MetadataFault {
+    let text: String
+    /// What each file is to hold that holds something else, by its name in the store; none where the fault changes nothing.
+    fileprivate let changes: [String: Data]
 
-    init(_ store: RotStore) throws {
-        original = store.scratch.folder
-        copy = original + "-image"
-        let prefix = original + "/"
-        stale = Dictionary(uniqueKeysWithValues: store.stale.map { (String($0.key.dropFirst(prefix.count)), $0.value) })
-        for name in try FileManager.default.subpathsOfDirectory(atPath: original).sorted() {
-            let last = (name as NSString).lastPathComponent
-            // Of several SSTs each counts; the log texts and locks are nobody's data.
-            if last.hasSuffix(".sst") || last.hasPrefix("MANIFEST") || last == "CURRENT" || last == "superblock"
-                || last == "cairn.store"
-            {
-                targets.append(name)
-            }
-        }
-    }
-
-    func remove() { CairnStoreTests.remove(folder: copy) }
-
-    /// Makes a new copy, and spoils it.
-    /// - Returns: what was done, for people.
-    func spoil(_ random: inout SeededRandom) throws -> String {
-        remove()
-        try FileManager.default.copyItem(atPath: original, toPath: copy)
-        let name = targets[random.below(targets.count)]
-        let path = copy + "/" + name
-        var file = SpoiltFile(name: name, bytes: try Data(contentsOf: URL(fileURLWithPath: path)))
+    init(_ random: inout SeededRandom, in image: MetadataImage) throws {
+        let name = image.targets[random.below(image.targets.count)]
+        var file = SpoiltFile(name: name, bytes: try image.healthy(name))
         let offset = random.below(max(1, file.bytes.count))
-        let text: String
+        var other: (name: String, bytes: Data)?
         switch random.below(5) {
         case 0: text = file.flip(at: offset, &random)
         case 1: text = file.zero(offset..<min(file.bytes.count, offset + 1 + random.below(4096)))
         case 2: text = file.cut(at: offset)
         case 3:
-            let other = targets[random.below(targets.count)]
-            let theirs = try Data(contentsOf: URL(fileURLWithPath: copy + "/" + other))
-            try file.bytes.write(to: URL(fileURLWithPath: copy + "/" + other))
-            text = file.swap(with: other, theirs)
-        default: text = file.goBack(to: stale[name])
+            let second = image.targets[random.below(image.targets.count)]
+            other = (second, file.bytes)
+            text = file.swap(with: second, try image.healthy(second))
+        default: text = file.goBack(to: image.stale[name])
         }
-        try file.bytes.write(to: URL(fileURLWithPath: path))
-        return text
+        var changes: [String: Data] = [:]
+        for name in try image.names(of: name) { changes[name] = file.bytes }
+        if let other { for name in try image.names(of: other.name) { changes[name] = other.bytes } }
+        self.changes = try changes.filter { try image.healthy($0.key) != $0.value }
     }
+
+    /// Whether the index itself is hit.
+    var isOfIndex: Bool { changes.keys.contains { $0.hasPrefix(MetadataImage.index + "/") } }
+    /// The copies of the index that are hit.
+    var copies: Set<UInt32> { Set(changes.keys.compactMap(MetadataImage.copyNumber)) }
+    /// Whether the store's header or the superblock is hit, which a repair does not make anew.
+    var isOfLog: Bool {
+        changes.keys.contains { !$0.hasPrefix(MetadataImage.index + "/") && MetadataImage.copyNumber($0) == nil }
+    }
+}
+
+/// Copies of a closed store, one after the other, each with a fault in its metadata.
+final class MetadataImage {
+    static let index = "shard-000/index"
+    private static let reserve = "shard-000/index.reserve"
+
+    private let original: String
+    /// In memory where there is room: no fsync is proved.
+    let copy = Torture.scratchFolder("cairn-rot")
+    fileprivate let stale: [String: Data]
+    fileprivate private(set) var targets: [String] = []
+    /// By the number that the file system has for it.
+    private var links: [UInt64: [String]] = [:]
+
+    init(_ store: RotStore) throws {
+        original = store.scratch.folder
+        let prefix = original + "/"
+        stale = Dictionary(uniqueKeysWithValues: store.stale.map { (String($0.key.dropFirst(prefix.count)), $0.value) })
+        // Room without content, larger than all of the store.
+        try? FileManager.default.removeItem(atPath: prefix + Self.reserve)
+        for name in try FileManager.default.subpathsOfDirectory(atPath: original).sorted() {
+            let last = (name as NSString).lastPathComponent
+            // Of several SSTs each counts; the log texts and locks are nobody's data.
+            if last.hasSuffix(".sst") || last.hasPrefix("MANIFEST") || last == "CURRENT" || last == "superblock"
+                || last == "cairn.store" || last == "contents"
+            {
+                targets.append(name)
+                let inode = try inode(name)
+                links[inode, default: []].append(name)
+            }
+        }
+    }
+
+    /// The numbers of the copies of the index.
+    var copies: Set<UInt32> { Set(targets.compactMap(Self.copyNumber)) }
+
+    /// Of which copy of the index a file is; nil: of none.
+    fileprivate static func copyNumber(_ name: String) -> UInt32? {
+        let parts = name.split(separator: "/")
+        return parts.count == 4 && parts[1] == "checkpoints" ? UInt32(parts[2]) : nil
+    }
+
+    fileprivate func healthy(_ name: String) throws -> Data {
+        try Data(contentsOf: URL(fileURLWithPath: original + "/" + name))
+    }
+
+    private func inode(_ name: String) throws -> UInt64 {
+        try FileManager.default.attributesOfItem(atPath: original + "/" + name)[.systemFileNumber] as! UInt64
+    }
+
+    /// All names of a file: copies of the index share tables, and what spoils one spoils the other.
+    fileprivate func names(of name: String) throws -> [String] { links[try inode(name)] ?? [name] }
+
+    func remove() { CairnStoreTests.remove(folder: copy) }
+
+    /// Makes a new copy of the store, and spoils it.
+    func make(with fault: MetadataFault) throws {
+        remove()
+        try FileManager.default.copyItem(atPath: original, toPath: copy)
+        for (name, bytes) in fault.changes { try bytes.write(to: URL(fileURLWithPath: copy + "/" + name)) }
+    }
+
+    func removeIndex() throws { try FileManager.default.removeItem(atPath: copy + "/" + Self.index) }
 }

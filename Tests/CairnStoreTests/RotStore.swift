@@ -24,13 +24,25 @@ final class RotStore {
     private(set) var healthy: [String: Data] = [:]
     /// The same files as they were earlier.
     private(set) var stale: [String: Data] = [:]
+    /// The last commit's.
+    private(set) var lastLSN: UInt64 = 0
 
-    init() throws {
-        scratch = try ScratchStore(segmentBytes: 1 << 20) { $0.spareSegments = 64 }
+    /// - Parameter hasCopies: whether there are two copies of the index, and only these, with commits before and after each; then the
+    ///   log goes back to its beginning, whole.
+    init(hasCopies: Bool = false) throws {
+        scratch = try ScratchStore(segmentBytes: 1 << 20) { options in
+            options.spareSegments = 64
+            guard hasCopies else { return }
+            options.indexBackupBytes = 1 << 40
+            // What is kept free for the index would be larger than all of the store.
+            options.freeBytes = 16 << 20
+        }
         var volume = try scratch.volume(UInt64(Self.chunks * Self.chunk))
         var content = [UInt8](repeating: 0, count: Self.chunks * Self.chunk)
         try fill(volume, 0..<8, seed: 1, &content)
         keepStale()
+        // In the log's first segment: from there on all of it is kept.
+        if hasCopies { try copyIndex() }
         try fill(volume, 8..<15, seed: 2, &content)
         let base = volume
         let snapshot = try scratch.change { (transaction) throws(StoreError) in
@@ -44,6 +56,7 @@ final class RotStore {
         try fill(volume, 10..<24, seed: 3, &content)
         try patch(volume, [1, 2, 12], seed: 4, &content)
         sources.append(Source(name: "volume", source: ReadSource(volume), content: content))
+        if hasCopies { try copyIndex() }
         try scratch.reopen()
         let clone = try scratch.change { (transaction) throws(StoreError) in
             try transaction.createVolume(
@@ -63,7 +76,14 @@ final class RotStore {
         try scratch.reopen()
         let isQuiet = try scratch.eventually(30) { try scratch.isEmpty(.work) && scratch.isEmpty(.unreferenced) }
         guard isQuiet else { throw ScratchStore.NoAnswer() }
+        lastLSN = scratch.shard.log.position?.lsn.rawValue ?? 0
         for path in try segmentFiles() { healthy[path] = try Data(contentsOf: URL(fileURLWithPath: path)) }
+    }
+
+    private func copyIndex() throws {
+        let background = scratch.shard.background!
+        try background.queue.sync { () throws(StoreError) in try background.flushIndex() }
+        try RepairImage.copyIndex(of: scratch)
     }
 
     private func fill(_ volume: VolumeRecord, _ chunks: Range<Int>, seed: UInt64, _ content: inout [UInt8]) throws {

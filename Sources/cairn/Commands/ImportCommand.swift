@@ -168,7 +168,8 @@ struct ImportCommand: ServiceCommand {
         case .value(let value): return Comparison(check: value == seal ? .matched : .differs)
         case .pending: return Comparison(check: .pending)
         case nil:
-            let text = "the import is not verified: the seal of \(snapshot) is withheld, for it holds data of other accounts"
+            let text =
+                "the import is not verified: the seal of \(snapshot) is withheld, for it holds data of other accounts"
             return Comparison(check: .withheld, failure: verify ? ClientError(.invalidRequest, text) : nil)
         }
     }

@@ -98,7 +98,9 @@ extension ServiceModelRun {
             let present = try succeeds(server.call(server.service.queryChunks, query, context(account))).present
             let isHere = chunks.indices.allSatisfy { present[$0 / 8] & 1 << ($0 % 8) != 0 }
             try check(isHere, "a chunk with a lease is not told to be here")
-            for chunk in chunks { mayHold(chunk.fingerprint, for: account, until: now + configuration.leaseMilliseconds) }
+            for chunk in chunks {
+                mayHold(chunk.fingerprint, for: account, until: now + configuration.leaseMilliseconds)
+            }
             guard namings.allSatisfy({ $0 == .known }) else { return }
             for chunk in chunks { promise(chunk.fingerprint, to: account, until: end) }
         }

@@ -201,7 +201,9 @@ extension ServiceModelRun {
                 note(stamps, place.pile.account)
             case .part(let start, let stamps):
                 for (sector, stamp) in stamps.enumerated() {
-                    if let old = written.sectors.updateValue(stamp, forKey: start + sector) { written.covered.insert(old) }
+                    if let old = written.sectors.updateValue(stamp, forKey: start + sector) {
+                        written.covered.insert(old)
+                    }
                 }
                 written.hasParts = true
                 note(stamps, place.pile.account)
