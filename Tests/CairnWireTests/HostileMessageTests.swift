@@ -7,7 +7,7 @@ import Testing
 struct HostileMessageTests {
     @Test(.timeLimit(.minutes(10)))
     func randomTruncatedAndChangedBytes() {
-        var random = RandomValues(seed: 15)
+        var random = RandomValues(seed: 17)
         var outcomes: [Bool: Int] = [:]
         for round in 0..<10_000 {
             let type = allMessages[round % allMessages.count]
