@@ -54,6 +54,7 @@ struct KillLevelTests {
         let (count, seed) = (Torture.count("kill", otherwise: 3), Torture.seed("kill"))
         var (kills, named, recoveries) = (0, 0, 0)
         var sum = CrashWriter.Counts()
+        var repairs = Victim.Repairs()
         while kills < count {
             let life = seed &+ UInt64(kills)
             let victim = try await Victim(shards: 1 + kills / Self.livesOfStore % 2, writers: 3, seed: life)
@@ -78,13 +79,14 @@ struct KillLevelTests {
             sum.open += counts.open
             sum.found += counts.found
             sum.images += counts.images
+            repairs.add(victim.repairs.withLock { $0 })
         }
         #expect(sum.acknowledged > 0)
         Torture.report(
             "kill",
             [
                 "kills": kills, "at_points": named, "more_at_points_in_recovery": recoveries,
-                "acknowledged": sum.acknowledged,
+                "indexes_lost": repairs.done, "repairs_killed": repairs.cutShort, "acknowledged": sum.acknowledged,
                 "images_checked": sum.images, "lost": 0,
             ]
         )
@@ -113,7 +115,8 @@ struct KillLevelTests {
         if random.chance(40) {
             for _ in 0...random.below(2) { deathsInRecovery += try await killRecovery(victim, &random) ? 1 : 0 }
         }
-        try await victim.recover(again: random.chance(20))
+        let again = random.chance(20)
+        try await victim.recover(again: again, after: IndexLoss.byChance(&random))
         return (hasFired, deathsInRecovery)
     }
 

@@ -26,6 +26,7 @@ struct PowerLevelTests {
         var (cuts, stores, inRecovery) = (0, 0, 0)
         var byKind: [LoopDisk.Kind: Int] = [:]
         var (acknowledged, found, images) = (0, 0, 0)
+        var repairs = Victim.Repairs()
         while cuts < count {
             let kind = kinds[stores % kinds.count]
             let disk = try await LoopDisk(kind, megabytes: 640)
@@ -56,6 +57,7 @@ struct PowerLevelTests {
             (acknowledged, found, images) = (
                 acknowledged + counts.acknowledged, found + counts.found, images + counts.images
             )
+            repairs.add(victim.repairs.withLock { $0 })
             stores += 1
         }
         #expect(acknowledged > 0)
@@ -63,7 +65,8 @@ struct PowerLevelTests {
             "power",
             [
                 "cuts": cuts, "ext4": byKind[.ext4] ?? 0, "xfs": byKind[.xfs] ?? 0, "more_in_recovery": inRecovery,
-                "acknowledged": acknowledged, "images_checked": images, "lost": 0,
+                "indexes_lost": repairs.done, "repairs_cut": repairs.cutShort, "acknowledged": acknowledged,
+                "images_checked": images, "lost": 0,
             ]
         )
     }
@@ -88,7 +91,7 @@ struct PowerLevelTests {
             more += 1
             try await restore(victim, disk)
         }
-        try await victim.recover(again: false)
+        try await victim.recover(again: false, after: IndexLoss.byChance(&random, on: disk))
         return more
     }
 

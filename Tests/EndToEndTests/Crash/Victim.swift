@@ -9,10 +9,11 @@ final class Victim: Sendable {
     let server: ServerProcess
     let plan: FaultPlan
     let writers: [CrashWriter]
+    let repairs = Mutex(Repairs())
     private let callers = Mutex<[Caller]>([])
 
     /// A server's death that a test did not cause.
-    private static let trapped: Set<Int32> = [132, 133, 134, 135, 136, 139]
+    static let trapped: Set<Int32> = [132, 133, 134, 135, 136, 139]
 
     /// - Parameters:
     ///   - store: where it is made, if not in a folder of its own.
@@ -93,9 +94,12 @@ final class Victim: Sendable {
     }
 
     /// Starts it again without faults, and checks everything.
-    /// - Parameter again: whether another death follows at once, and everything is checked once more.
-    func recover(again: Bool) async throws {
+    /// - Parameters:
+    ///   - again: whether another death follows at once, and everything is checked once more.
+    ///   - loss: whether the indexes are lost before it is started.
+    func recover(again: Bool, after loss: IndexLoss? = nil) async throws {
         plan.disarm()
+        if let loss { try await repair(after: loss) }
         do { try await server.start() } catch { throw Loss("the store does not open again: \(error)") }
         try await check { try await $0.recover() }
         guard again else { return }
