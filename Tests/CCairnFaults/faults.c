@@ -5,9 +5,11 @@
 //                     └───────────────► the real call ◄───────────┘
 //
 // A death is SIGKILL to the process itself: no handler, no destructor, no flush. What stdio does inside of glibc (RocksDB's
-// text log) is not seen. Nothing here allocates or locks: it runs in any thread, at any time.
+// text log, and what it reads from beginning to end when it is opened: CURRENT, its manifest) is not seen. Nothing here allocates
+// or locks: it runs in any thread, at any time.
 #define _GNU_SOURCE
 #include "cairn_faults.h"
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -149,6 +151,13 @@ OPEN(open64)
 READ(pread, off_t)
 READ(pread64, off64_t)
 
+// Also of sockets and the like, which have no path.
+ssize_t read(int descriptor, void *bytes, size_t count) {
+    REAL(read);
+    int action = decide_open_file(CAIRN_FAULT_READ, descriptor);
+    AROUND_BYTES(action, real(descriptor, bytes, count), real(descriptor, bytes, half(count)));
+}
+
 #define WRITE(name, offset_type)                                                                        \
     ssize_t name(int descriptor, const void *bytes, size_t count, offset_type offset) {                 \
         REAL(name);                                                                                     \
@@ -165,6 +174,26 @@ ssize_t write(int descriptor, const void *bytes, size_t count) {
 }
 
 // Half of a list of pieces: its first one's half.
+#define READ_PIECES(name, offset_type)                                                                  \
+    ssize_t name(int descriptor, const struct iovec *pieces, int count, offset_type offset) {           \
+        REAL(name);                                                                                     \
+        int action = decide_open_file(CAIRN_FAULT_READ, descriptor);                                    \
+        struct iovec first = {pieces[0].iov_base, half(pieces[0].iov_len)};                             \
+        AROUND_BYTES(action, real(descriptor, pieces, count, offset), real(descriptor, &first, 1, offset)); \
+    }
+READ_PIECES(preadv, off_t)
+READ_PIECES(preadv64, off64_t)
+
+#define READ_PIECES_AS(name, offset_type)                                                               \
+    ssize_t name(int descriptor, const struct iovec *pieces, int count, offset_type offset, int flags) { \
+        REAL(name);                                                                                     \
+        int action = decide_open_file(CAIRN_FAULT_READ, descriptor);                                    \
+        struct iovec first = {pieces[0].iov_base, half(pieces[0].iov_len)};                             \
+        AROUND_BYTES(action, real(descriptor, pieces, count, offset, flags), real(descriptor, &first, 1, offset, flags)); \
+    }
+READ_PIECES_AS(preadv2, off_t)
+READ_PIECES_AS(preadv64v2, off64_t)
+
 #define WRITE_PIECES(name, offset_type)                                                                 \
     ssize_t name(int descriptor, const struct iovec *pieces, int count, offset_type offset) {           \
         REAL(name);                                                                                     \
@@ -214,11 +243,39 @@ int rename(const char *from, const char *to) {
     REAL(rename);
     AROUND(decide(CAIRN_FAULT_RENAME, to), -1, real(from, to));
 }
+int link(const char *from, const char *to) {
+    REAL(link);
+    AROUND(decide(CAIRN_FAULT_LINK, to), -1, real(from, to));
+}
+int linkat(int from_folder, const char *from, int to_folder, const char *to, int flags) {
+    REAL(linkat);
+    AROUND(decide(CAIRN_FAULT_LINK, to), -1, real(from_folder, from, to_folder, to, flags));
+}
 int unlink(const char *path) {
     REAL(unlink);
+    AROUND(decide(CAIRN_FAULT_UNLINK, path), -1, real(path));
+}
+int rmdir(const char *path) {
+    REAL(rmdir);
     AROUND(decide(CAIRN_FAULT_UNLINK, path), -1, real(path));
 }
 int mkdir(const char *path, mode_t mode) {
     REAL(mkdir);
     AROUND(decide(CAIRN_FAULT_MKDIR, path), -1, real(path, mode));
 }
+
+DIR *opendir(const char *path) {
+    REAL(opendir);
+    AROUND(decide(CAIRN_FAULT_OPENDIR, path), NULL, real(path));
+}
+
+// The first one of a listing: the kernel gives that one the names of all that follow, but in very large folders.
+#define READDIR(name, entry)                                                              \
+    struct entry *name(DIR *folder) {                                                     \
+        REAL(name);                                                                       \
+        int action = 0;                                                                   \
+        if (plan && telldir(folder) == 0) action = decide_open_file(CAIRN_FAULT_READDIR, dirfd(folder)); \
+        AROUND(action, NULL, real(folder));                                               \
+    }
+READDIR(readdir, dirent)
+READDIR(readdir64, dirent64)

@@ -70,8 +70,7 @@ struct SyscallLevelTests {
     /// Start, script, end, with the fault at its place in all of them; then a life without, which checks everything.
     private func life(_ victim: Victim, _ number: Int, _ seed: UInt64) async throws -> Outcome {
         let (action, mode) = Self.fault(number, seed)
-        // The kernel does not refuse for want of space what takes none.
-        let kinds: FaultPlan.Kinds = action == .enospc ? .all.subtracting([.open, .read, .unlink]) : .all
+        let kinds: FaultPlan.Kinds = action == .enospc ? .all.subtracting(.spaceless) : .all
         victim.plan.arm(kinds, at: number, action, mode)
         let status = try await faulty(victim, number)
         let hasFired = victim.plan.fired > 0

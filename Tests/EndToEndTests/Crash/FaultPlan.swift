@@ -21,10 +21,15 @@ final class FaultPlan: @unchecked Sendable {
         static let mkdir = Kinds(rawValue: 1 << 9)
         /// An open that may make the file; ``open`` is one that may not.
         static let create = Kinds(rawValue: 1 << 10)
-        static let all = Kinds(rawValue: 1 << 11 - 1)
+        static let link = Kinds(rawValue: 1 << 11)
+        static let openFolder = Kinds(rawValue: 1 << 12)
+        static let readFolder = Kinds(rawValue: 1 << 13)
+        static let all = Kinds(rawValue: 1 << 14 - 1)
+        /// What the kernel does not refuse for want of space: it takes none.
+        static let spaceless: Kinds = [.open, .read, .unlink, .openFolder, .readFolder]
         static let names = [
             "open", "read", "write", "fsync", "fdatasync", "truncate", "allocate", "rename", "unlink", "mkdir",
-            "create",
+            "create", "link", "opendir", "readdir",
         ]
     }
 
