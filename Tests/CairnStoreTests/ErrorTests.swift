@@ -10,8 +10,8 @@ import Testing
 @testable import CairnStore
 
 /// The level `errors`: every call of the storage in a script fails in turn, each time in another way, also several in a row, so that
-/// recovery meets them as well. The shard recovers in process; then, and once more when the store was closed and opened, it holds all
-/// that was acknowledged as durable, and of the rest a beginning.
+/// recovery meets them as well; first what changes it, then reads. The shard recovers in process; then, and once more when the store was
+/// closed and opened, it holds all that was acknowledged as durable, and of the rest a beginning.
 @Suite(.serialized) struct ErrorTests {
     private static let level = "errors"
 
@@ -20,27 +20,7 @@ import Testing
     )
     func everyCall() throws {
         let operations = Torture.count(Self.level, otherwise: 8)
-        let seed = Torture.seed(Self.level)
-        // Memory, where there is such a folder: how long a sync takes is not what is looked at here.
-        let folder = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : NSTemporaryDirectory()
-        let sums = Mutex(Sums())
-        // Each fault is a run of its own: one for each processor at a time.
-        DispatchQueue.concurrentPerform(iterations: ProcessInfo.processInfo.activeProcessorCount) { _ in
-            while let call = sums.withLock({ $0.next() }) {
-                do {
-                    let run = try ErrorRun(in: folder, operations: operations, seed: seed, call: call)
-                    defer { run.remove() }
-                    try run.play()
-                    sums.withLock { $0.add(run) }
-                } catch {
-                    sums.withLock {
-                        $0.failures.append("call \(call) of \(operations) operations, seed \(seed): \(error)")
-                    }
-                }
-            }
-        }
-        let sum = sums.withLock(\.self)
-        for failure in sum.failures { Issue.record("\(failure)") }
+        let sum = runs(.changes, of: operations, density: .max)
         #expect(sum.faults >= operations)
         Torture.report(
             Self.level,
@@ -51,16 +31,64 @@ import Testing
         )
     }
 
+    @Test(
+        "U8: reads of the log's storage fail in turn: what cannot be done for that is refused and not done, and all that was acknowledged is there"
+    )
+    func everyRead() throws {
+        let operations = Torture.count(Self.level, otherwise: 8)
+        // A segment that is emptied is read block by block: of these some are enough.
+        let sum = runs(.reads, of: operations, density: max(8, operations / 4))
+        #expect(sum.faults > 0)
+        Torture.report(
+            Self.level,
+            [
+                "read_faults": sum.faults, "reads_failed": sum.hits, "recoveries": sum.recoveries,
+                "lost": sum.failures.count,
+            ]
+        )
+    }
+
+    /// - Parameter density: each of the first so many calls fails in turn, then ever fewer of those that follow.
+    private func runs(_ calls: FaultyDisk.Fault.Calls, of operations: Int, density: Int) -> Sums {
+        let seed = Torture.seed(Self.level)
+        // Memory, where there is such a folder: how long a sync takes is not what is looked at here.
+        let folder = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : NSTemporaryDirectory()
+        let sums = Mutex(Sums(density: density))
+        // Each fault is a run of its own: one for each processor at a time.
+        DispatchQueue.concurrentPerform(iterations: ProcessInfo.processInfo.activeProcessorCount) { _ in
+            while let call = sums.withLock({ $0.next() }) {
+                do {
+                    let run = try ErrorRun(in: folder, operations: operations, seed: seed, calls, call)
+                    defer { run.remove() }
+                    try run.play()
+                    sums.withLock { $0.add(run) }
+                } catch {
+                    sums.withLock {
+                        $0.failures.append(
+                            "call \(call) of \(calls) in \(operations) operations, seed \(seed): \(error)"
+                        )
+                    }
+                }
+            }
+        }
+        let sum = sums.withLock(\.self)
+        for failure in sum.failures { Issue.record("\(failure)") }
+        return sum
+    }
+
     private struct Sums {
+        private let density: Int
         private var calls = 0
         private var isAtEnd = false
         private(set) var (faults, hits, recoveries) = (0, 0, 0)
         var failures: [String] = []
 
+        init(density: Int) { self.density = density }
+
         /// The number of the call that fails next; nil where the script has no more, or enough was found.
         mutating func next() -> Int? {
             guard !isAtEnd, failures.count < 5 else { return nil }
-            calls += 1
+            calls += 1 + calls / density
             return calls
         }
 
@@ -90,10 +118,11 @@ private final class ErrorRun {
     /// Of the shard that answered last (SPEC U8).
     private var verifier: UInt64 = 0
     private(set) var recoveries = 0
+    private var steps = 0
 
     var hits: Int { disk.hits }
 
-    init(in folder: String, operations: Int, seed: UInt64, call: Int) throws {
+    init(in folder: String, operations: Int, seed: UInt64, _ calls: FaultyDisk.Fault.Calls, _ call: Int) throws {
         path = folder + "/cairn-errors-" + UUID().uuidString
         self.operations = operations
         random = SeededRandom(seed: seed)
@@ -102,7 +131,8 @@ private final class ErrorRun {
         fault = FaultyDisk.Fault(
             call: call,
             length: dice.chance(60) ? 1 : 1 + dice.below(12),
-            kind: kinds[dice.below(kinds.count)]
+            kind: kinds[dice.below(kinds.count)],
+            calls: calls
         )
         let disk = FaultyDisk(seed: dice.next())
         self.disk = disk
@@ -158,6 +188,8 @@ private final class ErrorRun {
     }
 
     private func step() throws {
+        steps += 1
+        if fault.calls == .reads, steps.isMultiple(of: 2) { try readBack() }
         let shard = try shard()
         let operation = ErrorOperation.random(possible.last!, &random, stamp: &stamp)
         if case .flush = operation { return try flush() }
@@ -179,9 +211,25 @@ private final class ErrorRun {
         switch result {
         case .success: possible = operation.isDurable ? [next] : possible + [next]
         case .failure(let error) where error.code == .full: break
+        // What had to be read for it could not be: nothing was written.
+        case .failure(let error) where error.code == .io && fault.calls == .reads: break
         // It may have been written, or not.
         case .failure(let error) where error.code == .fenced: possible.append(next)
         case .failure(let error): throw Failure(description: "\(fault): \(operation): \(error.code) \(error)")
+        }
+    }
+
+    /// C6: what was answered is read, durable or not; or it is said that it cannot be. For reads that fail alone: a sync that fails may
+    /// take away what was written, and for a moment nobody knows of it.
+    private func readBack() throws {
+        let shard = try shard()
+        do {
+            let found = try ErrorState(of: shard)
+            guard found == possible.last! else { throw Failure(description: "\(fault): read: \(difference(found))") }
+        } catch let error as StoreError where error.code == .fenced || error.code == .closed {
+            // It failed meanwhile, at work of its own.
+        } catch let error as StoreError where error.code == .io {
+            // The next one may be answered.
         }
     }
 
@@ -214,7 +262,7 @@ private final class ErrorRun {
     /// What is there is one of the states that may be; later changes build on it.
     private func check(_ when: String, _ shard: Shard) throws {
         let found: ErrorState
-        do { found = try ErrorState(of: shard) } catch { throw Failure(description: "\(fault): \(when): \(error)") }
+        do { found = try read(shard) } catch { throw Failure(description: "\(fault): \(when): \(error)") }
         guard possible.contains(found) else {
             throw Failure(description: "\(fault): \(when): none of \(possible.count) states: \(difference(found))")
         }
@@ -222,6 +270,16 @@ private final class ErrorRun {
         verifier = shard.verifier
         let problems = try shard.audit().problems
         guard problems.isEmpty else { throw Failure(description: "\(fault): \(when): \(problems.prefix(3))") }
+    }
+
+    /// What the shard holds, as soon as it can be read.
+    private func read(_ shard: Shard) throws -> ErrorState {
+        for _ in 0..<fault.length {
+            do { return try ErrorState(of: shard) } catch let error as StoreError
+                where error.code == .io && fault.calls == .reads
+            { continue }
+        }
+        return try ErrorState(of: shard)
     }
 
     private func difference(_ found: ErrorState) -> String {

@@ -19,15 +19,23 @@ final class FaultyDisk: Sendable {
             /// EIO, though all of it was done.
             case late
         }
+        /// They are counted apart: reads are many, and mostly the same again.
+        enum Calls {
+            case changes
+            /// Also of the superblock, and the list of segments. They fail by EIO alone.
+            case reads
+        }
         /// From 1, counted from ``arm(_:)``.
         let call: Int
         /// How many calls fail, from that one on.
         let length: Int
         let kind: Kind
+        var calls = Calls.changes
     }
 
     fileprivate struct State {
-        var calls = 0
+        var changes = 0
+        var reads = 0
         var fault: Fault?
         var hits = 0
         var random: SeededRandom
@@ -41,21 +49,24 @@ final class FaultyDisk: Sendable {
 
     /// How many calls have failed.
     var hits: Int { state.withLock { $0.hits } }
-    var calls: Int { state.withLock { $0.calls } }
 
     func arm(_ fault: Fault?) {
         state.withLock { state in
-            (state.calls, state.fault) = (0, fault)
+            (state.changes, state.reads, state.fault) = (0, 0, fault)
         }
     }
 
     /// Counts a call; how it fails, if it does.
-    fileprivate func enter() -> Fault.Kind? {
+    fileprivate func enter(_ calls: Fault.Calls) -> Fault.Kind? {
         state.withLock { state in
-            state.calls += 1
-            guard let fault = state.fault, state.calls >= fault.call, state.calls < fault.call + fault.length else {
-                return nil
+            switch calls {
+            case .changes: state.changes += 1
+            case .reads: state.reads += 1
             }
+            let number = calls == .changes ? state.changes : state.reads
+            guard let fault = state.fault, fault.calls == calls, number >= fault.call,
+                number < fault.call + fault.length
+            else { return nil }
             state.hits += 1
             return fault.kind
         }
@@ -74,13 +85,24 @@ struct FaultyStorage: SegmentStorage {
         short: () throws(StorageError) -> Void = { () throws(StorageError) in },
         _ body: () throws(StorageError) -> Void
     ) throws(StorageError) {
-        guard let kind = disk.enter() else { return try body() }
+        guard let kind = disk.enter(.changes) else { return try body() }
         switch kind {
         case .error, .noSpace: break
         case .short: try short()
         case .late: try body()
         }
         throw StorageError(operation: operation, code: kind == .noSpace ? ENOSPC : EIO, segment: segment)
+    }
+
+    /// A call that changes nothing.
+    private func look<Value>(
+        _ operation: StorageError.Operation,
+        _ segment: SegmentID? = nil,
+        _ body: () throws(StorageError) -> Value
+    ) throws(StorageError) -> Value {
+        guard let kind = disk.enter(.reads) else { return try body() }
+        if kind == .late { _ = try body() }
+        throw StorageError(operation: operation, code: EIO, segment: segment)
     }
 
     func create(_ segment: SegmentID, size: Int) throws(StorageError) {
@@ -140,10 +162,12 @@ struct FaultyStorage: SegmentStorage {
     func read(_ segment: SegmentID, at offset: Int, into target: UnsafeMutableRawBufferPointer) throws(StorageError)
         -> Int
     {
-        try files.read(segment, at: offset, into: target)
+        try look(.read, segment) { () throws(StorageError) in try files.read(segment, at: offset, into: target) }
     }
 
-    func list() throws(StorageError) -> [SegmentID] { try files.list() }
+    func list() throws(StorageError) -> [SegmentID] {
+        try look(.list) { () throws(StorageError) in try files.list() }
+    }
 
     func delete(_ segment: SegmentID) throws(StorageError) {
         try call(.delete, segment) { () throws(StorageError) in
@@ -152,7 +176,9 @@ struct FaultyStorage: SegmentStorage {
         }
     }
 
-    func readSuperblock() throws(StorageError) -> [UInt8] { try files.readSuperblock() }
+    func readSuperblock() throws(StorageError) -> [UInt8] {
+        try look(.readSuperblock) { () throws(StorageError) in try files.readSuperblock() }
+    }
 
     func writeSuperblock(slot: Int, _ bytes: [UInt8]) throws(StorageError) {
         try call(.writeSuperblock) { () throws(StorageError) in try files.writeSuperblock(slot: slot, bytes) }
