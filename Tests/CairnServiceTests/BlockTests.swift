@@ -110,7 +110,18 @@ import Testing
         request.blocks[0].offset = 0
         var short = request
         short.blocks[0].source = .payloadLength(UInt32(packed.count - 1))
-        for (bad, payload) in [(request, noise(packed.count, seed: 6)), (short, Array(packed.dropLast()))] {
+        // Whole LZ4, of fewer bytes than it is said to be.
+        var half = [UInt8](repeating: 0, count: LZ4.bound(raw.count / 2))
+        let halfCount = try #require(
+            raw[..<(raw.count / 2)].withUnsafeBytes { from in
+                half.withUnsafeMutableBytes { LZ4.compress(from, into: $0) }
+            }
+        )
+        half.removeSubrange(halfCount...)
+        var less = request
+        less.blocks[0].source = .payloadLength(UInt32(half.count))
+        let wrong = [(request, noise(packed.count, seed: 6)), (short, Array(packed.dropLast())), (less, half)]
+        for (bad, payload) in wrong {
             let error = #expect(throws: ServiceError.self) { try harness.upload(bad, payload: payload) }
             #expect(error?.code == .invalidArgument && error?.blockIndex == 0)
         }

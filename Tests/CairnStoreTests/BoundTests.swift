@@ -224,4 +224,25 @@ import Testing
             #expect(Set((page + rest).map(\.description)) == ["initial", "1", "2"] && rest.count == 1)
         }
     }
+
+    @Test("S5: a snapshot that was still being made when the server ended is gone after the next start")
+    func unfinishedSnapshot() throws {
+        let scratch = try ScratchStore()
+        let volume = try scratch.change { (transaction) throws(StoreError) in
+            try Self.volume(.local, from: nil, transaction)
+        }
+        let made = try scratch.change { (transaction) throws(StoreError) in
+            try transaction.createSnapshot(
+                of: try transaction.volume(volume.id)!,
+                description: "",
+                tags: [:],
+                hidden: true
+            )
+        }
+        #expect(made.state == .creating)
+        try scratch.reopen()
+        let found = try scratch.shard.makeView().snapshot(made.id)
+        #expect(found?.state != .creating)
+        #expect(try scratch.shard.audit().problems == [])
+    }
 }

@@ -189,7 +189,11 @@ private final class ErrorRun {
 
     private func step() throws {
         steps += 1
-        if fault.calls == .reads, steps.isMultiple(of: 2) { try readBack() }
+        if fault.calls == .reads {
+            // Recoveries read as well, and hardly anything else brings them about here.
+            if steps.isMultiple(of: 5) { try self.shard().fence(StoreError(.io, "the test wants a recovery")) }
+            if steps.isMultiple(of: 2) { try readBack() }
+        }
         let shard = try shard()
         let operation = ErrorOperation.random(possible.last!, &random, stamp: &stamp)
         if case .flush = operation { return try flush() }
