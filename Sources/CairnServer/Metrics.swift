@@ -126,6 +126,11 @@ struct MetricsText {
                 { $0.logBytes }
             ),
             (
+                "cairn_shard_log_tail_bytes", .gauge,
+                "What of the log the durable index does not hold yet: a start after a crash reads it.",
+                { $0.logTailBytes }
+            ),
+            (
                 "cairn_shard_index_bytes", .gauge, "What the shard's index takes, on disk and in memory.",
                 { $0.indexBytes }
             ),

@@ -8,6 +8,7 @@ public struct ServiceMetrics: Sendable {
         /// Changes that wait for the next group.
         public let waitingCalls: Int
         public let logBytes: UInt64
+        public let logTailBytes: UInt64
         public let indexBytes: UInt64
         public let isFull: Bool
         /// Whether it has failed, and is not recovered yet.
@@ -38,6 +39,7 @@ extension Service {
                     index: shard.index,
                     waitingCalls: shard.waitingCalls,
                     logBytes: shard.logBytes,
+                    logTailBytes: shard.logTailBytes,
                     indexBytes: shard.indexBytes,
                     isFull: shard.isFull,
                     isFenced: shard.fenceReason != nil,

@@ -4,6 +4,8 @@ import CairnLog
 extension Shard {
     /// What the log takes on disk, with the segments that are allocated ahead.
     public var logBytes: UInt64 { log.allocatedBytes }
+    /// Bytes of the log that the durable index does not hold yet: what a start after a crash reads.
+    public var logTailBytes: UInt64 { UInt64(unflushed.withLock { $0.logBytes }) }
     /// What the index takes on disk and in memory.
     public var indexBytes: UInt64 { database.approximateBytes }
     /// Whether only what frees space is let in.

@@ -204,10 +204,15 @@ public final class Shard: @unchecked Sendable {
         guard !isWriting else { return }
         for reached in standstill.takeReached() { reached() }
         guard let next = nextCall else { return }
-        if let refusal = refusal ?? overdueRefusal {
+        if let refusal {
             for call in standstill.front + pending.removeAll() { call.refuse(refusal) }
             standstill.front = []
             return
+        }
+        if let refusal = overdueRefusal(of: next) {
+            removeNextCall()
+            next.refuse(refusal)
+            return queue.async { self.pump() }
         }
         if standstill.isHeld { return }
         let building: GroupBuilding
@@ -263,9 +268,14 @@ public final class Shard: @unchecked Sendable {
     /// Whether something applied is not synced yet.
     private var hasUnsynced: Bool { log.position.map { log.durable < $0.lsn } ?? false }
 
-    /// Why nothing is taken while so much waits to be flushed that RocksDB is about to do it by itself, and cannot.
-    private var overdueRefusal: StoreError? {
-        guard unflushed.withLock({ $0.indexBytes >= 2 * options.indexFlushBytes }) else { return nil }
+    /// Why a call is not taken while too much waits to be flushed, and the disk has no room for that: RocksDB is about to do it by
+    /// itself, or a start after a crash would have too much of the log to read. What frees space adds little to that: it goes on.
+    private func overdueRefusal(of call: PendingCall) -> StoreError? {
+        let isFreeing = call.reclaims && call.bytes == 0
+        let isOverdue = unflushed.withLock {
+            $0.indexBytes >= 2 * options.indexFlushBytes || !isFreeing && $0.logBytes / 2 >= options.checkpointBytes
+        }
+        guard isOverdue else { return nil }
         do throws(StoreError) { try database.checkRoom() } catch {
             if error.code == .full { return StoreError(.full, "the disk has no room for the index") }
         }

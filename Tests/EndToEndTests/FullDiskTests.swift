@@ -1,14 +1,17 @@
 import CairnCore
+import CairnTesting
 import CairnWire
 import Foundation
 import Synchronization
 import Testing
 
-/// A disk that is really full: by the store itself, and by others. Reads and deletes go on, space comes back without a restart, and
+/// A disk that is really full, of the level `errors`: by the store itself, and by others. Reads and deletes go on, space comes back without a restart, and
 /// what was acknowledged is there, also after kill -9.
 @Suite(.serialized, .enabled(if: geteuid() == 0, "skipped: only root can mount a small file system"))
 struct FullDiskTests {
     private static let piece = 2 << 20
+    /// MiB, where others fill the disk.
+    private static let checkpointBytes = 4
 
     /// What was acknowledged: volumes, and the seeds of their pieces in order.
     private struct Held {
@@ -126,6 +129,7 @@ struct FullDiskTests {
         }
         #expect(rooms[0] * Self.piece > 128 << 20, "\(rooms)")
         _ = try await server.stop()
+        Torture.report("errors", ["full_disks": rooms.count])
     }
 
     @Test(
@@ -134,7 +138,7 @@ struct FullDiskTests {
     )
     func filledByOthers(kind: SmallDisk.Kind) async throws {
         let disk = try await SmallDisk(kind, mebibytes: 448)
-        let (server, account) = try await start(on: disk, checkpointBytes: "4MiB")
+        let (server, account) = try await start(on: disk, checkpointBytes: "\(Self.checkpointBytes)MiB")
         var caller = try await server.connect(account)
         var held = Held(volume: try await volume(caller))
         for round in 0..<3 {
@@ -148,6 +152,9 @@ struct FullDiskTests {
                 } catch let error as CallError { refused = error }
             }
             let error = try #require(refused)
+            // One group may go beyond it.
+            let tail = try await metric(server, "cairn_shard_log_tail_bytes")
+            #expect(tail < (2 * Self.checkpointBytes + 16) << 20, "a start would have \(tail) bytes to read")
             #expect(error.isRetryable && (error.reason == .storeFull || error.reason == .unavailable), "\(error)")
             try await checkFull(caller, held, "round \(round), full")
             if round == 2 { try await server.crash() }
@@ -166,5 +173,6 @@ struct FullDiskTests {
             try await check(caller, held, "round \(round)")
         }
         _ = try await server.stop()
+        Torture.report("errors", ["disks_full_by_others": 3])
     }
 }

@@ -27,7 +27,8 @@ struct PowerLevelTests {
         var byKind: [LoopDisk.Kind: Int] = [:]
         var (acknowledged, found, images) = (0, 0, 0)
         var repairs = Victim.Repairs()
-        while cuts < count {
+        var lost = 0
+        while cuts < count, lost == 0 {
             let kind = kinds[stores % kinds.count]
             let disk = try await LoopDisk(kind, megabytes: 640)
             let shards = 1
@@ -50,7 +51,9 @@ struct PowerLevelTests {
                 let ledgers = victim.writers.map(\.ledger.path)
                 Issue.record("cut \(cuts) (\(kind)) of seed \(seed): \(error); the ledgers are \(ledgers)")
                 try? await victim.server.crash()
-                throw error
+                guard error is Loss else { throw error }
+                lost += 1
+                continue
             }
             await victim.removeLedgers()
             let counts = await victim.counts()
@@ -64,9 +67,10 @@ struct PowerLevelTests {
         Torture.report(
             "power",
             [
-                "cuts": cuts, "ext4": byKind[.ext4] ?? 0, "xfs": byKind[.xfs] ?? 0, "more_in_recovery": inRecovery,
+                "cuts": cuts, "ext4": byKind[.ext4] ?? 0, "xfs": byKind[.xfs] ?? 0,
+                "kinds_skipped": LoopDisk.Kind.allCases.count - kinds.count, "more_in_recovery": inRecovery,
                 "indexes_lost": repairs.done, "repairs_cut": repairs.cutShort, "acknowledged": acknowledged,
-                "images_checked": images, "lost": 0,
+                "images_checked": images, "lost": lost,
             ]
         )
     }
