@@ -57,12 +57,14 @@ extension Background {
             cursor.next()
         }
         if chunks.isEmpty { return true }
-        let (free, end) = shard.leases.beginPurge(chunks)
+        let leases = shard.leases
+        let (free, end) = leases.unheld(chunks)
         walk.earliest = min(walk.earliest, end ?? .max)
-        defer { shard.leases.endPurge(free) }
         if free.isEmpty { return false }
         try change(entries: free.count) { (transaction) throws(StoreError) in
-            for chunk in free { try transaction.purge(chunk) }
+            for chunk in free { try transaction.purge(chunk, leases) }
+        } ended: {
+            leases.endPurge(free)
         }
         return false
     }

@@ -161,18 +161,25 @@ final class Background: @unchecked Sendable {
     }
 
     /// Runs a transaction and waits for it.
+    /// - Parameter ended: called where it was carried out, or tried, before a later one is answered.
     func change<Value: Sendable>(
         records: Int = 0,
         bytes: Int = 0,
         entries: Int,
         reclaims: Bool = true,
-        _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value
+        _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value,
+        ended: @escaping @Sendable () -> Void = {}
     ) throws(StoreError) -> Value {
         if isStopped { throw StoreError(.closed, "the shard is closing") }
         // Work may take hours; what bounds recovery and RocksDB's memory cannot wait for its end.
         if needsFlush {
             do throws(StoreError) { try flushIndex() } catch { guard error.code == .full else { throw error } }
         }
-        return try shard.perform(records: records, bytes: bytes, entries: entries, reclaims: reclaims, body)
+        return try shard.waited { done in
+            shard.submit(records: records, bytes: bytes, entries: entries, reclaims: reclaims, body) { result in
+                ended()
+                done(result)
+            }
+        }
     }
 }

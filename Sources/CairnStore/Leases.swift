@@ -90,9 +90,9 @@ final class Leases: Sendable {
         return state.withLock { $0.graceEnd <= now }
     }
 
-    /// Those of `chunks` that no lease holds; from now on they cannot be pinned, until ``endPurge(_:)``. And when the first of the
-    /// others may be looked at again, in nanoseconds of uptime; nil where there are none.
-    func beginPurge(_ chunks: [ChunkKey]) -> (free: [ChunkKey], end: UInt64?) {
+    /// Those of `chunks` that no lease holds now. And when the first of the others may be looked at again, in nanoseconds of uptime;
+    /// nil where there are none.
+    func unheld(_ chunks: [ChunkKey]) -> (free: [ChunkKey], end: UInt64?) {
         let now = execution.uptime
         return state.withLock { state in
             guard state.graceEnd <= now else { return ([], state.graceEnd) }
@@ -105,12 +105,24 @@ final class Leases: Sendable {
                     free.append(chunk)
                 }
             }
-            state.purging.formUnion(free)
             return (free, earliest)
         }
     }
 
-    /// The removal is applied, or has failed.
+    /// Within the transaction that removes a chunk: whether no lease holds it. Then it cannot be pinned until ``endPurge(_:)``.
+    ///
+    /// Not before: who stages a chunk, or names it, while its removal only waits finds it in the index, and is answered; from then on it
+    /// must be able to pin it.
+    func beginPurge(_ chunk: ChunkKey) -> Bool {
+        let now = execution.uptime
+        return state.withLock { state in
+            guard state.graceEnd <= now, state.isHeld(chunk, at: now) == nil else { return false }
+            state.purging.insert(chunk)
+            return true
+        }
+    }
+
+    /// The removal is applied, or has failed; before any later group is answered.
     func endPurge(_ chunks: [ChunkKey]) {
         state.withLock { state in for chunk in chunks { state.purging.remove(chunk) } }
     }

@@ -269,10 +269,14 @@ extension Transaction {
         }
     }
 
-    /// Removes a chunk that nothing names from the dictionary; its record's bytes are then dead.
-    func purge(_ chunk: ChunkKey) throws(StoreError) {
+    /// Removes a chunk that nothing names from the dictionary, unless it is held; its record's bytes are then dead.
+    func purge(_ chunk: ChunkKey, _ leases: Leases) throws(StoreError) {
+        guard let record = try self.chunk(chunk), record.references == 0 else {
+            return overlay.delete(Key.unreferenced(chunk))
+        }
+        // Pinned since it was looked at: it stays, and is looked at again.
+        guard leases.beginPurge(chunk) else { return }
         overlay.delete(Key.unreferenced(chunk))
-        guard let record = try self.chunk(chunk), record.references == 0 else { return }
         dropLive(record.location)
         overlay.delete(Key.chunk(chunk))
         try forgetDamage(of: chunk)

@@ -1,6 +1,7 @@
 import CairnCore
 import CairnLog
 import Foundation
+import Synchronization
 import Testing
 
 @testable import CairnStore
@@ -63,5 +64,71 @@ import Testing
         #expect(try scratch.eventually { try !isHere(1) })
         #expect(try scratch.eventually { try !isHere(0) })
         #expect(try isHere(2))
+    }
+
+    /// A store that begins no groups just now, where a chunk has lost its last name and its removal waits.
+    private func waitingRemoval(of data: ChunkData, leaseTime: Duration) throws -> ScratchStore {
+        let scratch = try ScratchStore { $0.leaseTime = leaseTime }
+        let volume = try scratch.volume()
+        let shard = scratch.shard
+        #expect(scratch.eventually { shard.leases.mayPurge })
+        try scratch.change(records: 1, bytes: 64 << 10) { (transaction) throws(StoreError) in
+            try transaction.writeChunk(ChunkIndex(0), of: volume, .data(data))
+        }
+        shard.submit(entries: 8) { (transaction) throws(StoreError) in
+            try transaction.writeChunk(ChunkIndex(0), of: volume, .hole)
+        } completion: { _ in
+            shard.standStill {}
+        }
+        #expect(scratch.eventually { shard.waitingCalls > 0 })
+        return scratch
+    }
+
+    @Test("A1, S5: a chunk that is staged again while its removal waits can be named as soon as that is answered")
+    func stagedBeforeRemoval() throws {
+        let data = chunkData(noise(64 << 10, 1))
+        let scratch = try waitingRemoval(of: data, leaseTime: .milliseconds(1))
+        let shard = scratch.shard
+        let found = Mutex<[Bool]?>(nil)
+        let staging = PendingCall(records: 1, bytes: 64 << 10, entries: 8) { (transaction) throws(StoreError) in
+            try transaction.stage(
+                data,
+                chunkSize: ChunkSize(bytes: 64 << 10)!,
+                account: ScratchStore.account,
+                until: UInt64(Int64.max)
+            )
+        } completion: { _ in
+            let isHere = try? shard.pin(account: ScratchStore.account, [data.fingerprint])
+            found.withLock { $0 = isHere ?? [] }
+        }
+        shard.goOn(with: staging)
+        #expect(scratch.eventually { found.withLock { $0 != nil } })
+        #expect(found.withLock(\.self) == [true])
+        // Nor does it go afterwards.
+        #expect(scratch.eventually { shard.waitingCalls == 0 })
+        #expect(try shard.makeView().holdsChunk(account: ScratchStore.account, data.fingerprint))
+        #expect(try shard.audit().problems == [])
+    }
+
+    @Test("A1: a chunk that is promised while its removal waits stays for a lease time, and then goes")
+    func promisedBeforeRemoval() throws {
+        let data = chunkData(noise(64 << 10, 2))
+        let scratch = try waitingRemoval(of: data, leaseTime: .seconds(1))
+        let shard = scratch.shard
+        func isHere() throws -> Bool {
+            try shard.makeView().holdsChunk(account: ScratchStore.account, data.fingerprint)
+        }
+        #expect(try shard.pin(account: ScratchStore.account, [data.fingerprint]) == [true])
+        let end = Date() + 0.9
+        shard.goOn(
+            with: PendingCall(entries: 1) { (_) throws(StoreError) in
+            } completion: { _ in
+            }
+        )
+        #expect(scratch.eventually { shard.waitingCalls == 0 })
+        let stays = try isHere()
+        #expect(stays || Date() > end)
+        #expect(try scratch.eventually { try !isHere() })
+        #expect(try shard.audit().problems == [])
     }
 }
