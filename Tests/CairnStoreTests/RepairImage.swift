@@ -21,7 +21,12 @@ final class RepairImage: @unchecked Sendable {
     var index: String { shard + "/index" }
 
     /// One that tests copy.
-    static let shared = Result { try RepairImage() }
+    static let shared: Result<RepairImage, any Error> = Result {
+        let image = try RepairImage()
+        // What is shared is never let go of: it goes with the process.
+        atexit { if case .success(let image) = RepairImage.shared { remove(folder: image.folder) } }
+        return image
+    }
 
     init() throws {
         folder = NSTemporaryDirectory() + "cairn-repair-" + UUID().uuidString
