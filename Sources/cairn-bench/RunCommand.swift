@@ -14,7 +14,8 @@ struct RunCommand: AsyncParsableCommand {
             \(Workload.allCases.map { "  \($0.rawValue.padding(toLength: 14, withPad: " ", startingAt: 0)) \($0.summary)" }.joined(separator: "\n"))
               all            each of them
 
-            Each repetition makes volumes of its own, fills them where it reads, and deletes them.
+            Each repetition makes volumes of its own, fills them where it reads (or, with --fill, overwrites) before the measured \
+            time begins, and deletes them.
 
             Without --rate the loop is closed: each connection has --in-flight operations under way, and begins another when one is \
             done. With --rate it is open: operations begin at that rate whether or not the server keeps up (at most --in-flight on \
@@ -195,6 +196,9 @@ struct DataOptions: ParsableArguments {
     @Option(help: "With --durability on-flush: uploads between two flushes of a lane; 0: never.")
     var flushEvery = 64
 
+    @Flag(help: "Fill the volumes first also where nothing is read, so that uploads overwrite.")
+    var fill = false
+
     @Option(help: "Of `snapshots` and `clones`: how many each lane keeps before it deletes its oldest.")
     var keep = 16
 
@@ -219,6 +223,7 @@ struct DataOptions: ParsableArguments {
         options.compressesFirst = compressFirst
         options.durability = durability == .durable ? .durable : .onFlush
         options.flushEvery = flushEvery
+        options.fills = fill
         options.keep = keep
         options.seed = seed
         return options

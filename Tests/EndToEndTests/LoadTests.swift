@@ -98,6 +98,34 @@ struct LoadTests {
         #expect(try await client.volumes(state: .available).all().isEmpty)
     }
 
+    @Test("With --fill all of the volume is written before anything is measured")
+    func filled() async throws {
+        let account = freshAccount("bench")
+        let json = folder.fresh("json")
+        // An upload a second: whatever else is written was written before.
+        let arguments = [
+            "run", "seq-upload", "--fill", "--size", "4KiB", "--rate", "1", "--volume-size", "2MiB", "--seconds", "600",
+            "--warm-up", "0", "--json", json,
+        ]
+        let child = try ChildProcess(
+            Program.folder + "/cairn-bench",
+            arguments,
+            environment: try server.environment(account),
+            in: folder
+        )
+        let client = try server.client(account)
+        try await eventually("the volume is full") {
+            guard let volume = try await client.volumes(state: .available).all().first else { return false }
+            let written = try await client.blocks(of: .volume(volume.id)).all().filter { $0.state == .data }
+            return written.reduce(UInt64(0)) { $0 + $1.length } == 2 << 20
+        }
+        try await Task.sleep(for: .seconds(1))
+        child.send(SIGINT)
+        #expect(try await child.wait().status == 130)
+        let run = try #require(try BenchFile.read(json).runs.first)
+        #expect(run.options["filled"] == "true" && run.operations < 32)
+    }
+
     @Test("What the server refuses is counted by reason, and is a failure")
     func refusals() async throws {
         let account = freshAccount("bench")

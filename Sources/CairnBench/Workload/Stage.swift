@@ -2,7 +2,7 @@ import CairnClient
 import CairnCore
 import Synchronization
 
-/// The volumes that a workload works on: made for it, filled where it reads, and deleted at the end.
+/// The volumes that a workload works on: made for it, filled where it reads or is to overwrite, and deleted at the end.
 final class Stage: Sendable {
     final class Volume: Sendable {
         let id: VolumeID
@@ -110,7 +110,8 @@ extension Stage {
             self.isStopped = isStopped
             self.progress = progress
             let isStorm = workload == .snapshots || workload == .clones
-            bytes = workload.reads ? options.volumeBytes : isStorm ? min(options.volumeBytes, Stage.smallFill) : 0
+            let isFull = options.fillsVolumes(of: workload)
+            bytes = isFull ? options.volumeBytes : isStorm ? min(options.volumeBytes, Stage.smallFill) : 0
             total = bytes * UInt64(volumes)
         }
 

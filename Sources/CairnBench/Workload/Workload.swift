@@ -55,6 +55,8 @@ public struct WorkloadOptions: Sendable, Equatable {
     public var flushEvery = 64
     /// Uploads are compressed before they are sent, chunk by chunk, as the transfer engine does.
     public var compressesFirst = false
+    /// Volumes are filled before also where nothing is read, so that uploads overwrite.
+    public var fills = false
     /// Snapshots or clones that each lane keeps before it deletes its oldest.
     public var keep = 16
     public var seed: UInt64 = 1
@@ -74,10 +76,14 @@ public struct WorkloadOptions: Sendable, Equatable {
             facts["durability"] = durability == .durable ? "durable" : "on-flush"
             if durability == .onFlush { facts["flush_every"] = "\(flushEvery)" }
             facts["compressed_by"] = compressesFirst ? "client" : "server"
+            facts["filled"] = "\(fillsVolumes(of: workload))"
         }
         if workload == .snapshots || workload == .clones { facts["keep"] = "\(keep)" }
         return facts
     }
+
+    /// Whether volumes hold data everywhere before the measured time begins.
+    func fillsVolumes(of workload: Workload) -> Bool { workload.reads || (fills && workload.uploads) }
 
     /// - Throws: `invalid` where the options contradict each other or the service's limits.
     public func validate(for workload: Workload) throws(BenchError) {
