@@ -15,7 +15,7 @@ struct RunCommand: AsyncParsableCommand {
               all            each of them
 
             Each repetition makes volumes of its own, fills them where it reads (or, with --fill, overwrites) before the measured \
-            time begins, and deletes them.
+            time begins, and deletes them. What was filled is on the disk, not in memory, unless --read-first reads it.
 
             Without --rate the loop is closed: each connection has --in-flight operations under way, and begins another when one is \
             done. With --rate it is open: operations begin at that rate whether or not the server keeps up (at most --in-flight on \
@@ -199,6 +199,9 @@ struct DataOptions: ParsableArguments {
     @Flag(help: "Fill the volumes first also where nothing is read, so that uploads overwrite.")
     var fill = false
 
+    @Flag(help: "Read full volumes once before, chunk by chunk: then the server has them in its page cache.")
+    var readFirst = false
+
     @Option(help: "Of `snapshots` and `clones`: how many each lane keeps before it deletes its oldest.")
     var keep = 16
 
@@ -224,6 +227,7 @@ struct DataOptions: ParsableArguments {
         options.durability = durability == .durable ? .durable : .onFlush
         options.flushEvery = flushEvery
         options.fills = fill
+        options.readsFirst = readFirst
         options.keep = keep
         options.seed = seed
         return options

@@ -33,8 +33,8 @@ struct LoadTests {
         let account = freshAccount("bench")
         let (json, page) = (folder.fresh("json"), folder.fresh("html"))
         let arguments = [
-            "run", "all", "--in-flight", "2", "--keep", "2", "--server-pid", "\(server.pid)", "--json", json,
-            "--report", page,
+            "run", "all", "--in-flight", "2", "--keep", "2", "--read-first", "--server-pid", "\(server.pid)", "--json",
+            json, "--report", page,
         ]
         let outcome = try await bench(account, arguments + Self.small)
         #expect(outcome.status == 0, "\(outcome.errors.suffix(1000)) \(outcome.output.suffix(2000))")
@@ -49,6 +49,7 @@ struct LoadTests {
         }
         let kinds = file.runs.map { Set($0.kinds.keys) }
         #expect(kinds[4] == ["download", "upload"] && kinds[6] == ["create-snapshot", "delete-snapshot"])
+        #expect(file.runs.map { $0.options["read_first"] } == [nil, nil, "true", "true", "true", nil, nil, nil])
         #expect(XMLParser(data: try Data(contentsOf: URL(fileURLWithPath: page))).parse())
         let client = try server.client(account)
         #expect(try await client.volumes(state: .available).all().isEmpty)

@@ -51,6 +51,13 @@ def run(*command, env=None, limit=LIMIT, **how):
     return out
 
 
+def read_through(path):
+    """The page cache holds the file afterwards."""
+    with open(path, "rb") as file:
+        while file.read(1 << 24):
+            pass
+
+
 def processor_seconds(pid, children=False):
     """User and system time of a process; with `children` also of those of its children that ended."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()

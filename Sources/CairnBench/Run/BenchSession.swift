@@ -78,7 +78,7 @@ public final class BenchSession: Sendable {
                 connections,
                 isStopped: { [weak self] in self?.isStopped ?? true },
                 progress: { [line] done, total in
-                    line.show("\(name)  filling volumes  \(done >> 20) of \(total >> 20) MiB")
+                    line.show("\(name)  preparing volumes  \(done >> 20) of \(total >> 20) MiB")
                 }
             )
         } catch {

@@ -32,7 +32,7 @@ final class Stage: Sendable {
 
     /// - Parameters:
     ///   - isStopped: asked now and then.
-    ///   - progress: told how many bytes of how many the volumes hold so far.
+    ///   - progress: told how many bytes of how many were written, and read, so far.
     /// - Throws: `setUp`, with what was made deleted again.
     static func make(
         for workload: Workload,
@@ -87,12 +87,13 @@ final class Stage: Sendable {
 }
 
 extension Stage {
-    /// Makes volumes and fills them.
+    /// Makes volumes, fills them, and reads them.
     private final class Fill: Sendable {
         private let workload: Workload
         private let options: WorkloadOptions
         /// Of each volume.
         private let bytes: UInt64
+        private let isRead: Bool
         private let total: UInt64
         private let done = Atomic<UInt64>(0)
         private let isStopped: @Sendable () -> Bool
@@ -112,7 +113,8 @@ extension Stage {
             let isStorm = workload == .snapshots || workload == .clones
             let isFull = options.fillsVolumes(of: workload)
             bytes = isFull ? options.volumeBytes : isStorm ? min(options.volumeBytes, Stage.smallFill) : 0
-            total = bytes * UInt64(volumes)
+            isRead = isFull && options.readsFirst
+            total = bytes * UInt64(volumes) * (isRead ? 2 : 1)
         }
 
         func make(_ number: Int, client: Client) async throws -> Volume {
@@ -123,6 +125,7 @@ extension Stage {
             let made = try await client.createVolume(new)
             do {
                 try await fill(made.id, number, client)
+                if isRead { try await read(made.id, client) }
                 guard workload == .clones else { return Volume(id: made.id, snapshot: made.initialSnapshot) }
                 return Volume(id: made.id, snapshot: try await client.createSnapshot(of: made.id).id)
             } catch {
@@ -154,6 +157,18 @@ extension Stage {
                 progress(done.wrappingAdd(UInt64(length), ordering: .relaxed).newValue, total)
             }
             _ = try await client.flush(volume)
+        }
+
+        /// Chunk by chunk: of long reads the server's page cache keeps nothing.
+        private func read(_ volume: VolumeID, _ client: Client) async throws {
+            let step = UInt64(options.chunkSize.bytes)
+            try await Stage.inParallel(Int((bytes + step - 1) / step)) { [self] chunk in
+                guard !isStopped() else { throw BenchError(.setUp, "interrupted") }
+                let offset = UInt64(chunk) * step
+                let range = BlockRange(offset: offset, length: min(step, bytes - offset))
+                _ = try await client.download([range], from: .volume(volume))
+                progress(done.wrappingAdd(range.length, ordering: .relaxed).newValue, total)
+            }
         }
     }
 }

@@ -57,6 +57,8 @@ public struct WorkloadOptions: Sendable, Equatable {
     public var compressesFirst = false
     /// Volumes are filled before also where nothing is read, so that uploads overwrite.
     public var fills = false
+    /// Full volumes are read once before, so that what then is read is in the server's page cache.
+    public var readsFirst = false
     /// Snapshots or clones that each lane keeps before it deletes its oldest.
     public var keep = 16
     public var seed: UInt64 = 1
@@ -78,6 +80,7 @@ public struct WorkloadOptions: Sendable, Equatable {
             facts["compressed_by"] = compressesFirst ? "client" : "server"
             facts["filled"] = "\(fillsVolumes(of: workload))"
         }
+        if fillsVolumes(of: workload) { facts["read_first"] = "\(readsFirst)" }
         if workload == .snapshots || workload == .clones { facts["keep"] = "\(keep)" }
         return facts
     }
