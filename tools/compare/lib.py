@@ -1,12 +1,16 @@
 """What the comparisons in Python share: programs that end with the measurement, what they cost, how Cairn is built and served,
 how nbdkit and qemu-nbd are, and how results become a table and a file."""
-import contextlib, json, os, pathlib, select, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import contextlib, json, os, pathlib, re, select, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = pathlib.Path(os.environ.get("CAIRN_WORK", "/var/tmp"))  # on a disk; images are kept in it between comparisons
 LIMIT = 900  # seconds: no step takes longer
 START_LIMIT = 60  # seconds until a server listens
 STOP_LIMIT = 30  # seconds until one that is asked to end is killed
+CIPHER = "AES-128-GCM"  # Cairn's first choice, and so everybody's
+# nbdkit, qemu and libnbd take their ciphers from GnuTLS; whatever a comparison starts inherits this.
+GNUTLS = "GNUTLS_SYSTEM_PRIORITY_FILE"
+os.environ[GNUTLS] = str(ROOT / "tools/compare/gnutls.conf")
 
 
 def install(*commands):
@@ -161,19 +165,38 @@ def bench(binaries, work, workload, *options):
     return json.loads((work / "bench.json").read_text())["runs"][0]
 
 
+def with_cipher(server, pki, port):
+    """An NBD server, once it was seen to take Cairn's cipher (libnbd tells) of a client that would rather have another: then it takes
+    that of every client."""
+    uri = f"nbds://127.0.0.1:{port}/?tls-certificates={pki}"
+    env = {name: value for name, value in os.environ.items() if name != GNUTLS} | {"LIBNBD_DEBUG": "1"}
+    try:
+        said = subprocess.run(
+            ["nbdinfo", "--size", uri], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=START_LIMIT).stderr
+        found = re.search(r"using TLS: cipher (\S+)", said)
+        if not found or found[1] != CIPHER:
+            sys.exit(f"{server.process.args[0]} took {found[1] if found else 'no cipher that is told'}, not {CIPHER}:\n{said[-2000:]}")
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
 # With `durable` a write is answered when it is on the disk, as Cairn's are. A client's flush behind each write would not do for
 # several in flight: it says nothing about writes that are not answered yet.
 def nbdkit(pki, file, log, port, durable=False):
-    return Server(
+    server = Server(
         ["nbdkit", "-f", "--threads", 16, "--tls=require", "--tls-verify-peer", f"--tls-certificates={pki}", "-i", "127.0.0.1", "-p", port,
          *(["--filter=fua", "file", file, "fuamode=force"] if durable else ["file", file])], None, log, port=port)
+    return with_cipher(server, pki, port)
 
 
 def qemu_nbd(pki, file, log, port, durable=False):
-    return Server(
+    server = Server(
         ["qemu-nbd", "-t", "-f", "raw", "-p", port, "-e", 8, "-b", "127.0.0.1", "--object",
          f"tls-creds-x509,id=t,dir={pki},endpoint=server,verify-peer=on", "--tls-creds", "t",
          *(["--cache=writethrough"] if durable else []), file], None, log, port=port)
+    return with_cipher(server, pki, port)
 
 
 def medians(rows):
