@@ -37,7 +37,7 @@ def images(mib, parent=FOLDER):
     """The images of tools/compare/datasets by name. Kept between comparisons: they take a minute to make."""
     folder = pathlib.Path(parent) / f"cairn-compare-images-{mib}"
     run(ROOT / "tools/compare/datasets", folder, mib)
-    return {name: folder / f"{name}.img" for name in ("rand", "vm", "vm2")}
+    return {name: folder / f"{name}.img" for name in ("rand", "rand2", "vm", "vm2")}
 
 
 def run(*command, env=None, limit=LIMIT, **how):
