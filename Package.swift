@@ -75,7 +75,11 @@ let targets: [Target] = [
     .target(name: "CairnSettings", dependencies: ["CairnClient", "CairnTransport", argumentParser]),
     .executableTarget(name: "cairn", dependencies: ["CairnClient", "CairnCrypto", "CairnSettings", argumentParser]),
     // This machine's primitives, for `cairn-bench ceilings`: shares no code with the server.
-    .target(name: "CCairnCeilings", dependencies: ["COpenSSL", "CLZ4", "CRocksDB"]),
+    .target(
+        name: "CCairnCeilings",
+        dependencies: ["COpenSSL", "CLZ4", "CRocksDB"],
+        linkerSettings: vectorCrypto
+    ),
     .target(
         name: "CairnBench",
         dependencies: ["CCairnCeilings", "CLinuxFile", "CairnClient", "CairnCore"]

@@ -59,7 +59,9 @@ public struct Ceilings: Sendable {
         let run: () throws(BenchError) -> [Primitive]
     }
 
-    private var tasks: [Task] {
+    private var tasks: [Task] { Self.hasVectors ? commonTasks + vectorTasks : commonTasks }
+
+    private var commonTasks: [Task] {
         let block = blockBytes
         return [
             one("SHA-256", block) { cairn_ceiling_sha256(seconds, block, &$0) },
@@ -96,12 +98,33 @@ public struct Ceilings: Sendable {
         ]
     }
 
-    private func one(_ name: String, _ block: Int, _ measure: @escaping (inout cairn_ceiling) -> Int32) -> Task {
+    /// Whether it is known how this processor does more than OpenSSL makes of it.
+    static let hasVectors = cairn_ceiling_has_vectors() == 1
+    private static let vectorLibrary = "libipsec-mb"
+    /// The longest message that it takes, in whole blocks of SHA-256.
+    private static let longestMessage = 65_534 / 64 * 64
+
+    private var vectorTasks: [Task] {
+        let block = min(blockBytes, Self.longestMessage)
+        return [
+            one("SHA-256, 16 at once", block, note: Self.vectorLibrary) {
+                cairn_ceiling_sha256_many(seconds, block, &$0)
+            },
+            Task(name: "TLS 1.3 records") { () throws(BenchError) in try records() },
+        ]
+    }
+
+    private func one(
+        _ name: String,
+        _ block: Int,
+        note: String = "",
+        _ measure: @escaping (inout cairn_ceiling) -> Int32
+    ) -> Task {
         Task(name: name) { () throws(BenchError) in
             var result = cairn_ceiling()
             let status = measure(&result)
             guard status == 0 else { throw BenchError(.machine, result.why) }
-            return [Primitive(name, block, result)]
+            return [Primitive(name, block, result, note: note)]
         }
     }
 
@@ -113,6 +136,17 @@ public struct Ceilings: Sendable {
         return [
             Primitive("TLS 1.3 out, loopback", blockBytes, sender),
             Primitive("TLS 1.3 in, loopback", blockBytes, receiver),
+        ]
+    }
+
+    private func records() throws(BenchError) -> [Primitive] {
+        var (sender, receiver) = (cairn_ceiling(), cairn_ceiling())
+        guard cairn_ceiling_records(seconds, blockBytes, &sender, &receiver) == 0 else {
+            throw BenchError(.machine, sender.why)
+        }
+        return [
+            Primitive("TLS 1.3 records out, vector AES", blockBytes, sender, note: Self.vectorLibrary),
+            Primitive("TLS 1.3 records in, vector AES", blockBytes, receiver, note: Self.vectorLibrary),
         ]
     }
 
@@ -139,7 +173,7 @@ extension cairn_ceiling {
 }
 
 extension Primitive {
-    fileprivate init(_ name: String, _ block: Int, _ result: cairn_ceiling) {
+    fileprivate init(_ name: String, _ block: Int, _ result: cairn_ceiling, note: String = "") {
         let span = max(result.seconds, 1e-9)
         let cpu = CPUSeconds(CPUTime(user: result.user, system: result.system))
         self.init(
@@ -154,7 +188,7 @@ extension Primitive {
             cpuSeconds: cpu,
             cpuSecondsPerGib: result.bytes > 0 ? cpu.total / (Double(result.bytes) / Double(1 << 30)) : nil,
             cpuUsPerOperation: result.operations > 0 ? cpu.total * 1e6 / Double(result.operations) : nil,
-            note: result.ratio > 0 ? "ratio " + Text.digits(result.ratio) : ""
+            note: result.ratio > 0 ? "ratio " + Text.digits(result.ratio) : note
         )
     }
 }
