@@ -13,14 +13,13 @@ static IMB_MGR *new_manager(void) {
     IMB_MGR *manager = alloc_mb_mgr(0);
     if (!manager) return NULL;
     // The library does not ask whether the system keeps the vectors' registers; the compiler's question does.
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        (manager->features & IMB_CPUFLAGS_AVX512) == IMB_CPUFLAGS_AVX512) {
-        init_mb_mgr_avx512(manager);
-        if (imb_get_errno(manager) == 0) return manager;
-    } else if (__builtin_cpu_supports("avx2") && (manager->features & IMB_CPUFLAGS_AVX2) == IMB_CPUFLAGS_AVX2) {
-        init_mb_mgr_avx2(manager);
-        if (imb_get_errno(manager) == 0) return manager;
-    }
+    const int avx2 = __builtin_cpu_supports("avx2") != 0;
+    const int avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                       (manager->features & IMB_FEATURE_AVX512_SKX) == IMB_FEATURE_AVX512_SKX;
+    if (avx512) init_mb_mgr_avx512(manager);
+    else if (avx2) init_mb_mgr_avx2(manager);
+    // What else it needs it looks for itself.
+    if ((avx512 || avx2) && imb_get_errno(manager) == 0) return manager;
     free_mb_mgr(manager);
     return NULL;
 }

@@ -9,10 +9,10 @@ struct CeilingsCommand: ParsableCommand {
         discussion: """
             SHA-256, LZ4, TLS on each side over loopback, small calls over TLS that nobody looks at, writes past the page cache with \
             and without fdatasync, reads, and puts into RocksDB: each alone and on one thread (RocksDB compacts on others), by C code \
-            that shares nothing with the server. SHA-256 and TLS twice where the processor has vectors: as OpenSSL does it, one message \
-            at a time, and the best that is known here, by Intel's libipsec-mb: 16 messages side by side, and TLS's records by \
-            vector AES, without OpenSSL. Then `openssl speed`, `lz4 -b` and `fio`, where they are installed, as a second \
-            opinion. CPU is user and kernel time; that of TLS is each side's own. Leave the machine alone meanwhile.
+            that shares nothing with the server. SHA-256 and TLS twice where the processor has vectors: as OpenSSL does it, one \
+            message at a time; and the best that is known here, by Intel's libipsec-mb: 16 messages side by side, and TLS's \
+            records by vector AES, without OpenSSL. Then `openssl speed`, `lz4 -b` and `fio`, where they are installed, as a \
+            second opinion. CPU is user and kernel time; that of TLS is each side's own. Leave the machine alone meanwhile.
             """
     )
 

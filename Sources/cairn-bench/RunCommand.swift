@@ -14,8 +14,8 @@ struct RunCommand: AsyncParsableCommand {
             \(Workload.allCases.map { "  \($0.rawValue.padding(toLength: 14, withPad: " ", startingAt: 0)) \($0.summary)" }.joined(separator: "\n"))
               all            each of them
 
-            Each repetition makes volumes of its own, fills them where it reads (or, with --fill, overwrites) before the measured \
-            time begins, and deletes them. What was filled is on the disk, not in memory, unless --read-first reads it.
+            Each repetition makes volumes of its own, fills them where it reads (or, with --fill, overwrites) before the \
+            measured time begins, and deletes them. What was filled is on the disk, not in memory, unless --read-first reads it.
 
             Without --rate the loop is closed: each connection has --in-flight operations under way, and begins another when one is \
             done. With --rate it is open: operations begin at that rate whether or not the server keeps up (at most --in-flight on \

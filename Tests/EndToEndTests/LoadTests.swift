@@ -49,7 +49,8 @@ struct LoadTests {
         }
         let kinds = file.runs.map { Set($0.kinds.keys) }
         #expect(kinds[4] == ["download", "upload"] && kinds[6] == ["create-snapshot", "delete-snapshot"])
-        #expect(file.runs.map { $0.options["read_first"] } == [nil, nil, "true", "true", "true", nil, nil, nil])
+        let readFirst: [String?] = [nil, nil, "true", "true", "true", nil, nil, nil]
+        #expect(file.runs.map { $0.options["read_first"] } == readFirst)
         #expect(XMLParser(data: try Data(contentsOf: URL(fileURLWithPath: page))).parse())
         let client = try server.client(account)
         #expect(try await client.volumes(state: .available).all().isEmpty)

@@ -166,16 +166,16 @@ def bench(binaries, work, workload, *options):
 
 
 def with_cipher(server, pki, port):
-    """An NBD server, once it was seen to take Cairn's cipher (libnbd tells) of a client that would rather have another: then it takes
-    that of every client."""
-    uri = f"nbds://127.0.0.1:{port}/?tls-certificates={pki}"
+    """An NBD server, once it was seen to take Cairn's cipher (libnbd tells) of a client that would rather have another: then it
+    takes that of every client."""
+    ask = ["nbdinfo", "--size", f"nbds://127.0.0.1:{port}/?tls-certificates={pki}"]
     env = {name: value for name, value in os.environ.items() if name != GNUTLS} | {"LIBNBD_DEBUG": "1"}
     try:
-        said = subprocess.run(
-            ["nbdinfo", "--size", uri], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=START_LIMIT).stderr
+        said = subprocess.run(ask, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=START_LIMIT).stderr
         found = re.search(r"using TLS: cipher (\S+)", said)
-        if not found or found[1] != CIPHER:
-            sys.exit(f"{server.process.args[0]} took {found[1] if found else 'no cipher that is told'}, not {CIPHER}:\n{said[-2000:]}")
+        cipher = found[1] if found else "no cipher that is told"
+        if cipher != CIPHER:
+            sys.exit(f"{server.process.args[0]} took {cipher}, not {CIPHER}:\n{said[-2000:]}")
     except BaseException:
         server.stop()
         raise

@@ -25,14 +25,14 @@ int cairn_ceiling_lz4_decompress(const void *data, size_t size, size_t block, do
 // TLS 1.3 with AES-128-GCM over loopback TCP, one connection, a thread on each side, 128 KiB from and 256 KiB to the socket at once.
 int cairn_ceiling_tls(double seconds, size_t block, cairn_ceiling *sender, cairn_ceiling *receiver);
 
-// Whether this processor has the vectors that the next two want (by Intel's Multi-Buffer Crypto library, where there is one): 1 or 0.
+// Whether this processor has the vectors that the next two want, which are by Intel's Multi-Buffer Crypto library: 1 or 0.
 int cairn_ceiling_has_vectors(void);
 
 // SHA-256 of 16 blocks side by side. An operation is a block, of at most 65,534 bytes.
 int cairn_ceiling_sha256_many(double seconds, size_t block, cairn_ceiling *result);
 
-// TLS 1.3's records with AES-128-GCM by vectors, over loopback as above: nothing but encryption, decryption and the socket, under a key that
-// was agreed upon before. An operation is a record.
+// TLS 1.3's records with AES-128-GCM by vectors, over loopback as above: nothing but encryption, decryption and the socket, under
+// a key that was agreed upon before. An operation is a record.
 int cairn_ceiling_records(double seconds, size_t block, cairn_ceiling *sender, cairn_ceiling *receiver);
 
 // Small calls: `in_flight` requests of so many bytes on each of the connections (TLS as above), answered with so many, and at once another
