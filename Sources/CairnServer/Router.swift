@@ -25,12 +25,15 @@ final class Router: CallHandler {
     let parts: RouterParts
     private let identity: PeerIdentity
     private let promptLine: ConnectionPromptLine
+    /// Neither side's longest payload is exceeded: what the client's HELLO says, and ours.
+    private let payloadLimit: Int
     var service: Service { parts.service }
 
     init(_ parts: RouterParts, identity: PeerIdentity, connection: RPCConnection) {
         self.parts = parts
         self.identity = identity
         promptLine = ConnectionPromptLine(connection)
+        payloadLimit = min(Int(connection.peerLimits.payloadBytes), Limits.payloadBytes)
     }
 
     /// A call is let in before its body is read, so that nobody has memory taken for more than is let in (SPEC R3).
@@ -69,7 +72,7 @@ final class Router: CallHandler {
 
     func context(of account: AccountID, _ call: IncomingCall) -> CallContext {
         let place = call.connection.callsAtOnce
-        return CallContext(
+        var context = CallContext(
             account: account,
             isHost: identity == .host(account),
             deadline: call.deadline,
@@ -82,6 +85,8 @@ final class Router: CallHandler {
                 try hold.widen(by: bytes, service.limits(of: account))
             }
         )
+        context.payloadLimit = payloadLimit
+        return context
     }
 
     /// - Throws: THROTTLED (SPEC R3).

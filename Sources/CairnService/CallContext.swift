@@ -20,6 +20,8 @@ public struct CallContext: Sendable {
     public let mayAnswerHere: Bool
     /// Whether so may a call that takes some tens of microseconds.
     public let mayReadHere: Bool
+    /// The longest payload of an answer that the caller takes.
+    public var payloadLimit = Limits.payloadBytes
 
     public init(
         account: AccountID,

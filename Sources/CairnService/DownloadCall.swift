@@ -123,7 +123,7 @@ extension Service {
             begun = earlier
         } else {
             let request = work.request
-            let ranges = try Self.check(request.ranges, target.source)
+            let ranges = try Self.check(request.ranges, target.source, payloadLimit: context.payloadLimit)
             let namesChunks = try mayNameChunks(of: target, request.target, context)
             let named = Set(try Self.fingerprints(request.knownTokens))
             begun = DownloadWork.Begun(
@@ -172,7 +172,9 @@ extension Service {
         }
     }
 
-    private static func check(_ ranges: [Wire.ByteRange], _ source: ReadSource) throws(ServiceError) -> [Range<UInt64>]
+    /// - Parameter payloadLimit: what the ranges may sum up to, whatever is there.
+    private static func check(_ ranges: [Wire.ByteRange], _ source: ReadSource, payloadLimit: Int) throws(ServiceError)
+        -> [Range<UInt64>]
     {
         guard !ranges.isEmpty, ranges.count <= Limits.blocksPerCall else {
             throw ServiceError(
@@ -189,10 +191,10 @@ extension Service {
             } catch { throw error.at(index) }
             total += range.length
             chunks += source.chunkSize.count(for: range.length) + 1
-            guard total <= UInt64(Limits.payloadBytes), chunks <= UploadPlan.chunksPerCall else {
+            guard total <= UInt64(payloadLimit), chunks <= UploadPlan.chunksPerCall else {
                 throw ServiceError(
                     .invalidArgument,
-                    "the ranges sum up to more than \(Limits.payloadBytes) bytes, or touch more than \(UploadPlan.chunksPerCall) chunks",
+                    "the ranges sum up to more than \(payloadLimit) bytes, or touch more than \(UploadPlan.chunksPerCall) chunks",
                     blockIndex: index
                 )
             }

@@ -200,6 +200,35 @@ import Testing
         #expect(answer.payload.isEmpty && answer.message.blocks.first?.content == .known(.init()))
     }
 
+    @Test("D1: ranges that sum up to more than the caller takes name the first that is too much, whatever is there")
+    func longestPayload() throws {
+        let harness = try ServiceHarness()
+        let volume = try harness.createVolume().volumeID
+        let bytes = noise(65536, seed: 17)
+        try harness.write(bytes, at: 0, to: volume)
+        // On a worker, and on the thread that the call came on.
+        for mayReadHere in [false, true] {
+            var context = CallContext(account: ServiceHarness.alice.account, mayReadHere: mayReadHere)
+            context.payloadLimit = 4096
+            let caller = context
+            func read(_ ranges: [Range<UInt64>]) throws -> [UInt8] {
+                var request = Wire.DownloadBlockRequest(target: .init(target: .volumeID(volume)))
+                request.ranges = ranges.map { Wire.ByteRange(offset: $0.lowerBound, length: UInt64($0.count)) }
+                let answer = try harness.call(harness.service.downloadBlock, request, as: caller)
+                return try ServiceHarness.bytes(of: answer)
+            }
+            #expect(try read([512..<4608]) == Array(bytes[512..<4608]))
+            #expect(try read([0..<512, 1024..<4608]) == Array(bytes[0..<512]) + Array(bytes[1024..<4608]))
+            // Data, data in two ranges, and a hole, which would have no payload.
+            for (ranges, index) in [([0..<4608], 0), ([0..<512, 1024..<5120], 1), ([0..<4096, 131_072..<131_584], 1)]
+                as [([Range<UInt64>], Int)]
+            {
+                let error = #expect(throws: ServiceError.self) { try read(ranges) }
+                #expect(error?.code == .invalidArgument && error?.blockIndex == index, "\(ranges)")
+            }
+        }
+    }
+
     @Test("U5: what a higher version wrote is left alone and reported")
     func superseded() throws {
         let harness = try ServiceHarness()
