@@ -9,7 +9,8 @@ struct LibraryQuestionTests {
     private let server = ServerProcess.shared
     private let chunk: UInt64 = 65536
 
-    private func operatorClient() throws -> Client {
+    private func operatorClient(of other: ServerProcess? = nil) throws -> Client {
+        let server = other ?? server
         let files = try server.issue(freshAccount("admin"), [.uri("cairn://admin")])
         return try Client(server: server.endpoint, credentials: files)
     }
@@ -170,11 +171,13 @@ struct LibraryQuestionTests {
 
     @Test("R3: uploads over the bytes in flight are THROTTLED; the library waits as told, and all of them end well")
     func bytesInFlight() async throws {
+        // Of its own: what all of its calls came to is told.
+        let server = try await ServerProcess.started()
         let account = freshAccount()
         var options = ClientOptions()
         options.callLimit = .seconds(120)
         let (client, patient) = (try server.client(account, .once), try server.client(account, options))
-        let admin = try operatorClient()
+        let admin = try operatorClient(of: server)
         let target = BlockTarget.volume(try await patient.volume(size: 16 << 20).id)
         var limits = AccountLimits()
         limits.bytesInFlight = 1 << 20
@@ -212,6 +215,7 @@ struct LibraryQuestionTests {
             let start = UInt64(index) << 20
             #expect(try await patient.read(target, start..<start + 786_432) == bytes)
         }
+        withExtendedLifetime(server) {}
     }
 
     @Test("R3: limits are QUOTA_EXCEEDED, or THROTTLED with the time to come again, after which the library comes in")
