@@ -59,6 +59,7 @@ extension Service {
                 if isGiven, permission == .export || purpose == .use { isPermitted = true }
             }
         }
+        view.addLookups(of: home)
         return isPermitted
     }
 

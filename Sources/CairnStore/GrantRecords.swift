@@ -198,7 +198,7 @@ extension ManifestReader {
             grantee: grantee,
             createdAt: 0
         )
-        return try index.get(Key.grant(grant)) != nil
+        return try look(up: Key.grant(grant)) != nil
     }
 
     /// What an account gave for one resource; on its home shard.

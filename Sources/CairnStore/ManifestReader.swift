@@ -16,7 +16,8 @@ public class ManifestReader {
     /// What is known of which versions must stay readable.
     private var stretches: [LineageID: [Stretch]] = [:]
 
-    /// Keys looked up in the index so far: a test counts them, for what a caller may not see must cost what a missing thing costs (SPEC C2).
+    /// Keys looked up in the index so far, and in another one for it: a test counts them, for what a caller may not see must cost what a
+    /// missing thing costs (SPEC C2).
     package private(set) var lookups = 0
 
     /// Searches through manifests so far: a test counts them, for through a chain of clones they must not be chunks times clones.
@@ -34,10 +35,13 @@ public class ManifestReader {
         self.mayHaveDamage = mayHaveDamage
     }
 
-    private func look(up key: [UInt8]) throws(StoreError) -> [UInt8]? {
+    func look(up key: [UInt8]) throws(StoreError) -> [UInt8]? {
         lookups += 1
         return try index.get(key)
     }
+
+    /// Another index was asked for what this one was.
+    package func addLookups(of other: ManifestReader) { lookups += other.lookups }
 
     /// A record of a kind that is kept decoded.
     /// - Parameter mayBeHot: else it is looked up, and not kept.

@@ -142,6 +142,57 @@ import Testing
         #expect(snapshot(created.initialSnapshotID) == snapshot(missing) && snapshot(missing) == 1)
     }
 
+    @Test("C2, D5: with the lookups of grants it is the same, whichever grants there are")
+    func foreignLookupsOfGrants() throws {
+        struct Cost: Equatable {
+            let lookups: Int
+            let isLetIn: Bool
+        }
+        let harness = try ServiceHarness(shards: 3)
+        let created = try harness.createVolume()
+        let service = harness.service
+        let (volume, snapshot) = (VolumeID(bytes: created.volumeID)!, SnapshotID(bytes: created.initialSnapshotID)!)
+        let missing = UUID128.random(shard: volume.uuid.shard)
+        func cost(_ body: (ReadView) throws(ServiceError) -> Void) -> Cost {
+            let view = harness.store.shard(volume.uuid.shard).makeView()
+            do throws(ServiceError) {
+                try body(view)
+                return Cost(lookups: view.lookups, isLetIn: true)
+            } catch {
+                #expect(error == .noSuchVolume || error == .noSuchSnapshot)
+                return Cost(lookups: view.lookups, isLetIn: false)
+            }
+        }
+        func costOfVolume(_ id: VolumeID, _ purpose: Service.Purpose) -> Cost {
+            cost { (view) throws(ServiceError) in
+                _ = try service.volume(id, for: purpose, in: view, ServiceHarness.bob)
+            }
+        }
+        func costOfSnapshot(_ id: SnapshotID, _ purpose: Service.Purpose) -> Cost {
+            cost { (view) throws(ServiceError) in
+                _ = try service.snapshot(id, for: purpose, in: view, ServiceHarness.bob)
+            }
+        }
+        let target = Wire.Target(target: .volumeID(created.volumeID))
+        let grants: [Wire.Grant?] = [
+            nil, Wire.Grant(resource: target, grantee: "carol", permission: .export),
+            Wire.Grant(resource: target, grantee: "bob", permission: .use),
+            Wire.Grant(resource: target, grantee: "bob", permission: .export),
+            Wire.Grant(grantee: "bob", permission: .export),
+        ]
+        for (step, grant) in grants.enumerated() {
+            if let grant { _ = try harness.call(service.createGrant, Wire.CreateGrantRequest(grant: grant)) }
+            for purpose in [Service.Purpose.use, .export] {
+                let isLetIn = step > 2 || (step == 2 && purpose == .use)
+                // Its record; then USE and EXPORT of all that is the account's, of the volume, and of the snapshot.
+                #expect(costOfVolume(volume, purpose) == Cost(lookups: 5, isLetIn: isLetIn), "\(step), \(purpose)")
+                #expect(costOfVolume(VolumeID(missing), purpose) == Cost(lookups: 5, isLetIn: false))
+                #expect(costOfSnapshot(snapshot, purpose) == Cost(lookups: 7, isLetIn: isLetIn), "\(step), \(purpose)")
+                #expect(costOfSnapshot(SnapshotID(missing), purpose) == Cost(lookups: 7, isLetIn: false))
+            }
+        }
+    }
+
     @Test("C5: a key gives the first answer again, and refuses other parameters, whichever shard they name")
     func idempotency() throws {
         let harness = try ServiceHarness(shards: 4)
