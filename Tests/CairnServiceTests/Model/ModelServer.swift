@@ -19,11 +19,15 @@ struct ServiceModelConfiguration: Sendable {
     var checkpointBytes: UInt64 { [128 << 10, 512 << 10, 64 << 20][index % 3] }
     var indexFlushBytes: Int { [16 << 10, 256 << 10, 32 << 20][index / 2 % 3] }
     var leaseMilliseconds: UInt64 { [1, 50, 2000, 20000][index / 3 % 4] }
+    /// Milliseconds that pass by themselves within each step: leases and pins end while calls are made. Fewer than pins last: what
+    /// a call has found here stays until it ends.
+    var driftMilliseconds: UInt64 { index % 6 == 5 ? min(20, leaseMilliseconds / 2) : 0 }
     var mix: ServiceModelMix { ServiceModelMix.all[(index + index / 5) % ServiceModelMix.all.count] }
 
     var description: String {
         "\(mix.name), \(shards) shards, chunks \(chunks), segments \(segmentBytes), checkpoints \(checkpointBytes), "
             + "index \(indexFlushBytes), leases \(leaseMilliseconds) ms"
+            + (driftMilliseconds > 0 ? ", time passes" : "")
     }
 }
 
@@ -37,7 +41,7 @@ final class ModelServer {
 
     init(_ configuration: ServiceModelConfiguration, seed: UInt64) throws {
         self.configuration = configuration
-        clock = ModelClock(seed: seed)
+        clock = ModelClock(seed: seed, drift: configuration.driftMilliseconds)
         folder = Torture.scratchFolder("cairn-service-model")
         var creation = StoreCreation()
         creation.shardCount = configuration.shards
@@ -104,7 +108,7 @@ final class ModelServer {
     private func isSettled(_ shard: Shard, purged: Bool) throws -> Bool {
         if try Self.hasRows(.work, shard) { return false }
         guard purged else { return true }
-        let hasEnded = try !shard.makeView().leases(endingBy: clock.milliseconds, from: nil, limit: 1).isEmpty
+        let hasEnded = try !shard.makeView().leases(endingBy: clock.earliest, from: nil, limit: 1).isEmpty
         return try !hasEnded && !Self.hasRows(.unreferenced, shard)
     }
 

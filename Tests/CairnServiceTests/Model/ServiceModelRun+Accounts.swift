@@ -38,9 +38,11 @@ extension ServiceModelRun {
         }
         guard let answer = try judge(server.upload(request, payload, context(account)), refusal) else { return }
         try check(answer.chunks.map(\.token) == chunks.map(\.fingerprint.bytes), "other tokens")
+        let seconds = request.leaseSeconds == 0 ? LeaseTime.usualSeconds : request.leaseSeconds
+        let end = try leaseEnd(told: answer.leaseExpiresAtMs, after: UInt64(seconds) * 1000)
         for chunk in chunks {
             note(chunk.stamps, account)
-            promise(chunk.fingerprint, to: account, until: answer.leaseExpiresAtMs)
+            promise(chunk.fingerprint, to: account, until: end)
             if request.leaseSeconds == 0 { longLeases[account, default: []].insert(chunk.fingerprint) }
         }
     }
@@ -58,6 +60,7 @@ extension ServiceModelRun {
         let request = Wire.QueryChunksRequest(tokens: chunks.map(\.fingerprint.bytes))
         let context = context(account, host: chance(20))
         let answer = try succeeds(server.call(server.service.queryChunks, request, context))
+        let end = try leaseEnd(told: answer.leaseExpiresAtMs, after: configuration.leaseMilliseconds)
         // What was told to be here stays here, for as long as was said.
         try server.settle()
         let again = try succeeds(server.call(server.service.queryChunks, request, context))
@@ -68,9 +71,9 @@ extension ServiceModelRun {
             switch namings[index] {
             case .known:
                 try check(isHere, "a chunk is not told to be here")
-                promise(chunk.fingerprint, to: account, until: now + configuration.leaseMilliseconds)
+                promise(chunk.fingerprint, to: account, until: end)
             case .unknown: try check(!isHere, "a chunk is told to be here that \(account) never had")
-            case .either: mayHold(chunk.fingerprint, for: account, until: now + configuration.leaseMilliseconds)
+            case .either: mayHold(chunk.fingerprint, for: account, until: latest + configuration.leaseMilliseconds)
             }
         }
     }
@@ -84,8 +87,8 @@ extension ServiceModelRun {
             tokens: chunks.map(\.fingerprint.bytes),
             leaseSeconds: UInt32(1 + random.below(5))
         )
-        let end = now + UInt64(request.leaseSeconds) * 1000
-        for chunk in chunks { mayHold(chunk.fingerprint, for: account, until: end) }
+        let milliseconds = UInt64(request.leaseSeconds) * 1000
+        for chunk in chunks { mayHold(chunk.fingerprint, for: account, until: latest + milliseconds) }
         switch server.call(server.service.renewLease, request, context(account)) {
         case .failure(let error):
             let index = error.blockIndex ?? -1
@@ -93,13 +96,13 @@ extension ServiceModelRun {
             try check(error.code == .invalidChunkToken && isExpected, "refused with \(error)")
         case .success(let answer):
             try check(!namings.contains(.unknown), "a lease of a chunk that \(account) never had")
-            try check(answer.leaseExpiresAtMs == end, "a lease until \(answer.leaseExpiresAtMs) instead of \(end)")
+            let end = try leaseEnd(told: answer.leaseExpiresAtMs, after: milliseconds)
             let query = Wire.QueryChunksRequest(tokens: request.tokens)
             let present = try succeeds(server.call(server.service.queryChunks, query, context(account))).present
             let isHere = chunks.indices.allSatisfy { present[$0 / 8] & 1 << ($0 % 8) != 0 }
             try check(isHere, "a chunk with a lease is not told to be here")
             for chunk in chunks {
-                mayHold(chunk.fingerprint, for: account, until: now + configuration.leaseMilliseconds)
+                mayHold(chunk.fingerprint, for: account, until: latest + configuration.leaseMilliseconds)
             }
             guard namings.allSatisfy({ $0 == .known }) else { return }
             for chunk in chunks { promise(chunk.fingerprint, to: account, until: end) }
@@ -124,22 +127,29 @@ extension ServiceModelRun {
         last = "\(account)'s leases end"
         let size = ChunkSize(bytes: configuration.chunks[random.below(configuration.chunks.count)])!
         let staged = (0...random.below(2)).map { _ in contents.make(size, room: size.bytes / 512, &random) }
-        let seconds: UInt32 = 1
+        let (seconds, milliseconds): (UInt32, UInt64) = (1, 1000)
         for chunk in staged {
             let bytes = ModelContents.bytes(chunk.stamps)
             var request = Wire.UploadBlockRequest(chunkSize: UInt32(size.bytes), leaseSeconds: seconds)
             request.blocks = [ServiceHarness.block(bytes, at: 0)]
             let answer = try succeeds(server.upload(request, bytes, context(account)))
             note(chunk.stamps, account)
-            promise(chunk.fingerprint, to: account, until: answer.leaseExpiresAtMs)
+            let end = try leaseEnd(told: answer.leaseExpiresAtMs, after: milliseconds)
+            promise(chunk.fingerprint, to: account, until: end)
         }
         try namesAll(staged, account)
-        server.clock.putForward(milliseconds: UInt64(seconds) * 1000 + configuration.leaseMilliseconds)
+        let drift = configuration.driftMilliseconds
+        if drift > 0 {
+            // So that they end in the midst of what may still pass in this step.
+            server.clock.putForward(milliseconds: milliseconds - drift / 2)
+            try endMeanwhile(staged, account)
+        }
+        server.clock.putForward(milliseconds: milliseconds + configuration.leaseMilliseconds + drift)
         try server.settle(purged: true)
         let present = stampsPresent()
         for account in Self.accounts {
             let gone = contents.known.filter { chunk in
-                holds[account]?[chunk.fingerprint] ?? 0 <= now
+                holds[account]?[chunk.fingerprint] ?? 0 <= earliest
                     && longLeases[account]?.contains(chunk.fingerprint) != true
                     && chunk.stamps.allSatisfy { $0 == 0 || !present.contains($0) }
             }
@@ -149,16 +159,35 @@ extension ServiceModelRun {
 
     /// While a lease lasts its chunk can be named.
     private func namesAll(_ chunks: [ModelContents.Chunk], _ account: AccountID) throws {
-        let request = Wire.QueryChunksRequest(tokens: chunks.map(\.fingerprint.bytes))
-        let answer = try succeeds(server.call(server.service.queryChunks, request, context(account)))
-        let isHere = chunks.indices.allSatisfy { answer.present[$0 / 8] & 1 << ($0 % 8) != 0 || isZero(chunks[$0]) }
+        let isHere = try areHere(chunks, account).allSatisfy(\.self)
         try check(isHere, "a chunk that was just staged is not told to be here")
-        for chunk in chunks {
-            mayHold(chunk.fingerprint, for: account, until: now + configuration.leaseMilliseconds)
-        }
     }
 
-    private func isZero(_ chunk: ModelContents.Chunk) -> Bool { chunk.stamps.allSatisfy { $0 == 0 } }
+    /// Which chunks an account is told that it has here; they stay then for as long as pins last.
+    private func areHere(_ chunks: [ModelContents.Chunk], _ account: AccountID) throws -> [Bool] {
+        let request = Wire.QueryChunksRequest(tokens: chunks.map(\.fingerprint.bytes))
+        let answer = try succeeds(server.call(server.service.queryChunks, request, context(account)))
+        for chunk in chunks {
+            mayHold(chunk.fingerprint, for: account, until: latest + configuration.leaseMilliseconds)
+        }
+        return chunks.indices.map { answer.present[$0 / 8] & 1 << ($0 % 8) != 0 }
+    }
+
+    /// Chunks whose leases end while they are asked for may be here, or be gone. What is told first holds for the calls that follow.
+    private func endMeanwhile(_ chunks: [ModelContents.Chunk], _ account: AccountID) throws {
+        if chance(50) { try server.settle() }
+        let isHere = try areHere(chunks, account)
+        try server.settle()
+        try check(try areHere(chunks, account) == isHere, "chunks came, or went, that were told to be gone, or here")
+        let renewal = Wire.RenewLeaseRequest(tokens: chunks.map(\.fingerprint.bytes), leaseSeconds: 1)
+        for chunk in chunks { mayHold(chunk.fingerprint, for: account, until: latest + 1000) }
+        let result = server.call(server.service.renewLease, renewal, context(account))
+        if let gone = isHere.firstIndex(of: false) {
+            return try isRefused(result, Refusal(.invalidChunkToken, at: gone))
+        }
+        _ = try leaseEnd(told: try succeeds(result).leaseExpiresAtMs, after: 1000)
+        try check(try areHere(chunks, account) == isHere, "a chunk with a lease is not told to be here")
+    }
 
     private func checkGone(_ chunks: [ModelContents.Chunk], _ account: AccountID) throws {
         guard let first = chunks.first else { return }

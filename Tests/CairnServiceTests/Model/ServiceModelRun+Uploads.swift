@@ -218,8 +218,9 @@ extension ServiceModelRun {
 
     // MARK: Tokens
 
-    /// Of `either` the answer depends on what the background has done so far. Nothing after it may, or a seed's calls would differ from run
-    /// to run: where it is refused, the bytes are sent; where it is not, nothing is concluded.
+    /// Of `either` the answer depends on what the background has done so far, or on whether a promise ends before the call. Nothing
+    /// after it may, or a seed's calls would differ from run to run: where it is refused, the bytes are sent; where it is not, nothing
+    /// is concluded.
     enum Naming { case known, unknown, either }
 
     /// Whether the account can name a chunk in a volume with chunks of a size, and `room` sectors for it: what it never wrote, never;
@@ -228,7 +229,7 @@ extension ServiceModelRun {
         if chunk.size != size { return .unknown }
         if let room, !chunk.stamps[room...].allSatisfy({ $0 == 0 }) { return .unknown }
         if chunk.stamps.contains(where: { $0 != 0 && world.writers[$0]?.contains(account) != true }) { return .unknown }
-        if promises[account]?[chunk.fingerprint] ?? 0 > now { return .known }
+        if promises[account]?[chunk.fingerprint] ?? 0 > latest { return .known }
         let sources =
             volumes(of: account, local: false).map(world.source)
             + snapshots(of: account).filter { !$0.isError }.map(world.source)
@@ -242,9 +243,17 @@ extension ServiceModelRun {
         return .either
     }
 
+    /// - Parameter end: at the earliest: it counts from some time in this step.
     func promise(_ fingerprint: Fingerprint, to account: AccountID, until end: UInt64) {
         promises[account, default: [:]][fingerprint] = max(end, promises[account]?[fingerprint] ?? 0)
-        mayHold(fingerprint, for: account, until: end)
+        mayHold(fingerprint, for: account, until: end + configuration.driftMilliseconds)
+    }
+
+    /// When a lease or pin that a call began ends, at the earliest; throws where its answer tells another time.
+    func leaseEnd(told: UInt64, after milliseconds: UInt64) throws -> UInt64 {
+        let ends = earliest + milliseconds...latest + milliseconds
+        try check(ends.contains(told), "it lasts until \(told) instead of \(ends)")
+        return ends.lowerBound
     }
 
     func mayHold(_ fingerprint: Fingerprint, for account: AccountID, until end: UInt64) {

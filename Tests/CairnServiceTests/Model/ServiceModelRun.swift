@@ -57,8 +57,9 @@ final class ServiceModelRun {
     func pick<Value>(_ values: [Value]) -> Value? { values.isEmpty ? nil : values[random.below(values.count)] }
     func pickAccount() -> AccountID { Self.accounts[random.below(Self.accounts.count)] }
     func chance(_ percent: Int) -> Bool { random.chance(percent) }
-    /// Milliseconds since 1970; the clock stands still while an operation lasts, unless that puts it forward.
-    var now: UInt64 { server.clock.milliseconds }
+    /// Milliseconds since 1970 at which a call of this step can be made, and end: the same where no time passes by itself.
+    var earliest: UInt64 { server.clock.earliest }
+    var latest: UInt64 { server.clock.latest }
     func context(_ account: AccountID, host: Bool = false) -> CallContext {
         CallContext(account: account, isHost: host)
     }
@@ -121,7 +122,7 @@ final class ServiceModelRun {
     // MARK: Steps
 
     func step() throws {
-        server.clock.putForward(milliseconds: 1)
+        server.clock.beginStep()
         switch configuration.mix.pick(&random) {
         case .upload: try uploadToVolume()
         case .mark: try mark()
@@ -173,11 +174,11 @@ final class ServiceModelRun {
     /// Everything that is the earliest of its volume has been idle for too long (SPEC S11).
     private func idle() throws {
         last = "idle"
-        let earliest = world.volumes.compactMap { world.outstanding(of: $0.id).first }
+        let outstanding = world.volumes.compactMap { world.outstanding(of: $0.id).first }
         // What was touched by the last time has been idle since.
         idleTimes += 1
-        server.service.cancelIdleSnapshots(at: now + idleTimes * 100 * 3600 * 1000)
-        for snapshot in earliest {
+        server.service.cancelIdleSnapshots(at: earliest + idleTimes * 100 * 3600 * 1000)
+        for snapshot in outstanding {
             let end = Date() + 20
             while try describe(snapshot.id, context(snapshot.account)).state != .error {
                 try check(Date() < end, "an idle snapshot is not cancelled")
@@ -192,7 +193,7 @@ final class ServiceModelRun {
         var random = random
         let snapshots = world.snapshots.map { "\($0.version).\($0.progress)" }.joined(separator: " ")
         let volumes = world.volumes.map { "\($0.version).\(Self.shard(of: $0.id))" }.joined(separator: " ")
-        return "\(last); \(random.next()); \(volumes); \(snapshots); \(world.grants.count) grants; \(now)"
+        return "\(last); \(random.next()); \(volumes); \(snapshots); \(world.grants.count) grants; \(earliest)"
     }
 
     func describe(_ snapshot: [UInt8], _ context: CallContext) throws -> Wire.SnapshotDescription {
