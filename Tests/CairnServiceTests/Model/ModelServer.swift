@@ -38,6 +38,8 @@ final class ModelServer {
     let clock: ModelClock
     private(set) var store: Store
     private(set) var service: Service
+    /// Notes the calls, where somebody wants to know of them.
+    var trace: CallTrace?
 
     init(_ configuration: ServiceModelConfiguration, seed: UInt64) throws {
         self.configuration = configuration
@@ -118,14 +120,24 @@ final class ModelServer {
         return try cursor.isValid() && cursor.key.first == table.rawValue
     }
 
-    func call<Request, Response: Sendable>(
+    /// What of the calls that `body` makes is noted, at most.
+    func noting<Value>(_ part: CallTrace.Part, _ body: () throws -> Value) rethrows -> Value {
+        guard let before = trace?.part, part.rawValue < before.rawValue else { return try body() }
+        trace?.part = part
+        defer { trace?.part = before }
+        return try body()
+    }
+
+    func call<Request: WireMessage, Response: Sendable>(
         _ served: ServiceHarness.Served<Request, Response>,
         _ request: Request,
         _ context: CallContext
     ) -> Result<Response, ServiceError> {
         let waiter = Waiter<Response>()
         served(request, context) { waiter.set($0) }
-        return Self.result(waiter)
+        let result = Self.result(waiter)
+        trace?.note(request, context, result)
+        return result
     }
 
     func upload(_ request: Wire.UploadBlockRequest, _ payload: [UInt8], _ context: CallContext)
@@ -134,7 +146,9 @@ final class ModelServer {
         let waiter = Waiter<Wire.UploadBlockResponse>()
         let buffer = payload.isEmpty ? nil : Buffer(copying: payload).slice
         service.uploadBlock(request, payload: buffer, context) { waiter.set($0) }
-        return Self.result(waiter)
+        let result = Self.result(waiter)
+        trace?.note(request, context, result)
+        return result
     }
 
     private static func result<Value>(_ waiter: Waiter<Value>) -> Result<Value, ServiceError> {

@@ -89,7 +89,11 @@ extension ServiceModelRun {
         )
         let milliseconds = UInt64(request.leaseSeconds) * 1000
         for chunk in chunks { mayHold(chunk.fingerprint, for: account, until: latest + milliseconds) }
-        switch server.call(server.service.renewLease, request, context(account)) {
+        let isSure = namings.allSatisfy { $0 == .known } || namings.contains(.unknown)
+        let result = server.noting(isSure ? .answer : .request) {
+            server.call(server.service.renewLease, request, context(account))
+        }
+        switch result {
         case .failure(let error):
             let index = error.blockIndex ?? -1
             let isExpected = namings.indices.contains(index) && namings[index] != .known
@@ -97,13 +101,8 @@ extension ServiceModelRun {
         case .success(let answer):
             try check(!namings.contains(.unknown), "a lease of a chunk that \(account) never had")
             let end = try leaseEnd(told: answer.leaseExpiresAtMs, after: milliseconds)
-            let query = Wire.QueryChunksRequest(tokens: request.tokens)
-            let present = try succeeds(server.call(server.service.queryChunks, query, context(account))).present
-            let isHere = chunks.indices.allSatisfy { present[$0 / 8] & 1 << ($0 % 8) != 0 }
-            try check(isHere, "a chunk with a lease is not told to be here")
-            for chunk in chunks {
-                mayHold(chunk.fingerprint, for: account, until: latest + configuration.leaseMilliseconds)
-            }
+            let isHere = try server.noting(isSure ? .answer : .nothing) { try areHere(chunks, account) }
+            try check(isHere.allSatisfy(\.self), "a chunk with a lease is not told to be here")
             guard namings.allSatisfy({ $0 == .known }) else { return }
             for chunk in chunks { promise(chunk.fingerprint, to: account, until: end) }
         }
@@ -181,12 +180,13 @@ extension ServiceModelRun {
         try check(try areHere(chunks, account) == isHere, "chunks came, or went, that were told to be gone, or here")
         let renewal = Wire.RenewLeaseRequest(tokens: chunks.map(\.fingerprint.bytes), leaseSeconds: 1)
         for chunk in chunks { mayHold(chunk.fingerprint, for: account, until: latest + 1000) }
-        let result = server.call(server.service.renewLease, renewal, context(account))
+        let result = server.noting(.request) { server.call(server.service.renewLease, renewal, context(account)) }
         if let gone = isHere.firstIndex(of: false) {
-            return try isRefused(result, Refusal(.invalidChunkToken, at: gone))
+            try isRefused(result, Refusal(.invalidChunkToken, at: gone))
+        } else {
+            _ = try leaseEnd(told: try succeeds(result).leaseExpiresAtMs, after: 1000)
         }
-        _ = try leaseEnd(told: try succeeds(result).leaseExpiresAtMs, after: 1000)
-        try check(try areHere(chunks, account) == isHere, "a chunk with a lease is not told to be here")
+        try check(try areHere(chunks, account) == isHere, "chunks came, or went, when their leases were to be renewed")
     }
 
     private func checkGone(_ chunks: [ModelContents.Chunk], _ account: AccountID) throws {
@@ -293,7 +293,7 @@ extension ServiceModelRun {
         // What the background has still to do changes how much is stored.
         try server.settle()
         let stored = max(1, try checkFacts(account).storedBytes)
-        try limit(account, .init(storedBytes: stored))
+        try server.noting(.nothing) { try limit(account, .init(storedBytes: stored)) }
         // New bytes, where no parts are: more is stored by it, whatever it replaces.
         let chunk = 9
         guard !place.source.show(chunk).hasParts, place.source.show(chunk).whole == .nothing else { return }
@@ -302,15 +302,17 @@ extension ServiceModelRun {
         let bytes = ModelContents.bytes(content.stamps)
         var request = Wire.UploadBlockRequest(target: .init(target: .volumeID(volume.id)))
         request.blocks = [ServiceHarness.block(bytes, at: UInt64(chunk * place.pile.chunkSize.bytes))]
-        let answer = server.upload(request, bytes, context(account))
-        if case .success = answer {
-            // What was pinned, or leased, has become free meanwhile, and made room.
-            let after = try checkFacts(account).storedBytes
-            try check(after <= stored, "\(after) bytes are stored of \(stored)")
-        } else {
-            try isRefused(answer, Refusal(.quotaExceeded))
-            try limit(account, nil)
-            _ = try succeeds(server.upload(request, bytes, context(account)))
+        let answer = server.noting(.request) { server.upload(request, bytes, context(account)) }
+        try server.noting(.nothing) {
+            if case .success = answer {
+                // What was pinned, or leased, has become free meanwhile, and made room.
+                let after = try checkFacts(account).storedBytes
+                try check(after <= stored, "\(after) bytes are stored of \(stored)")
+            } else {
+                try isRefused(answer, Refusal(.quotaExceeded))
+                try limit(account, nil)
+                _ = try succeeds(server.upload(request, bytes, context(account)))
+            }
         }
         isDurable(volume.id)
         apply([(chunk, .whole(.data, content.stamps))], place)

@@ -43,8 +43,9 @@ extension ServiceModelRun {
         }
         let verdict = { [world] (chunk: Int) in world.verdict(newer.show(chunk), newer, openedNewer, caller.account) }
         let verdictOfAll = writtenChunks(newer).reduce(World.Verdict.allowed) { $0.and(verdict($1)) }
+        let isSure = pastVerdict == .allowed && verdictOfAll == .allowed
         let isTold: Set<Int>
-        switch try changes(older, newer, caller) {
+        switch try server.noting(isSure ? .answer : .request, { try changes(older, newer, caller) }) {
         case .failure(let error):
             try check(pastVerdict != .allowed || verdictOfAll != .allowed, "refused with \(error)")
             let codes: [ServiceError.Code] =

@@ -90,14 +90,18 @@ extension ServiceModelRun {
             request.ranges[index].offset = UInt64(source.sectors * 512)
             refusal = (Refusal(.invalidArgument, at: index), nil)
         }
-        let result = server.call(server.service.downloadBlock, request, caller.context)
-        if let refusal { return try isRefused(result, refusal) }
+        if let refusal {
+            return try isRefused(server.call(server.service.downloadBlock, request, caller.context), refusal)
+        }
         let opened = world.opened(source, to: caller.account, wanted)
         var verdict = World.Verdict.allowed
         for range in request.ranges {
             verdict = verdict.and(
                 world.verdict(source.show(Int(range.offset / 512) / count), source, opened, caller.account)
             )
+        }
+        let result = server.noting(verdict == .either ? .request : .answer) {
+            server.call(server.service.downloadBlock, request, caller.context)
         }
         if try !isServed(result, verdict, source, caller) { return }
         try checkBytes(try result.get(), request, source, caller)
@@ -214,12 +218,16 @@ extension ServiceModelRun {
     func listBlocks(_ source: World.Source, _ caller: Caller) throws {
         last = "\(caller.account) lists blocks of \(source.account)"
         let request = Wire.ListBlocksRequest(target: target(source), page: .init(limit: 1000))
-        let result = server.call(server.service.listBlocks, request, caller.context)
-        if let refusal = refusal(source, caller.account, .export) { return try isRefused(result, refusal) }
+        if let refusal = refusal(source, caller.account, .export) {
+            return try isRefused(server.call(server.service.listBlocks, request, caller.context), refusal)
+        }
         let opened = world.opened(source, to: caller.account, .export)
         let shown = writtenChunks(source).map { ($0, source.show($0)) }
         let verdict = shown.reduce(World.Verdict.allowed) {
             $0.and(world.verdict($1.1, source, opened, caller.account))
+        }
+        let result = server.noting(verdict == .either ? .request : .answer) {
+            server.call(server.service.listBlocks, request, caller.context)
         }
         guard try isServed(result, verdict, source, caller) else { return }
         var listed: [Int: Wire.BlockDescription] = [:]

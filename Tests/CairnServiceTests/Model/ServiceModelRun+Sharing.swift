@@ -95,7 +95,7 @@ extension ServiceModelRun {
     func waitForGrants(of account: AccountID) throws {
         let wanted = Set(world.grants.filter { $0.grantor == account })
         let end = Date() + 20
-        while try toldGrants(by: account) != wanted {
+        while try server.noting(.nothing, { try toldGrants(by: account) }) != wanted {
             try check(Date() < end, "grants for a snapshot that is gone stay")
             usleep(200)
         }

@@ -128,7 +128,8 @@ extension ServiceModelRun {
         let call = { [server] (request: Wire.CreateSnapshotRequest) in
             server.call(server.service.createSnapshot, request, context)
         }
-        var result = call(request)
+        let isSure = namings.allSatisfy { $0 == .known } || namings.contains(.unknown)
+        var result = server.noting(isSure ? .answer : .request) { call(request) }
         // Those on other shards are brought to this one, and kept there for a while.
         longLeases[volume.account, default: []].formUnion(named.map(\.fingerprint))
         if case .failure(let error) = result {
@@ -136,8 +137,10 @@ extension ServiceModelRun {
             let isExpected = namings.indices.contains(index) && namings[index] != .known
             try check(error.code == .invalidChunkToken && isExpected, "refused with \(error); tokens \(namings)")
             if namings.contains(.unknown) { return }
-            try stage(named, volume)
-            result = call(request)
+            result = try server.noting(.nothing) {
+                try stage(named, volume)
+                return call(request)
+            }
         }
         let created = try succeeds(result)
         try check(!namings.contains(.unknown), "a chunk was named that \(volume.account) never had here")

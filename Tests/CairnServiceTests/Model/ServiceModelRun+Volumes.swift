@@ -119,14 +119,19 @@ extension ServiceModelRun {
         let piles = world.volumes.map(\.pile) + world.snapshots.filter { !$0.isError }.map(\.pile)
         let isCloned = piles.contains { $0.below?.pile === volume.pile && $0.below?.version == 1 }
         let request = Wire.DescribeSnapshotRequest(target: .snapshotID(initial.id))
-        switch server.call(server.service.describeSnapshot, request, context(volume.account)) {
+        let result = server.noting(isCloned ? .answer : .request) {
+            server.call(server.service.describeSnapshot, request, context(volume.account))
+        }
+        switch result {
         case .failure(let error):
             try check(error.code == .invalidSnapshotID && !isCloned, "its initial snapshot: \(error)")
         case .success where isCloned: return
         case .success:
             try check(initial.wasCloned, "its initial snapshot is still there")
             let deletion = Wire.DeleteSnapshotRequest(snapshotID: initial.id)
-            _ = try succeeds(server.call(server.service.deleteSnapshot, deletion, context(volume.account)))
+            _ = try server.noting(.nothing) {
+                try succeeds(server.call(server.service.deleteSnapshot, deletion, context(volume.account)))
+            }
         }
         world.remove(initial)
     }

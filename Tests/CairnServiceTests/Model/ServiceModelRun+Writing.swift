@@ -134,12 +134,13 @@ extension ServiceModelRun {
         if refusal != nil, !bad.isEmpty { return nil }
         if refusal == nil, bad.isEmpty, !isEither, chance(12) { refusal = spoil(&blocks, place) }
         let context = context(account, host: chance(10))
-        let answer = send(request, blocks, context)
+        let unknown = bad.first { namings[$0] == .unknown }
+        let isSure = !isEither && (bad.isEmpty || unknown != nil)
+        let answer = server.noting(isSure ? .answer : .request) { send(request, blocks, context) }
         if let refusal {
             try isRefused(answer, refusal)
             return nil
         }
-        let unknown = bad.first { namings[$0] == .unknown }
         if case .success = answer, let unknown {
             throw ModelFailure("\(last): \(account) named a chunk that it never had here, in block \(unknown)")
         }
@@ -149,7 +150,7 @@ extension ServiceModelRun {
             throw ModelFailure("\(last): refused with \(error); tokens \(namings)")
         }
         if unknown != nil { return nil }
-        let again = send(request, blocks.map { sendingBytes($0, place) }, context)
+        let again = server.noting(.nothing) { send(request, blocks.map { sendingBytes($0, place) }, context) }
         if isEither, case .failure(let error) = again, error.code == .failedPrecondition {
             return try sendBeforeReport(request, blocks, context, place)
         }
@@ -173,11 +174,13 @@ extension ServiceModelRun {
     ) throws -> Wire.UploadBlockResponse {
         var upload = request
         upload.progress = nil
-        let answer = try succeeds(send(upload, blocks.map { sendingBytes($0, place) }, context))
-        guard let snapshot = place.source.snapshot, let percent = request.progress?.percent else { return answer }
-        let report = Wire.SnapshotProgressRequest(target: .snapshotID(snapshot), percent: percent)
-        _ = try succeeds(server.call(server.service.snapshotProgress, report, context))
-        return answer
+        return try server.noting(.nothing) {
+            let answer = try succeeds(send(upload, blocks.map { sendingBytes($0, place) }, context))
+            guard let snapshot = place.source.snapshot, let percent = request.progress?.percent else { return answer }
+            let report = Wire.SnapshotProgressRequest(target: .snapshotID(snapshot), percent: percent)
+            _ = try succeeds(server.call(server.service.snapshotProgress, report, context))
+            return answer
+        }
     }
 
     /// Makes one thing wrong, and says how that must be refused.

@@ -76,10 +76,8 @@ final class ServiceModelRun {
         UInt8(truncatingIfNeeded: UUID128(bytes: id)?.shard.rawValue ?? 0)
     }
 
-    /// An ID of the same shard that nothing has.
-    static func absent(_ id: [UInt8]) -> [UInt8] {
-        UUID128.random(shard: UUID128(bytes: id)?.shard ?? ShardIndex(0)).bytes
-    }
+    /// An ID of the same shard that nothing has: of random ones no two are so alike.
+    static func absent(_ id: [UInt8]) -> [UInt8] { [id[0] ^ 1] + id.dropFirst() }
 
     // MARK: Judging
 
@@ -180,7 +178,10 @@ final class ServiceModelRun {
         server.service.cancelIdleSnapshots(at: earliest + idleTimes * 100 * 3600 * 1000)
         for snapshot in outstanding {
             let end = Date() + 20
-            while try describe(snapshot.id, context(snapshot.account)).state != .error {
+            let isCancelled = {
+                try self.describe(snapshot.id, self.context(snapshot.account)).state == .error
+            }
+            while try !server.noting(.nothing, isCancelled) {
                 try check(Date() < end, "an idle snapshot is not cancelled")
                 usleep(200)
             }
@@ -188,12 +189,13 @@ final class ServiceModelRun {
         }
     }
 
-    /// What the run has come to: the state of all that is chosen, and of what was found.
-    var trace: String {
+    /// The calls since this was taken the last time, and what they came to: the state of all that is chosen, and of what was found.
+    func takeTrace() -> [String] {
         var random = random
         let snapshots = world.snapshots.map { "\($0.version).\($0.progress)" }.joined(separator: " ")
         let volumes = world.volumes.map { "\($0.version).\(Self.shard(of: $0.id))" }.joined(separator: " ")
-        return "\(last); \(random.next()); \(volumes); \(snapshots); \(world.grants.count) grants; \(earliest)"
+        let state = "\(last); \(random.next()); \(volumes); \(snapshots); \(world.grants.count) grants; \(earliest)"
+        return (server.trace?.takeLines() ?? []) + [state]
     }
 
     func describe(_ snapshot: [UInt8], _ context: CallContext) throws -> Wire.SnapshotDescription {

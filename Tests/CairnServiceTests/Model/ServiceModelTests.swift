@@ -48,16 +48,20 @@ import Testing
     func repeated(index: Int) throws {
         let configuration = ServiceModelConfiguration(index: index)
         let seed = Torture.seed("model")
-        let traces = try (0..<2).map { _ in
+        let traces = try (0..<2).map { _ -> [String] in
             let run = try ServiceModelRun(configuration, seed: seed)
-            return try (0..<400).map { operation in
+            run.server.trace = CallTrace()
+            return try (0..<400).flatMap { operation -> [String] in
                 do { try run.step() } catch {
                     throw ModelFailure("seed \(seed), service configuration \(index), operation \(operation): \(error)")
                 }
-                return run.trace
+                return run.takeTrace().map { "operation \(operation): \($0)" }
             }
         }
         let first = zip(traces[0], traces[1]).first { $0 != $1 }
         #expect(first == nil, "seed \(seed): they differ from here on")
+        #expect(traces[0].count == traces[1].count, "seed \(seed)")
+        // There are calls beside the steps' ends.
+        #expect(traces[0].count > 400, "seed \(seed)")
     }
 }
