@@ -72,21 +72,20 @@ final class Router: CallHandler {
 
     func context(of account: AccountID, _ call: IncomingCall) -> CallContext {
         let place = call.connection.callsAtOnce
-        var context = CallContext(
+        return CallContext(
             account: account,
             isHost: identity == .host(account),
             deadline: call.deadline,
             promptLine: promptLine,
             mayAnswerHere: place <= Self.callsAtOnce,
             mayReadHere: place <= Self.readsAtOnce,
+            payloadLimit: payloadLimit,
             isCancelled: { call.isCancelled },
             makeRoom: { [service] (bytes) throws(ServiceError) in
                 guard let hold = call.hold as? Throttle.Hold else { return }
                 try hold.widen(by: bytes, service.limits(of: account))
             }
         )
-        context.payloadLimit = payloadLimit
-        return context
     }
 
     /// - Throws: THROTTLED (SPEC R3).

@@ -21,7 +21,7 @@ public struct CallContext: Sendable {
     /// Whether so may a call that takes some tens of microseconds.
     public let mayReadHere: Bool
     /// The longest payload of an answer that the caller takes.
-    public var payloadLimit = Limits.payloadBytes
+    public let payloadLimit: Int
 
     public init(
         account: AccountID,
@@ -30,6 +30,7 @@ public struct CallContext: Sendable {
         promptLine: (any PromptLine)? = nil,
         mayAnswerHere: Bool = false,
         mayReadHere: Bool = false,
+        payloadLimit: Int = Limits.payloadBytes,
         isCancelled: @escaping @Sendable () -> Bool = { false },
         makeRoom: @escaping @Sendable (Int) throws(ServiceError) -> Void = { _ in }
     ) {
@@ -41,6 +42,7 @@ public struct CallContext: Sendable {
         self.promptLine = promptLine
         self.mayAnswerHere = mayAnswerHere
         self.mayReadHere = mayReadHere
+        self.payloadLimit = payloadLimit
     }
 
     /// Puts the deadline so many milliseconds from now, unless it is earlier.

@@ -160,8 +160,7 @@ final class Background: @unchecked Sendable {
         }
     }
 
-    /// Runs a transaction and waits for it.
-    /// - Parameter ended: called where it was carried out, or tried, before a later one is answered.
+    /// Runs a transaction and waits for it, as ``Shard/perform(records:bytes:entries:reclaims:_:ended:)`` does.
     func change<Value: Sendable>(
         records: Int = 0,
         bytes: Int = 0,
@@ -175,11 +174,13 @@ final class Background: @unchecked Sendable {
         if needsFlush {
             do throws(StoreError) { try flushIndex() } catch { guard error.code == .full else { throw error } }
         }
-        return try shard.waited { done in
-            shard.submit(records: records, bytes: bytes, entries: entries, reclaims: reclaims, body) { result in
-                ended()
-                done(result)
-            }
-        }
+        return try shard.perform(
+            records: records,
+            bytes: bytes,
+            entries: entries,
+            reclaims: reclaims,
+            body,
+            ended: ended
+        )
     }
 }

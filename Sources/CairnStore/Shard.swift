@@ -162,15 +162,20 @@ public final class Shard: @unchecked Sendable {
 
     /// ``submit(for:durability:records:bytes:entries:reclaims:_:completion:)`` of the server's own work, durable and waited for. Not
     /// on a queue of the shard that writes groups.
+    /// - Parameter ended: called where it was carried out, or tried, before a later one is answered.
     func perform<Value: Sendable>(
         records: Int = 0,
         bytes: Int = 0,
         entries: Int,
         reclaims: Bool = false,
-        _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value
+        _ body: @escaping @Sendable (Transaction) throws(StoreError) -> Value,
+        ended: @escaping @Sendable () -> Void = {}
     ) throws(StoreError) -> Value {
-        try waited {
-            submit(records: records, bytes: bytes, entries: entries, reclaims: reclaims, body, completion: $0)
+        try waited { done in
+            submit(records: records, bytes: bytes, entries: entries, reclaims: reclaims, body) { result in
+                ended()
+                done(result)
+            }
         }
     }
 

@@ -174,35 +174,27 @@ ssize_t write(int descriptor, const void *bytes, size_t count) {
 }
 
 // Half of a list of pieces: its first one's half.
-#define READ_PIECES(name, offset_type)                                                                  \
+#define PIECES(name, offset_type, kind)                                                                 \
     ssize_t name(int descriptor, const struct iovec *pieces, int count, offset_type offset) {           \
         REAL(name);                                                                                     \
-        int action = decide_open_file(CAIRN_FAULT_READ, descriptor);                                    \
+        int action = decide_open_file(kind, descriptor);                                                \
         struct iovec first = {pieces[0].iov_base, half(pieces[0].iov_len)};                             \
         AROUND_BYTES(action, real(descriptor, pieces, count, offset), real(descriptor, &first, 1, offset)); \
     }
-READ_PIECES(preadv, off_t)
-READ_PIECES(preadv64, off64_t)
+PIECES(preadv, off_t, CAIRN_FAULT_READ)
+PIECES(preadv64, off64_t, CAIRN_FAULT_READ)
+PIECES(pwritev, off_t, CAIRN_FAULT_WRITE)
+PIECES(pwritev64, off64_t, CAIRN_FAULT_WRITE)
 
-#define READ_PIECES_AS(name, offset_type)                                                               \
+#define PIECES_AS(name, offset_type)                                                                    \
     ssize_t name(int descriptor, const struct iovec *pieces, int count, offset_type offset, int flags) { \
         REAL(name);                                                                                     \
         int action = decide_open_file(CAIRN_FAULT_READ, descriptor);                                    \
         struct iovec first = {pieces[0].iov_base, half(pieces[0].iov_len)};                             \
         AROUND_BYTES(action, real(descriptor, pieces, count, offset, flags), real(descriptor, &first, 1, offset, flags)); \
     }
-READ_PIECES_AS(preadv2, off_t)
-READ_PIECES_AS(preadv64v2, off64_t)
-
-#define WRITE_PIECES(name, offset_type)                                                                 \
-    ssize_t name(int descriptor, const struct iovec *pieces, int count, offset_type offset) {           \
-        REAL(name);                                                                                     \
-        int action = decide_open_file(CAIRN_FAULT_WRITE, descriptor);                                   \
-        struct iovec first = {pieces[0].iov_base, half(pieces[0].iov_len)};                             \
-        AROUND_BYTES(action, real(descriptor, pieces, count, offset), real(descriptor, &first, 1, offset)); \
-    }
-WRITE_PIECES(pwritev, off_t)
-WRITE_PIECES(pwritev64, off64_t)
+PIECES_AS(preadv2, off_t)
+PIECES_AS(preadv64v2, off64_t)
 
 int fsync(int descriptor) {
     REAL(fsync);

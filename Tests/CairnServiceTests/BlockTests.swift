@@ -208,9 +208,11 @@ import Testing
         try harness.write(bytes, at: 0, to: volume)
         // On a worker, and on the thread that the call came on.
         for mayReadHere in [false, true] {
-            var context = CallContext(account: ServiceHarness.alice.account, mayReadHere: mayReadHere)
-            context.payloadLimit = 4096
-            let caller = context
+            let caller = CallContext(
+                account: ServiceHarness.alice.account,
+                mayReadHere: mayReadHere,
+                payloadLimit: 4096
+            )
             func read(_ ranges: [Range<UInt64>]) throws -> [UInt8] {
                 var request = Wire.DownloadBlockRequest(target: .init(target: .volumeID(volume)))
                 request.ranges = ranges.map { Wire.ByteRange(offset: $0.lowerBound, length: UInt64($0.count)) }

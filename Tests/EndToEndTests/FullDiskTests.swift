@@ -10,6 +10,8 @@ import Testing
 @Suite(.serialized, .enabled(if: geteuid() == 0, "skipped: only root can mount a small file system"))
 struct FullDiskTests {
     private static let piece = 2 << 20
+    /// Of each test on each disk.
+    private static let rounds = 3
     /// MiB, where others fill the disk.
     private static let checkpointBytes = 4
 
@@ -107,7 +109,7 @@ struct FullDiskTests {
         let (server, account) = try await start(on: disk, checkpointBytes: "8MiB")
         var caller = try await server.connect(account)
         var rooms: [Int] = []
-        for round in 0..<3 {
+        for round in 0..<Self.rounds {
             var held = Held(volume: try await volume(caller))
             // What was deleted is freed in the background: full is what stays full.
             try await eventually("round \(round) has as much room as the first", within: .seconds(60)) {
@@ -141,7 +143,7 @@ struct FullDiskTests {
         let (server, account) = try await start(on: disk, checkpointBytes: "\(Self.checkpointBytes)MiB")
         var caller = try await server.connect(account)
         var held = Held(volume: try await volume(caller))
-        for round in 0..<3 {
+        for round in 0..<Self.rounds {
             // Also what the index has kept for itself: then it cannot be flushed at all, while the log has its segments.
             if round == 1 { unlink(disk.store + "/shard-000/index.reserve") }
             try disk.fill()
@@ -175,6 +177,6 @@ struct FullDiskTests {
             try await check(caller, held, "round \(round)")
         }
         _ = try await server.stop()
-        Torture.report("errors", ["disks_full_by_others": 3])
+        Torture.report("errors", ["disks_full_by_others": Self.rounds])
     }
 }

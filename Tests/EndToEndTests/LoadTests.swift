@@ -26,6 +26,16 @@ struct LoadTests {
         )
     }
 
+    /// For one that does not end by itself.
+    private func start(_ account: String, _ arguments: [String]) throws -> ChildProcess {
+        try ChildProcess(
+            Program.folder + "/cairn-bench",
+            arguments,
+            environment: try server.environment(account),
+            in: folder
+        )
+    }
+
     private static let small = ["--volume-size", "2MiB", "--seconds", "1", "--warm-up", "0.1", "--quiet"]
 
     @Test("Every workload runs against a real server, and leaves nothing behind")
@@ -83,12 +93,7 @@ struct LoadTests {
         let account = freshAccount("bench")
         let json = folder.fresh("json")
         let arguments = ["run", "rand-upload", "describe", "--seconds", "600", "--warm-up", "0", "--json", json]
-        let child = try ChildProcess(
-            Program.folder + "/cairn-bench",
-            arguments,
-            environment: try server.environment(account),
-            in: folder
-        )
+        let child = try start(account, arguments)
         let client = try server.client(account)
         try await eventually("the volume is there") { try await !client.volumes(state: .available).all().isEmpty }
         try await Task.sleep(for: .seconds(1))
@@ -109,12 +114,7 @@ struct LoadTests {
             "run", "seq-upload", "--fill", "--size", "4KiB", "--rate", "1", "--volume-size", "2MiB", "--seconds", "600",
             "--warm-up", "0", "--json", json,
         ]
-        let child = try ChildProcess(
-            Program.folder + "/cairn-bench",
-            arguments,
-            environment: try server.environment(account),
-            in: folder
-        )
+        let child = try start(account, arguments)
         let client = try server.client(account)
         try await eventually("the volume is full") {
             guard let volume = try await client.volumes(state: .available).all().first else { return false }

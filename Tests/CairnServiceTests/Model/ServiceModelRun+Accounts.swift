@@ -89,7 +89,7 @@ extension ServiceModelRun {
         )
         let milliseconds = UInt64(request.leaseSeconds) * 1000
         for chunk in chunks { mayHold(chunk.fingerprint, for: account, until: latest + milliseconds) }
-        let isSure = namings.allSatisfy { $0 == .known } || namings.contains(.unknown)
+        let isSure = Self.isSure(namings)
         let result = server.noting(isSure ? .answer : .request) {
             server.call(server.service.renewLease, request, context(account))
         }

@@ -128,7 +128,7 @@ extension ServiceModelRun {
         let call = { [server] (request: Wire.CreateSnapshotRequest) in
             server.call(server.service.createSnapshot, request, context)
         }
-        let isSure = namings.allSatisfy { $0 == .known } || namings.contains(.unknown)
+        let isSure = Self.isSure(namings)
         var result = server.noting(isSure ? .answer : .request) { call(request) }
         // Those on other shards are brought to this one, and kept there for a while.
         longLeases[volume.account, default: []].formUnion(named.map(\.fingerprint))

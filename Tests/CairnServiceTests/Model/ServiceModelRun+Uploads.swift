@@ -223,6 +223,9 @@ extension ServiceModelRun {
     /// is concluded.
     enum Naming { case known, unknown, either }
 
+    /// Whether the answer to a call that names so depends on the calls alone.
+    static func isSure(_ namings: [Naming]) -> Bool { namings.contains(.unknown) || !namings.contains(.either) }
+
     /// Whether the account can name a chunk in a volume with chunks of a size, and `room` sectors for it: what it never wrote, never;
     /// what it shows as a whole, or was promised, always.
     func naming(_ chunk: ModelContents.Chunk, _ account: AccountID, _ size: ChunkSize, room: Int? = nil) -> Naming {

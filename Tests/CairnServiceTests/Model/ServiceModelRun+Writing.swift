@@ -135,7 +135,7 @@ extension ServiceModelRun {
         if refusal == nil, bad.isEmpty, !isEither, chance(12) { refusal = spoil(&blocks, place) }
         let context = context(account, host: chance(10))
         let unknown = bad.first { namings[$0] == .unknown }
-        let isSure = !isEither && (bad.isEmpty || unknown != nil)
+        let isSure = !isEither && Self.isSure(namings)
         let answer = server.noting(isSure ? .answer : .request) { send(request, blocks, context) }
         if let refusal {
             try isRefused(answer, refusal)
