@@ -40,7 +40,7 @@ extension Client {
 
     /// A volume as it is now.
     /// - Throws: INVALID_VOLUME_ID where there is none that the caller may see (SPEC C2); so do all calls that name a volume.
-    public func describeVolume(_ id: VolumeID) async throws(ClientError) -> Volume {
+    public nonisolated(nonsending) func describeVolume(_ id: VolumeID) async throws(ClientError) -> Volume {
         let answer = try await caller.call(Wire.DescribeVolumeRequest(volumeID: id.bytes)).0
         return try Volume(try Contract.require(answer.volume, "volume", in: "the answer to DescribeVolume"))
     }

@@ -59,6 +59,8 @@ public final class TLSBuffers {
         window.pointee.inputPosition = 0
         window.pointee.inputCount = count
     }
+    /// Whether all that was received has been taken.
+    var isInputUsedUp: Bool { window.pointee.inputPosition == window.pointee.inputCount }
     /// Ciphertext that waits to be sent.
     public var output: UnsafeRawBufferPointer {
         UnsafeRawBufferPointer(start: window.pointee.output, count: window.pointee.outputCount)

@@ -10,6 +10,8 @@ public struct Request: Sendable {
     public var payload: [BufferSlice]
     /// How long the call may take, waiting for credit included; nil: without limit. Rounded up to milliseconds.
     public var timeout: Duration?
+    /// When the caller stops waiting, in nanoseconds of `DispatchTime`'s uptime clock; nil: as ``timeout`` says, else the earlier of both.
+    public var deadline: UInt64?
 
     public init(method: UInt32, message: [UInt8], payload: [BufferSlice] = [], timeout: Duration? = nil) {
         self.method = method

@@ -50,24 +50,26 @@ extension RPCConnection {
     /// Sends what may be sent now.
     func sendCalls() {
         guard session.takesCalls else { return }
+        var now: UInt64?
         while let waiting = session.caller.next(isWanted: { outgoing[$0] != nil }) {
-            guard var call = outgoing[waiting.call], let request = call.request else {
+            guard let place = outgoing.index(forKey: waiting.call), let request = outgoing.values[place].request else {
                 preconditionFailure("sent twice")
             }
             var header = header(of: request)
             header.callID = session.caller.send(waiting, method: request.method)
-            header.value = call.deadline.map(millisecondsUntil) ?? 0
-            call.id = header.callID
-            call.request = nil
-            outgoing[waiting.call] = call
+            if let deadline = outgoing.values[place].deadline {
+                now = now ?? EventLoop.now
+                header.value = Self.milliseconds(until: deadline, now: now!)
+            }
+            outgoing.values[place].id = header.callID
+            outgoing.values[place].request = nil
             send(header, message: request.message, payload: request.payload)
             flushEnough()
         }
     }
 
     /// At least 1: 0 would mean no limit. Rounded up.
-    private func millisecondsUntil(_ deadline: UInt64) -> UInt32 {
-        let now = EventLoop.now
+    private static func milliseconds(until deadline: UInt64, now: UInt64) -> UInt32 {
         guard deadline > now else { return 1 }
         return UInt32(min((deadline - now + 999_999) / 1_000_000, UInt64(UInt32.max)))
     }

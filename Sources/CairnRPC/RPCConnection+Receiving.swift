@@ -42,6 +42,9 @@ extension RPCConnection: ConnectionOwner {
 
     private func decode(_ bytes: UnsafeRawBufferPointer) {
         var input = bytes
+        now = EventLoop.now
+        isDecoding = true
+        defer { isDecoding = false }
         do throws(ProtocolFault) {
             while !hasEnded {
                 switch try nextStep(&input) {
@@ -61,7 +64,7 @@ extension RPCConnection: ConnectionOwner {
 
     /// A call's body is to come.
     private func announced(_ header: FrameHeader) {
-        requestArrival = EventLoop.now
+        requestArrival = now
         // Others are bounded by the calls in flight.
         guard creditCost(of: header) > 0, let handler else { return }
         reception = handler.expect(method: header.method, bytes: FrameHeader.byteCount + header.bodyBytes)

@@ -70,11 +70,16 @@ extension RPCConnection {
     func settle() {
         // What is done here may call us back.
         guard !isSettling, !hasEnded, session.phase != .greeting, session.phase != .admitting else { return }
+        // What frames make possible is done once, behind all that have come in; but the peer does not wait for our calls.
+        guard !isDecoding || session.caller.waitingCount > 0 else { return }
         isSettling = true
         defer { isSettling = false }
-        deliverCalls()
-        grantTurns()
+        if !isDecoding {
+            deliverCalls()
+            grantTurns()
+        }
         sendCalls()
+        guard !isDecoding else { return }
         if session.callee.isWorthAFrame { send(FrameHeader(.credit)) }
         if session.phase == .draining, session.isQuiet, undelivered.isEmpty { sayFarewell() }
     }

@@ -65,14 +65,10 @@ extension RPCConnection {
                 connection.abandon(id, entry.state)
                 return
             }
-            if connection.budget.charge(id, bytes: bytes) {
-                entry.charged = bytes
-                connection.served[id] = entry
-                body()
-            } else {
-                entry.turn = body
-                connection.served[id] = entry
-            }
+            let hasRoom = connection.budget.charge(id, bytes: bytes)
+            if hasRoom { entry.charged = bytes } else { entry.turn = body }
+            connection.served[id] = entry
+            if hasRoom { body() }
         }
     }
 
@@ -98,9 +94,15 @@ extension RPCConnection {
 
     /// A call was answered; from any thread.
     func finish(_ id: UInt64, _ result: Result<ReadyAnswer, CallError>) {
-        onLoop { connection in
-            connection.answer(id, result)
-            connection.settle()
+        // Most calls are answered where they came in: no closure for them.
+        if loop.isCurrent {
+            answer(id, result)
+            settle()
+        } else {
+            loop.execute { [self] in
+                answer(id, result)
+                settle()
+            }
         }
     }
 

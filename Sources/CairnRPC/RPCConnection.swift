@@ -77,6 +77,8 @@ public final class RPCConnection: @unchecked Sendable {
     var farewellDeadline: UInt64?
     var framesReceived: UInt64 = 0
     var requestArrival: UInt64 = 0
+    /// When what is being decoded came in: the clock is looked at once for all of it.
+    var now: UInt64 = 0
     /// What becomes of the call that is coming in.
     var reception = Reception.welcome(nil)
     /// Calls that came with the bytes of this event.
@@ -96,6 +98,8 @@ public final class RPCConnection: @unchecked Sendable {
     /// The authenticator has not said yet what it thinks of the peer.
     var awaitsDecision = false
     var isSettling = false
+    /// Frames are being cut out of what came in.
+    var isDecoding = false
     var hasEnded = false
     var endError: RPCError?
     var closeObservers: [@Sendable (RPCError?) -> Void] = []
@@ -150,8 +154,11 @@ public final class RPCConnection: @unchecked Sendable {
         completion: @escaping @Sendable (Result<Answer, RPCError>) -> Void
     ) -> CallToken {
         let token = CallToken(rawValue: lastToken.add(1, ordering: .relaxed).newValue)
-        let deadline = request.timeout.map { EventLoop.now + $0.nanoseconds }
-        onLoop { $0.begin(token, Outgoing(request: request, completion: completion, deadline: deadline)) }
+        var deadline = request.deadline
+        if let timeout = request.timeout { deadline = min(deadline ?? .max, EventLoop.now + timeout.nanoseconds) }
+        let call = Outgoing(request: request, completion: completion, deadline: deadline)
+        // Most calls of who makes many are made on the loop: no closure for them.
+        if loop.isCurrent { begin(token, call) } else { loop.execute { [self] in begin(token, call) } }
         return token
     }
 

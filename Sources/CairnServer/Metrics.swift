@@ -6,24 +6,31 @@ import Synchronization
 
 /// Counts the calls of all connections (SPEC R4). By method and status only: no account, volume or snapshot is a label (C3).
 final class CallCounters: CallObserver {
-    fileprivate struct Kind: Hashable {
-        /// Nil for numbers that no method has: whatever a peer sends is one label.
-        let method: Wire.Method?
-        let status: UInt32
-    }
-    fileprivate struct Timed: Hashable {
-        let method: Wire.Method?
+    /// The calls of one method.
+    private struct OfMethod {
+        /// By status.
+        var calls = [UInt64](repeating: 0, count: Status.allCases.count)
+        var small = CallTimes()
         /// With bytes enough to take their time by themselves.
-        let isLarge: Bool
+        var large = CallTimes()
     }
     /// Request and answer together; beyond it a call is a large one.
     private static let smallBytes = 64 << 10
 
+    /// In the order in which they are told of.
+    private static let methods = Wire.Method.allCases.sorted { $0.rawValue < $1.rawValue }
+    /// The place of each number among the methods.
+    private static let places: [Int?] = {
+        var places = [Int?](repeating: nil, count: Int(methods.last!.rawValue) + 1)
+        for (place, method) in methods.enumerated() where method.rawValue >= 0 { places[Int(method.rawValue)] = place }
+        return places
+    }()
+
     private struct State {
-        var calls: [Kind: UInt64] = [:]
+        /// Those of the methods, and last those of all numbers that no method has: whatever a peer sends is one label.
+        var methods = [OfMethod](repeating: OfMethod(), count: CallCounters.methods.count + 1)
         var requestBytes: UInt64 = 0
         var answerBytes: UInt64 = 0
-        var times: [Timed: CallTimes] = [:]
     }
     private let state = Mutex(State())
     private let underWay = Atomic<Int>(0)
@@ -40,31 +47,33 @@ final class CallCounters: CallObserver {
 
     func ended(_ outcome: CallOutcome) {
         underWay.subtract(1, ordering: .relaxed)
-        let method = Wire.Method(header: outcome.method).flatMap { Wire.Method.allCases.contains($0) ? $0 : nil }
+        let place = (outcome.method < Self.places.count ? Self.places[Int(outcome.method)] : nil) ?? Self.methods.count
         state.withLock { state in
-            state.calls[Kind(method: method, status: outcome.status), default: 0] += 1
+            state.methods[place].calls[Int(outcome.status)] += 1
             state.requestBytes += UInt64(outcome.requestBytes)
             state.answerBytes += UInt64(outcome.answerBytes)
-            let timed = Timed(method: method, isLarge: outcome.requestBytes + outcome.answerBytes > Self.smallBytes)
-            state.times[timed, default: CallTimes()].add(nanoseconds: outcome.nanoseconds)
+            if outcome.requestBytes + outcome.answerBytes > Self.smallBytes {
+                state.methods[place].large.add(nanoseconds: outcome.nanoseconds)
+            } else {
+                state.methods[place].small.add(nanoseconds: outcome.nanoseconds)
+            }
         }
     }
 
     func write(to text: inout MetricsText) {
         let state = state.withLock { $0 }
         text.family("cairn_calls_total", .counter, "Calls that were answered, by method and status.")
-        for (kind, count) in state.calls.sorted(by: { ($0.key.number, $0.key.status) < ($1.key.number, $1.key.status) })
-        {
-            let status = Status(rawValue: kind.status).map { "\($0)" } ?? "UNKNOWN"
-            text.sample("cairn_calls_total", ["method": kind.method?.name ?? "unknown", "status": status], count)
+        let names = Self.methods.map(\.name) + ["unknown"]
+        for (name, method) in zip(names, state.methods) {
+            for (status, count) in zip(Status.allCases, method.calls) where count > 0 {
+                text.sample("cairn_calls_total", ["method": name, "status": "\(status)"], count)
+            }
         }
         text.family("cairn_call_seconds", .histogram, "From a call's arrival to its answer, by method and size.")
-        for (timed, times) in state.times.sorted(by: { $0.key.order < $1.key.order }) {
-            times.write(
-                to: &text,
-                "cairn_call_seconds",
-                "method=\"\(timed.method?.name ?? "unknown")\",size=\"\(timed.isLarge ? "large" : "small")\""
-            )
+        for (name, method) in zip(names, state.methods) {
+            for (size, times) in [("small", method.small), ("large", method.large)] where times.isAny {
+                times.write(to: &text, "cairn_call_seconds", "method=\"\(name)\",size=\"\(size)\"")
+            }
         }
         text.one("cairn_request_bytes_total", .counter, "Bytes of calls' frames that came in.", state.requestBytes)
         text.one("cairn_answer_bytes_total", .counter, "Bytes of answers' frames that went out.", state.answerBytes)
@@ -76,14 +85,6 @@ final class CallCounters: CallObserver {
         )
         text.one("cairn_calls_in_flight", .gauge, "Calls that are not answered yet.", UInt64(max(0, inFlight)))
     }
-}
-
-extension CallCounters.Kind {
-    fileprivate var number: Int32 { method?.rawValue ?? .max }
-}
-
-extension CallCounters.Timed {
-    fileprivate var order: (Int32, Int) { (method?.rawValue ?? .max, isLarge ? 1 : 0) }
 }
 
 /// GetMetrics' answer: Prometheus' text format, version 0.0.4.
@@ -170,6 +171,8 @@ struct CallTimes: Sendable {
     private var counts = [UInt64](repeating: 0, count: count + 1)
     private var total: UInt64 = 0
     private var nanoseconds: UInt64 = 0
+
+    var isAny: Bool { total > 0 }
 
     mutating func add(nanoseconds time: UInt64) {
         let steps = (log2(max(1, Double(time) / Self.first)) * 4).rounded(.up)

@@ -24,6 +24,8 @@ final class Router: CallHandler {
 
     let parts: RouterParts
     private let identity: PeerIdentity
+    /// Nil for the operator, whose calls are let in as they come.
+    private let throttled: ThrottledAccount?
     private let promptLine: ConnectionPromptLine
     /// Neither side's longest payload is exceeded: what the client's HELLO says, and ours.
     private let payloadLimit: Int
@@ -32,6 +34,7 @@ final class Router: CallHandler {
     init(_ parts: RouterParts, identity: PeerIdentity, connection: RPCConnection) {
         self.parts = parts
         self.identity = identity
+        throttled = identity.account.map { parts.throttle.account($0, now: DispatchTime.now().uptimeNanoseconds) }
         promptLine = ConnectionPromptLine(connection)
         payloadLimit = min(Int(connection.peerLimits.payloadBytes), Limits.payloadBytes)
     }
@@ -39,9 +42,8 @@ final class Router: CallHandler {
     /// A call is let in before its body is read, so that nobody has memory taken for more than is let in (SPEC R3).
     func expect(method: UInt32, bytes: Int) -> Reception {
         // No call of the operator has much to say.
-        guard let account = identity.account else { return .welcome(nil) }
         do throws(ServiceError) {
-            return .welcome(try admission(of: account, bytes: bytes))
+            return .welcome(try admission(bytes: bytes))
         } catch {
             let error = CallError(error)
             return .refusal(status: error.status.rawValue, detail: error.detail.encode())
@@ -50,9 +52,9 @@ final class Router: CallHandler {
 
     func handle(_ call: IncomingCall) {
         let method = Wire.Method(rawValue: Int32(truncatingIfNeeded: call.method))
-        if let account = identity.account, call.hold == nil {
+        if call.hold == nil {
             do throws(ServiceError) {
-                call.keep(try admission(of: account, bytes: call.requestBytes))
+                if let hold = try admission(bytes: call.requestBytes) { call.keep(hold) }
             } catch {
                 return call.fail(CallError(error))
             }
@@ -80,18 +82,15 @@ final class Router: CallHandler {
             mayAnswerHere: place <= Self.callsAtOnce,
             mayReadHere: place <= Self.readsAtOnce,
             payloadLimit: payloadLimit,
-            isCancelled: { call.isCancelled },
-            makeRoom: { [service] (bytes) throws(ServiceError) in
-                guard let hold = call.hold as? Throttle.Hold else { return }
-                try hold.widen(by: bytes, service.limits(of: account))
-            }
+            call: call
         )
     }
 
     /// - Throws: THROTTLED (SPEC R3).
-    private func admission(of account: AccountID, bytes: Int) throws(ServiceError) -> Throttle.Hold {
+    private func admission(bytes: Int) throws(ServiceError) -> Throttle.Hold? {
+        guard let account = identity.account, let throttled else { return nil }
         let now = DispatchTime.now().uptimeNanoseconds
-        return try parts.throttle.admit(account, bytes: bytes, service.limits(of: account), now: now)
+        return try parts.throttle.admit(throttled, bytes: bytes, service.limits(of: account), now: now)
     }
 
     private func serve(_ call: IncomingCall, _ method: Wire.Method, _ context: CallContext) {
@@ -224,6 +223,10 @@ final class Router: CallHandler {
             return nil
         }
     }
+}
+
+extension IncomingCall: OngoingCall {
+    public func makeRoom(_ bytes: Int) throws(ServiceError) { try (hold as? Throttle.Hold)?.widen(by: bytes) }
 }
 
 extension IncomingCall {

@@ -78,6 +78,13 @@ struct Flight: Sendable, Equatable, AdditiveArithmetic {
     func fits(_ limit: Flight) -> Bool { calls <= limit.calls && bytes <= limit.bytes }
 }
 
+/// One account, as a ``Throttle`` knows it: found once by whoever takes many calls.
+// Safety: `throttle` is touched under the throttle's lock alone.
+final class ThrottledAccount: @unchecked Sendable {
+    fileprivate var throttle = AccountThrottle()
+    fileprivate init() {}
+}
+
 /// Holds the accounts' calls to their rates, and to their shares of the server's memory.
 final class Throttle: Sendable {
     /// What a call takes beside its frames, in bytes; or what its answer has, if it is short.
@@ -90,7 +97,7 @@ final class Throttle: Sendable {
         /// What all may have under way together.
         let limit: Flight
         var total = Flight()
-        var accounts: [AccountID: AccountThrottle] = [:]
+        var accounts: [AccountID: ThrottledAccount] = [:]
         var sweepAt = Throttle.sweepCount
     }
     private let state: Mutex<State>
@@ -98,14 +105,16 @@ final class Throttle: Sendable {
     /// What an admitted call counts for, until its answer has left: counted down by its `deinit`.
     final class Hold: CallHold {
         private let throttle: Throttle
-        private let account: AccountID
+        private let account: ThrottledAccount
+        private let limits: AccountLimits
         private let request: UInt64
         /// Room for the answer.
         private let answer: Atomic<UInt64>
 
-        fileprivate init(_ throttle: Throttle, _ account: AccountID, request: UInt64) {
+        fileprivate init(_ throttle: Throttle, _ account: ThrottledAccount, _ limits: AccountLimits, request: UInt64) {
             self.throttle = throttle
             self.account = account
+            self.limits = limits
             self.request = request
             answer = Atomic(Throttle.callBytes)
         }
@@ -117,7 +126,7 @@ final class Throttle: Sendable {
         /// Makes room for an answer, or for what the work on it takes: before that begins, and beside what the call counts for already.
         /// Never while another thread widens it or answers.
         /// - Throws: THROTTLED with the time to wait; the call counts as before.
-        func widen(by bytes: Int, _ limits: AccountLimits) throws(ServiceError) {
+        func widen(by bytes: Int) throws(ServiceError) {
             let held = request + answer.load(ordering: .relaxed)
             let more = Flight(bytes: UInt64(bytes))
             try throttle.state.withLock { state in
@@ -138,19 +147,36 @@ final class Throttle: Sendable {
     /// - Parameter bytes: that calls may hold at once, over all connections.
     init(bytes: UInt64) { state = Mutex(State(limit: Flight(calls: Self.callLimit, bytes: bytes))) }
 
-    /// - Parameter bytes: of the request.
+    /// An account whose calls are to be admitted: it is known as long as somebody holds it, or it is not quiet.
+    func account(_ id: AccountID, now: UInt64) -> ThrottledAccount {
+        state.withLock { state in
+            if let known = state.accounts[id] { return known }
+            state.sweep(now: now)
+            let account = ThrottledAccount()
+            state.accounts[id] = account
+            return account
+        }
+    }
+
+    /// - Parameters:
+    ///   - account: of this throttle.
+    ///   - bytes: of the request.
     /// - Returns: to be kept until the answer has left.
     /// - Throws: THROTTLED with the time to wait; nothing was counted.
-    func admit(_ account: AccountID, bytes: Int, _ limits: AccountLimits, now: UInt64) throws(ServiceError) -> Hold {
+    func admit(
+        _ account: ThrottledAccount,
+        bytes: Int,
+        _ limits: AccountLimits,
+        now: UInt64
+    ) throws(ServiceError) -> Hold {
         let call = Flight(calls: 1, bytes: UInt64(bytes) + Self.callBytes)
         try state.withLock { state in
-            defer { state.sweep(now: now) }
-            return state.take(call, for: account) { account in
+            state.take(call, for: account) { account in
                 let room = account.room(for: call.bytes, limits)
                 return room == .admitted ? account.turn(limits, now: now) : room
             }
         }.check()
-        return Hold(self, account, request: UInt64(bytes))
+        return Hold(self, account, limits, request: UInt64(bytes))
     }
 
     /// Accounts of which something is known.
@@ -158,10 +184,10 @@ final class Throttle: Sendable {
     /// Bytes that calls hold.
     var bytesInFlight: UInt64 { state.withLock { $0.total.bytes } }
 
-    private func change(_ account: AccountID, _ body: (inout Flight) -> Void) {
+    private func change(_ account: ThrottledAccount, _ body: (inout Flight) -> Void) {
         state.withLock { state in
             body(&state.total)
-            body(&state.accounts[account, default: AccountThrottle()].flight)
+            body(&account.throttle.flight)
         }
     }
 }
@@ -171,10 +197,10 @@ extension Throttle.State {
     /// all have 1/(n+1) each, and who comes next finds as much (dynamic thresholds; Choudhury and Hahne, 1998).
     fileprivate mutating func take(
         _ more: Flight,
-        for id: AccountID,
+        for throttled: ThrottledAccount,
         if isAdmitted: (inout AccountThrottle) -> AccountThrottle.Verdict
     ) -> AccountThrottle.Verdict {
-        var account = accounts[id] ?? AccountThrottle()
+        var account = throttled.throttle
         guard (account.flight + more + total).fits(limit) else {
             return .refused(
                 after: AccountThrottle.roomRetry,
@@ -185,14 +211,22 @@ extension Throttle.State {
         guard verdict == .admitted else { return verdict }
         account.flight += more
         total += more
-        accounts[id] = account
+        throttled.throttle = account
         return .admitted
     }
 
-    /// Constant work for each call, taken together: the next sweep is due when as many again have come.
+    /// Constant work for each account, taken together: the next sweep is due when as many again have come.
     fileprivate mutating func sweep(now: UInt64) {
         guard accounts.count >= sweepAt else { return }
-        accounts = accounts.filter { !$0.value.isIdle(now: now) }
+        // Who holds one may have it admitted to any moment, and then it must be the one that others find.
+        var quiet: [AccountID] = []
+        var index = accounts.startIndex
+        while index != accounts.endIndex {
+            let isIdle = accounts[index].value.throttle.isIdle(now: now)
+            if isIdle, isKnownUniquelyReferenced(&accounts.values[index]) { quiet.append(accounts[index].key) }
+            accounts.formIndex(after: &index)
+        }
+        for id in quiet { accounts[id] = nil }
         sweepAt = max(Throttle.sweepCount, accounts.count * 2)
     }
 }

@@ -16,7 +16,7 @@ final class AccountLimitTable: Sendable {
     init(usual: AccountLimits) { self.usual = usual }
 
     /// Without I/O.
-    func limits(of account: AccountID) -> AccountLimits { own.withLock { $0[account] } ?? usual }
+    func limits(of account: AccountID) -> AccountLimits { own.withLock { $0.isEmpty ? nil : $0[account] } ?? usual }
 
     /// Once, before calls come in.
     func load(from shards: [Shard]) throws(StoreError) {

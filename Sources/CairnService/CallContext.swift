@@ -1,6 +1,15 @@
 import CairnCore
 import Dispatch
 
+/// A call that is under way, as whoever took it in knows it. From any thread.
+public protocol OngoingCall: AnyObject, Sendable {
+    /// Whether the caller has given the call up; cheap.
+    var isCancelled: Bool { get }
+    /// Counts so many bytes more for the call, which holds them until its answer. Before the answer.
+    /// - Throws: THROTTLED where they are more than it may have (SPEC R3).
+    func makeRoom(_ bytes: Int) throws(ServiceError)
+}
+
 /// Who makes a call, and until when the answer matters.
 public struct CallContext: Sendable {
     /// The account that the caller's certificate names (SPEC C1).
@@ -9,11 +18,8 @@ public struct CallContext: Sendable {
     public let isHost: Bool
     /// Nanoseconds of `DispatchTime.now().uptimeNanoseconds`; nil: the caller waits for ever.
     public private(set) var deadline: UInt64?
-    /// Whether the caller has given the call up; cheap, from any thread.
-    public let isCancelled: @Sendable () -> Bool
-    /// Counts so many bytes more for the call, which holds them until its answer; throws THROTTLED where they are more than it may
-    /// have (SPEC R3). From any thread, before the answer.
-    public let makeRoom: @Sendable (Int) throws(ServiceError) -> Void
+    /// Nil for what nobody cancels and counts.
+    private let call: (any OngoingCall)?
     /// The way back to the caller, where there is one (SPEC S10).
     public let promptLine: (any PromptLine)?
     /// Whether a call that takes microseconds, and never waits, may be carried out on the thread that it came on.
@@ -31,19 +37,23 @@ public struct CallContext: Sendable {
         mayAnswerHere: Bool = false,
         mayReadHere: Bool = false,
         payloadLimit: Int = Limits.payloadBytes,
-        isCancelled: @escaping @Sendable () -> Bool = { false },
-        makeRoom: @escaping @Sendable (Int) throws(ServiceError) -> Void = { _ in }
+        call: (any OngoingCall)? = nil
     ) {
         self.account = account
         self.isHost = isHost
         self.deadline = deadline
-        self.isCancelled = isCancelled
-        self.makeRoom = makeRoom
+        self.call = call
         self.promptLine = promptLine
         self.mayAnswerHere = mayAnswerHere
         self.mayReadHere = mayReadHere
         self.payloadLimit = payloadLimit
     }
+
+    /// See ``OngoingCall/isCancelled``.
+    public var isCancelled: Bool { call?.isCancelled ?? false }
+
+    /// See ``OngoingCall/makeRoom(_:)``.
+    public func makeRoom(_ bytes: Int) throws(ServiceError) { try call?.makeRoom(bytes) }
 
     /// Puts the deadline so many milliseconds from now, unless it is earlier.
     mutating func end(within milliseconds: UInt64) {
@@ -53,7 +63,7 @@ public struct CallContext: Sendable {
 
     /// Throws where nobody waits for the answer any more: asked before work that costs (hashing, the disk).
     func checkWanted() throws(ServiceError) {
-        if isCancelled() { throw ServiceError(.cancelled, "the caller cancelled the call") }
+        if isCancelled { throw ServiceError(.cancelled, "the caller cancelled the call") }
         if let deadline, DispatchTime.now().uptimeNanoseconds >= deadline {
             throw ServiceError(.deadlineExceeded, "the call's deadline passed before the work began")
         }

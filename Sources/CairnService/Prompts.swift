@@ -89,9 +89,8 @@ final class Prompts: Sendable {
                 continue
             }
             state.withLock { $0.counts.asked += 1 }
-            question.line.ask(question.snapshot, limit: Self.answerLimit) { [weak self, weak service] outcome in
-                guard let self, let service else { return }
-                self.take(outcome, question, service)
+            question.line.ask(question.snapshot, limit: Self.answerLimit) { [self] outcome in
+                take(outcome, question, service)
             }
         }
     }

@@ -60,14 +60,17 @@ public final class Service: Sendable {
     /// Reads the accounts' limits, and begins what the service does by itself, as time goes by. Before the first call.
     public func start() throws(ServiceError) {
         try storeCall { () throws(StoreError) in try limitTable.load(from: store.shards) }
-        store.whenRecovered { [weak self] shard in self?.reloadLimits(from: shard) }
-        store.growth.set { [weak self] account, bytes in self?.mayGrow(account, by: bytes) ?? true }
+        // Not weakly: that would make all counting of references to the service dearer, for good.
+        store.whenRecovered { [self] shard in reloadLimits(from: shard) }
+        store.growth.set { [self] account, bytes in mayGrow(account, by: bytes) }
         watch.withLock { $0 = $0 ?? SnapshotWatch(self) }
         sweepGrants()
     }
 
-    /// Ends it: before the store is closed, and before the service is let go of.
+    /// Ends it: before the store is closed. Without it, the store and the service hold one another.
     public func stop() {
+        store.whenRecovered { _ in }
+        store.growth.set { _, _ in true }
         let watch = watch.withLock { watch in
             defer { watch = nil }
             return watch

@@ -44,6 +44,6 @@ enum TagRules {
     }
 
     static func wire(_ tags: [String: String]) -> [Wire.Tag] {
-        tags.sorted { $0.key < $1.key }.map { Wire.Tag(key: $0.key, value: $0.value) }
+        tags.isEmpty ? [] : tags.sorted { $0.key < $1.key }.map { Wire.Tag(key: $0.key, value: $0.value) }
     }
 }

@@ -155,7 +155,7 @@ extension Service {
             chunkSize: seen.target.chunkSize,
             volumeSize: seen.target.size,
             copyRoom: Limits.payloadBytes - (payload?.count ?? 0),
-            makeRoom: context.makeRoom
+            makeRoom: { (bytes) throws(ServiceError) in try context.makeRoom(bytes) }
         )
         inSteps(context, TokenResolution.Work(prepared)) { (work) throws(ServiceError) in
             try tokens.resolve(&work)

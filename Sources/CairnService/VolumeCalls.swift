@@ -188,6 +188,11 @@ extension Service {
         guard let id = VolumeID(bytes: request.volumeID), let shard = self.shard(of: id.uuid) else {
             return answer(.failure(.noSuchVolume))
         }
+        if context.mayAnswerHere, !workers.isCrowded, let volume = shard.volumeAtHand(id),
+            volume.account == context.account, volume.state == .active
+        {
+            return answer(.success(Wire.DescribeVolumeResponse(volume: Self.describe(volume))))
+        }
         lookUp(in: shard, context, answer) { (view) throws(ServiceError) in
             let volume = try self.volume(id, for: .use, in: view, context)
             var description = Self.describe(volume)

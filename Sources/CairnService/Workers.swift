@@ -28,6 +28,8 @@ final class Workers: Sendable, DiskWaits {
     }
     private let queues: [DispatchQueue]
     private let state: Mutex<State>
+    /// See ``isCrowded``.
+    private let crowded = Atomic<Bool>(false)
 
     /// Workers that may wait for the disk at once, beside those that do not.
     static let mostWaiting = 32
@@ -48,7 +50,7 @@ final class Workers: Sendable, DiskWaits {
     ///   - account: on whose behalf; nil for the server's own work.
     ///   - bytes: how many the job hashes, compresses or reads, about.
     func run(for account: AccountID? = nil, bytes: Int = 0, _ job: @escaping Job) {
-        let woken = state.withLock { state in
+        let woken = change { state in
             state.jobs.append(job, of: account, cost: Self.jobCost + bytes)
             return state.takeOn()
         }
@@ -58,7 +60,7 @@ final class Workers: Sendable, DiskWaits {
     private func wake(_ worker: Int?) { if let worker { queues[worker].async { self.drain(worker) } } }
 
     func beginWait() {
-        let woken = state.withLock { state in
+        let woken = change { state in
             state.busy -= 1
             return state.takeOn()
         }
@@ -66,17 +68,24 @@ final class Workers: Sendable, DiskWaits {
     }
 
     /// There may be too many at work then, until each has done its job: such jobs are short (see `Service.readsLittle`).
-    func endWait() { state.withLock { $0.busy += 1 } }
+    func endWait() { change { $0.busy += 1 } }
 
     /// Whether jobs wait and no worker is on its way to them: then accounts take turns.
-    var isCrowded: Bool { state.withLock { !$0.hasPlace && !$0.jobs.isEmpty } }
+    var isCrowded: Bool { crowded.load(ordering: .relaxed) }
+
+    private func change<Result: Sendable>(_ body: (inout State) -> Result) -> Result {
+        state.withLock { state in
+            defer { crowded.store(!state.hasPlace && !state.jobs.isEmpty, ordering: .relaxed) }
+            return body(&state)
+        }
+    }
 
     /// Jobs that wait for a worker.
     var waiting: Int { state.withLock { $0.jobs.count } }
 
     private func drain(_ worker: Int) {
         while true {
-            let next = state.withLock { state -> Job? in
+            let next = change { state -> Job? in
                 if state.busy <= state.width, let job = state.jobs.popFirst() { return job }
                 state.busy -= 1
                 state.idle.append(worker)

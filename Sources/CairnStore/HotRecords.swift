@@ -1,3 +1,4 @@
+import CairnCore
 import Synchronization
 
 /// Volumes and lineages that were looked at lately, decoded: nearly every call begins with one of each, and RocksDB takes ten times
@@ -7,26 +8,50 @@ import Synchronization
 /// looked for or kept. A view is of some moment before: it may take what was kept in its own generation or an earlier one, for a kept
 /// record has not changed since. Generations rise with each change of a record of these kinds.
 final class HotRecords: Sendable {
-    typealias Record = StoredRecord & Sendable
-
     /// When a reader began to look.
     struct Moment {
         fileprivate let records: HotRecords
         fileprivate let generation: UInt64
     }
 
-    private struct State {
-        var generation: UInt64 = 0
-        var changesUnderWay = 0
-        var kept: [[UInt8]: (record: any Record, generation: UInt64)] = [:]
+    /// Records of one kind.
+    fileprivate struct Kept<ID: Hashable, Record> {
+        private var records: [ID: (record: Record, generation: UInt64)] = [:]
+
+        func record(_ id: ID, by generation: UInt64) -> Record? {
+            guard let kept = records[id], kept.generation <= generation else { return nil }
+            return kept.record
+        }
+        mutating func keep(_ record: Record, _ id: ID, _ generation: UInt64) {
+            if records.count >= HotRecords.most { records.removeAll(keepingCapacity: true) }
+            records[id] = (record, generation)
+        }
+        mutating func forget(_ id: ID) { records[id] = nil }
     }
 
-    /// Records; beyond that all are let go, and those in use are soon back.
+    fileprivate struct State {
+        var generation: UInt64 = 0
+        var changesUnderWay = 0
+        var volumes = Kept<VolumeID, VolumeRecord>()
+        var lineages = Kept<LineageID, LineageRecord>()
+
+        mutating func forget(_ key: [UInt8]) {
+            key.withUnsafeBytes { bytes in
+                if var reader = KeyReader(bytes, .volumes), let id = reader.takeID() {
+                    volumes.forget(VolumeID(id))
+                } else if var reader = KeyReader(bytes, .lineages), let id = reader.take(UInt64.self) {
+                    lineages.forget(LineageID(id))
+                }
+            }
+        }
+    }
+
+    /// Records of a kind; beyond that all are let go, and those in use are soon back.
     static let most = 1024
     /// Bytes of an encoded record: one with larger tags is not kept.
     static let largest = 1024
 
-    private let state = Mutex(State())
+    fileprivate let state = Mutex(State())
 
     static func keeps(_ key: [UInt8]) -> Bool {
         key.first == Table.volumes.rawValue || key.first == Table.lineages.rawValue
@@ -37,13 +62,18 @@ final class HotRecords: Sendable {
         state.withLock { $0.changesUnderWay == 0 ? Moment(records: self, generation: $0.generation) : nil }
     }
 
+    /// A volume as the index has it now.
+    func volume(_ id: VolumeID) -> VolumeRecord? {
+        state.withLock { $0.changesUnderWay == 0 ? $0.volumes.record(id, by: $0.generation) : nil }
+    }
+
     /// Applies a change of records with these keys, among others.
     func change(_ keys: [[UInt8]], _ apply: () -> Void) {
         guard !keys.isEmpty else { return apply() }
         state.withLock { state in
             state.generation += 1
             state.changesUnderWay += 1
-            for key in keys { state.kept[key] = nil }
+            for key in keys { state.forget(key) }
         }
         apply()
         state.withLock { $0.changesUnderWay -= 1 }
@@ -51,21 +81,20 @@ final class HotRecords: Sendable {
 }
 
 extension HotRecords.Moment {
-    func record(_ key: [UInt8]) -> (any HotRecords.Record)? {
-        records.state.withLock { state in
-            guard let kept = state.kept[key], kept.generation <= generation else { return nil }
-            return kept.record
-        }
+    func volume(_ id: VolumeID) -> VolumeRecord? { records.state.withLock { $0.volumes.record(id, by: generation) } }
+    func lineage(_ id: LineageID) -> LineageRecord? {
+        records.state.withLock { $0.lineages.record(id, by: generation) }
     }
 
     /// - Parameter size: bytes of the record as it is stored.
-    func keep(_ record: any HotRecords.Record, _ key: [UInt8], size: Int) {
+    func keep(_ volume: VolumeRecord, size: Int) { keep(size) { $0.volumes.keep(volume, volume.id, generation) } }
+    func keep(_ lineage: LineageRecord, _ id: LineageID, size: Int) {
+        keep(size) { $0.lineages.keep(lineage, id, generation) }
+    }
+
+    private func keep(_ size: Int, _ body: (inout HotRecords.State) -> Void) {
         guard size <= HotRecords.largest else { return }
-        records.state.withLock { state in
-            // What was changed meanwhile may be what was read, or not.
-            guard state.generation == generation else { return }
-            if state.kept.count >= HotRecords.most { state.kept.removeAll(keepingCapacity: true) }
-            state.kept[key] = (record, generation)
-        }
+        // What was changed meanwhile may be what was read, or not.
+        records.state.withLock { if $0.generation == generation { body(&$0) } }
     }
 }

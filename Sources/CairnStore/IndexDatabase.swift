@@ -107,6 +107,13 @@ final class IndexDatabase: Sendable {
 
     fileprivate var handle: IndexHandle? { open.withLock { $0 } }
 
+    func volumeAtHand(_ id: VolumeID) -> VolumeRecord? {
+        open.withLock { handle in
+            guard let handle, !handle.isRetired.load(ordering: .relaxed) else { return nil }
+            return handle.hot.volume(id)
+        }
+    }
+
     private static func databaseOptions(_ settings: Options) -> OpaquePointer {
         let base = rocksdb_options_create()!
         let options = rocksdb_options_create()!

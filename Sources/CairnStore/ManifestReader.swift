@@ -43,20 +43,6 @@ public class ManifestReader {
     /// Another index was asked for what this one was.
     package func addLookups(of other: ManifestReader) { lookups += other.lookups }
 
-    /// A record of a kind that is kept decoded.
-    /// - Parameter mayBeHot: else it is looked up, and not kept.
-    private func hotRecord<Record: StoredRecord & Sendable>(
-        _ key: [UInt8],
-        _ mayBeHot: (Record) -> Bool = { _ in true }
-    ) throws(StoreError) -> Record? {
-        let hot = source.hotRecords
-        if let known = hot?.record(key) as? Record, mayBeHot(known) { return known }
-        guard let bytes = try look(up: key) else { return nil }
-        let record = try Record.decode(bytes)
-        if mayBeHot(record) { hot?.keep(record, key, size: bytes.count) }
-        return record
-    }
-
     /// What is asked; changes that a transaction still gathers are in it.
     var index: any IndexReading {
         settle()
@@ -88,7 +74,13 @@ public class ManifestReader {
     /// - Parameter account: who asks, if a client does: of another's volume nothing is kept or found decoded, so that it is looked up
     ///   as one that is not there (SPEC C2).
     public func volume(_ id: VolumeID, for account: AccountID? = nil) throws(StoreError) -> VolumeRecord? {
-        try hotRecord(Key.volume(id)) { account == nil || $0.account == account }
+        let hot = source.hotRecords
+        func mayBeHot(_ record: VolumeRecord) -> Bool { account == nil || record.account == account }
+        if let known = hot?.volume(id), mayBeHot(known) { return known }
+        guard let bytes = try look(up: Key.volume(id)) else { return nil }
+        let record = try VolumeRecord.decode(bytes)
+        if mayBeHot(record) { hot?.keep(record, size: bytes.count) }
+        return record
     }
 
     public func snapshot(_ id: SnapshotID) throws(StoreError) -> SnapshotRecord? {
@@ -223,9 +215,16 @@ public class ManifestReader {
 
     func lineage(_ id: LineageID) throws(StoreError) -> LineageRecord {
         if let known = lineages[id] { return known }
-        guard let record: LineageRecord = try hotRecord(Key.lineage(id)) else {
+        let hot = source.hotRecords
+        if let known = hot?.lineage(id) {
+            lineages[id] = known
+            return known
+        }
+        guard let bytes = try look(up: Key.lineage(id)) else {
             throw StoreError(.damaged, "lineage \(id) is missing")
         }
+        let record = try LineageRecord.decode(bytes)
+        hot?.keep(record, id, size: bytes.count)
         lineages[id] = record
         return record
     }

@@ -4,6 +4,15 @@ import Dispatch
 import Logging
 import Synchronization
 
+/// Which shard is given out at a place of the store: the old one until a new one takes calls. Apart from its ``ShardSlot``, to which
+/// timers refer weakly: that makes all counting of references to an object dearer, and every call asks here.
+final class ShardPlace: Sendable {
+    private let present: Mutex<Shard>
+    init(_ shard: Shard) { present = Mutex(shard) }
+    var shard: Shard { present.withLock { $0 } }
+    fileprivate func put(_ shard: Shard) { present.withLock { $0 = shard } }
+}
+
 /// The place of one shard in its store, and what opens it anew after it has fenced itself.
 ///
 /// ```
@@ -21,8 +30,6 @@ final class ShardSlot: Sendable {
     }
 
     private struct State {
-        /// What is given out: the old one until the new one takes calls.
-        var present: Shard
         /// Opened, but it failed before it could take calls.
         var abandoned: Shard?
         var isStarted = false
@@ -43,8 +50,9 @@ final class ShardSlot: Sendable {
 
     private let opening: ShardOpening
     private let index: ShardIndex
+    let place: ShardPlace
     private let queue: DispatchQueue
-    private let state: Mutex<State>
+    private let state = Mutex(State())
     private let wakeUp: WakeUp
 
     /// Opens the shard.
@@ -53,10 +61,10 @@ final class ShardSlot: Sendable {
         wakeUp = WakeUp()
         queue = DispatchQueue(label: "cairn.shard.\(index).recovery")
         let wakeUp = wakeUp
-        state = Mutex(State(present: try opening.open(index) { wakeUp.call() }))
+        place = ShardPlace(try opening.open(index) { wakeUp.call() })
     }
 
-    var shard: Shard { state.withLock { $0.present } }
+    var shard: Shard { place.shard }
     var counts: Counts { state.withLock { $0.counts } }
 
     /// The shard may work by itself from now on, and is recovered when it fails.
@@ -77,7 +85,7 @@ final class ShardSlot: Sendable {
     func close(killing: Bool = false) {
         state.withLock { $0.isStopped = true }
         queue.sync {}
-        let (present, abandoned) = state.withLock { ($0.present, $0.abandoned) }
+        let (present, abandoned) = (shard, state.withLock { $0.abandoned })
         if killing { present.fence(StoreError(.closed, "the shard was killed")) }
         for shard in [abandoned, present].compactMap(\.self) {
             shard.close()
@@ -108,7 +116,7 @@ final class ShardSlot: Sendable {
 
     private func recover() {
         dispatchPrecondition(condition: .onQueue(queue))
-        let isWanted = state.withLock { $0.isStarted && !$0.isStopped && $0.present.fenceReason != nil }
+        let isWanted = state.withLock { $0.isStarted && !$0.isStopped } && shard.fenceReason != nil
         guard isWanted else { return }
         state.withLock { $0.attempts += 1 }
         let logger = opening.options.logger
@@ -116,8 +124,8 @@ final class ShardSlot: Sendable {
             let started = ContinuousClock.now
             let shard = try openAnew()
             let (attempts, recovered) = state.withLock { ($0.attempts, $0.recovered) }
+            place.put(shard)
             state.withLock {
-                $0.present = shard
                 $0.counts.recoveries += 1
                 $0.recoveredAt = .now
             }
@@ -136,7 +144,7 @@ final class ShardSlot: Sendable {
     }
 
     private func openAnew() throws(StoreError) -> Shard {
-        let (old, abandoned) = state.withLock { ($0.present, $0.abandoned) }
+        let (old, abandoned) = (shard, state.withLock { $0.abandoned })
         for shard in [old, abandoned].compactMap(\.self) {
             shard.close()
             guard shard.database.close(within: Self.releaseLimit) else {

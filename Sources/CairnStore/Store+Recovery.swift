@@ -4,27 +4,39 @@ import Logging
 import Synchronization
 
 /// Changes of several shards that a call of this process is still at: their intents are left alone.
-public final class IntentsUnderWay: Sendable {
+final class IntentsUnderWay: Sendable {
     private let ids = Mutex<Set<UUID128>>([])
     func contains(_ id: UUID128) -> Bool { ids.withLock { $0.contains(id) } }
     fileprivate func insert(_ id: UUID128) { ids.withLock { _ = $0.insert(id) } }
     fileprivate func remove(_ id: UUID128) { ids.withLock { _ = $0.remove(id) } }
 }
 
-/// What follows when a shard was opened anew while the others went on.
 extension Store {
     /// Before the intent is written: the call will end or undo it itself.
-    public func begin(intent: UUID128) { intents.insert(intent) }
+    public func begin(intent: UUID128) { recovery.intents.insert(intent) }
 
     /// After the call's last change, whatever came of it.
     /// - Parameter isLeft: whether the intent may still be there, for a shard took no changes: it is undone as soon as that can be.
     public func end(intent: UUID128, isLeft: Bool) {
-        intents.remove(intent)
-        if isLeft { settleIntents() }
+        recovery.intents.remove(intent)
+        if isLeft { recovery.settleIntents() }
     }
 
-    /// Has `body` called after each recovery of a shard, with the new one. It must not block.
-    public func whenRecovered(_ body: @escaping @Sendable (Shard) -> Void) { whenRecovered.withLock { $0 = body } }
+    /// Has `body` called after each recovery of a shard, with the new one. It must not block. Held until another one is given, or the store
+    /// is let go of.
+    public func whenRecovered(_ body: @escaping @Sendable (Shard) -> Void) {
+        recovery.whenRecovered.withLock { $0 = body }
+    }
+}
+
+/// What follows when a shard was opened anew while the others went on. Apart from the ``Store``, for the same reason as ``ShardPlace``.
+final class StoreRecovery: Sendable {
+    fileprivate let intents = IntentsUnderWay()
+    fileprivate let whenRecovered = Mutex<@Sendable (Shard) -> Void>({ _ in })
+    private let places: [ShardPlace]
+    private var shards: [Shard] { places.map(\.shard) }
+
+    init(_ places: [ShardPlace]) { self.places = places }
 
     func recovered(_ shard: Shard) {
         whenRecovered.withLock { $0 }(shard)
@@ -32,7 +44,7 @@ extension Store {
     }
 
     /// Undoes what calls left that could not end (SPEC R6). What cannot be undone now is when the shard in its way is recovered.
-    private func settleIntents() {
+    fileprivate func settleIntents() {
         DispatchQueue.global(qos: .utility).async { [self] in
             for home in shards {
                 do throws(StoreError) { try settleIntents(of: home) } catch {
@@ -47,7 +59,7 @@ extension Store {
         let seen = try home.makeView().intents().map(\.id).filter { !intents.contains($0) }
         // Looked at again: one that is there now, and was no call's before, will never be ended by its call.
         for (id, record) in try home.makeView().intents() where seen.contains(id) {
-            try Self.undo(id, record, of: home, among: shards)
+            try Store.undo(id, record, of: home, among: shards)
         }
     }
 }

@@ -20,23 +20,23 @@ public final class Store: Sendable {
     /// Names this installation.
     public let id: UUID128
     private let slots: [ShardSlot]
+    private let places: [ShardPlace]
     private let lock: FolderLock
     private let execution: any ShardExecution
-    let intents = IntentsUnderWay()
+    let recovery: StoreRecovery
     /// Whether merging may make an account's data larger.
     public let growth: GrowthRule
-    let whenRecovered = Mutex<@Sendable (Shard) -> Void>({ _ in })
 
     /// The present ones: to be asked for anew by each call, for a shard that fails is replaced by another object.
-    public var shards: [Shard] { slots.map(\.shard) }
+    public var shards: [Shard] { places.map(\.shard) }
     public var shardCount: Int { slots.count }
     /// The present one. Traps where there is no such shard.
-    public func shard(_ index: ShardIndex) -> Shard { slots[Int(index.rawValue)].shard }
+    public func shard(_ index: ShardIndex) -> Shard { places[Int(index.rawValue)].shard }
 
     /// By what is written down in it: leases end, for one, by this clock. Milliseconds since 1970.
     public var milliseconds: UInt64 { execution.milliseconds }
     /// For something new that belongs with nothing that is there: any shard, each as likely as the others.
-    public func pickShard() -> Shard { slots[execution.pick(slots.count)].shard }
+    public func pickShard() -> Shard { places[execution.pick(places.count)].shard }
 
     /// How often a shard was opened anew after a failure since the store was opened, and how often that failed.
     public func recoveries(of index: ShardIndex) -> (done: Int, failed: Int) {
@@ -49,8 +49,10 @@ public final class Store: Sendable {
         execution = options.execution
         self.id = id
         self.slots = slots
+        places = slots.map(\.place)
+        recovery = StoreRecovery(places)
         self.lock = lock
-        for slot in slots { slot.start { [weak self] shard in self?.recovered(shard) } }
+        for slot in slots { slot.start { [weak recovery] shard in recovery?.recovered(shard) } }
     }
 
     /// Makes an empty store. The folder may be there if it is empty.

@@ -11,7 +11,10 @@ final class MessageArena {
     private static let sizeBytes = MemoryLayout<Int>.size
 
     private var blocks: [UnsafeMutableRawBufferPointer]
-    /// Bytes taken of the last block.
+    /// The first of them, and the last.
+    private let first: UnsafeMutableRawBufferPointer
+    private var block: UnsafeMutableRawBufferPointer
+    /// Bytes taken of it.
     private var used = 0
     /// Bytes of all earlier blocks.
     private var earlier = 0
@@ -24,7 +27,9 @@ final class MessageArena {
     let allocator: UnsafeMutablePointer<ProtobufCAllocator>
 
     private init() {
-        blocks = [.allocate(byteCount: MessageArena.firstBlockBytes, alignment: 16)]
+        first = .allocate(byteCount: MessageArena.firstBlockBytes, alignment: 16)
+        block = first
+        blocks = [first]
         allocator = .allocate(capacity: 1)
         allocator.initialize(
             to: ProtobufCAllocator(
@@ -75,10 +80,13 @@ final class MessageArena {
     }
 
     private func reset() {
-        for block in blocks.dropFirst() { block.deallocate() }
-        blocks.removeSubrange(1...)
+        if block.baseAddress != first.baseAddress {
+            for block in blocks.dropFirst() { block.deallocate() }
+            blocks.removeSubrange(1...)
+            block = first
+            earlier = 0
+        }
         used = 0
-        earlier = 0
         isOverBudget = false
         isInUse = false
     }
@@ -90,12 +98,12 @@ final class MessageArena {
         // What protobuf-c asks for is bounded by the message's length: far from overflow. A negative size is none.
         guard size >= 0, size <= budget else { return refuse() }
         let need = MessageArena.sizeBytes + (size + 7) & ~7
-        if used + need > blocks[blocks.count - 1].count {
+        if used + need > block.count {
             guard earlier + used + need <= budget else { return refuse() }
             addBlock(atLeast: need)
         }
         guard earlier + used + need <= budget else { return refuse() }
-        let place = blocks[blocks.count - 1].baseAddress! + used
+        let place = block.baseAddress! + used
         used += need
         place.storeBytes(of: size, as: Int.self)
         return place + MessageArena.sizeBytes
@@ -109,8 +117,8 @@ final class MessageArena {
     private func addBlock(atLeast need: Int) {
         earlier += used
         used = 0
-        let count = max(need, min(blocks[blocks.count - 1].count * 2, 4 << 20))
-        blocks.append(.allocate(byteCount: count, alignment: 16))
+        block = .allocate(byteCount: max(need, min(block.count * 2, 4 << 20)), alignment: 16)
+        blocks.append(block)
     }
 
     private func owns(_ pointer: UnsafeRawPointer) -> Bool {
@@ -150,7 +158,8 @@ final class MessageArena {
     // MARK: From Swift to C
 
     func cString(_ text: String) -> UnsafeMutablePointer<CChar> {
-        var text = text.utf8.contains(0) ? text.replacing("\0", with: "\u{fffd}") : text
+        var text = text
+        if text.withUTF8({ $0.contains(0) }) { text.replace("\0", with: "\u{fffd}") }
         return text.withUTF8 { bytes in
             let copy = room(for: CChar.self, count: bytes.count + 1)
             UnsafeMutableRawBufferPointer(start: copy, count: bytes.count).copyBytes(from: bytes)

@@ -99,15 +99,15 @@ import Testing
         let alice = AccountID("alice")!
         let first = try throttle.admit(alice, bytes: 1 << 10, limits, now: 0)
         // Larger than the limit, and alone.
-        try first.widen(by: 500 << 10, limits)
+        try first.widen(by: 500 << 10)
         #expect(throttle.bytesInFlight == 502 << 10)
         first.answers(bytes: 50 << 10)
         #expect(throttle.bytesInFlight == 51 << 10)
         let second = try throttle.admit(alice, bytes: 1 << 10, limits, now: 0)
-        let error = #expect(throws: ServiceError.self) { try second.widen(by: 50 << 10, limits) }
+        let error = #expect(throws: ServiceError.self) { try second.widen(by: 50 << 10) }
         #expect(error?.code == .throttled)
         #expect(throttle.bytesInFlight == 53 << 10)
-        try second.widen(by: 47 << 10, limits)
+        try second.widen(by: 47 << 10)
         second.answers(bytes: 3)
         #expect(throttle.bytesInFlight == 53 << 10)
         withExtendedLifetime((first, second)) {}
@@ -120,14 +120,14 @@ import Testing
         let alice = AccountID("alice")!
         let first = try throttle.admit(alice, bytes: 1 << 10, limits, now: 0)
         // Larger than the limit, and alone, both times.
-        try first.widen(by: 200 << 10, limits)
-        try first.widen(by: 200 << 10, limits)
+        try first.widen(by: 200 << 10)
+        try first.widen(by: 200 << 10)
         #expect(throttle.bytesInFlight == 402 << 10)
         first.answers(bytes: 3)
         #expect(throttle.bytesInFlight == 2 << 10)
         let second = try throttle.admit(alice, bytes: 1 << 10, limits, now: 0)
-        try second.widen(by: 50 << 10, limits)
-        #expect(throws: ServiceError.self) { try second.widen(by: 50 << 10, limits) }
+        try second.widen(by: 50 << 10)
+        #expect(throws: ServiceError.self) { try second.widen(by: 50 << 10) }
         #expect(throttle.bytesInFlight == 54 << 10)
         withExtendedLifetime((first, second)) {}
     }
@@ -147,6 +147,10 @@ import Testing
         #expect(throws: ServiceError.self) { try throttle.admit(alice, bytes: 1, limits, now: 0) }
         #expect(throws: ServiceError.self) { try throttle.admit(bob, bytes: 1, limits, now: 0) }
         #expect(throttle.accountCount < 10_000)
+        // Those that somebody holds are still the same.
+        let held = throttle.account(AccountID("quiet")!, now: 0)
+        for number in 0..<10_000 { _ = try throttle.admit(AccountID("b\(number)")!, bytes: 1, limits, now: 0) }
+        #expect(throttle.account(AccountID("quiet")!, now: 0) === held)
         withExtendedLifetime((hold, other)) {}
     }
 
@@ -171,7 +175,7 @@ import Testing
         let second = fill("second")
         #expect((0.24...0.25).contains(share(second)))
         #expect(fill("first").isEmpty)
-        #expect(throws: ServiceError.self) { try first[0].widen(by: 9 << 10, AccountLimits()) }
+        #expect(throws: ServiceError.self) { try first[0].widen(by: 9 << 10) }
         first = []
         first = fill("first")
         #expect((0.36...0.375).contains(share(first)))
@@ -195,6 +199,14 @@ import Testing
         #expect(holds.count == Int(Throttle.callLimit) / 2)
         let other = try throttle.admit(AccountID("bob")!, bytes: 1, AccountLimits(), now: 0)
         withExtendedLifetime((holds, other)) {}
+    }
+}
+
+extension Throttle {
+    fileprivate func admit(_ id: AccountID, bytes: Int, _ limits: AccountLimits, now: UInt64) throws(ServiceError)
+        -> Hold
+    {
+        try admit(account(id, now: now), bytes: bytes, limits, now: now)
     }
 }
 

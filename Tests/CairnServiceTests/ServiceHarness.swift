@@ -205,3 +205,27 @@ func noise(_ count: Int, seed: UInt64) -> [UInt8] {
         return UInt8(truncatingIfNeeded: state >> 24)
     }
 }
+
+/// A call that nobody made.
+private final class CallStandIn: OngoingCall {
+    private let gone: @Sendable () -> Bool
+    private let room: @Sendable (Int) throws(ServiceError) -> Void
+
+    init(
+        isCancelled: @escaping @Sendable () -> Bool = { false },
+        makeRoom: @escaping @Sendable (Int) throws(ServiceError) -> Void = { _ in }
+    ) {
+        (gone, room) = (isCancelled, makeRoom)
+    }
+    var isCancelled: Bool { gone() }
+    func makeRoom(_ bytes: Int) throws(ServiceError) { try room(bytes) }
+}
+
+extension CallContext {
+    init(account: AccountID, isCancelled: @escaping @Sendable () -> Bool) {
+        self.init(account: account, call: CallStandIn(isCancelled: isCancelled))
+    }
+    init(account: AccountID, makeRoom: @escaping @Sendable (Int) throws(ServiceError) -> Void) {
+        self.init(account: account, call: CallStandIn(makeRoom: makeRoom))
+    }
+}

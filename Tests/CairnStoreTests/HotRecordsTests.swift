@@ -104,9 +104,9 @@ import Testing
             let hot = try #require(database.makeView().hotRecords)
             let reader = Self.reader(database.makeView())
             #expect(try reader.volume(large.id) == large)
-            #expect(hot.record(Key.volume(large.id)) == nil)
+            #expect(hot.volume(large.id) == nil)
             for volume in many { #expect(try reader.volume(volume.id) == volume) }
-            #expect(many.count { hot.record(Key.volume($0.id)) != nil } == 1, "the last, after all others were let go")
+            #expect(many.count { hot.volume($0.id) != nil } == 1, "the last, after all others were let go")
         }
     }
 

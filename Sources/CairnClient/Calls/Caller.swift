@@ -51,7 +51,10 @@ extension Caller {
     }
 
     /// Makes a typed call. Cancelling the task cancels the call.
-    func call<Message: WireRequest>(
+    ///
+    /// It goes on where its caller is, and so do the client's small calls that make it: each change of executors would cost as much as
+    /// the encoding.
+    nonisolated(nonsending) func call<Message: WireRequest>(
         _ request: Message,
         payload: [BufferSlice] = [],
         repeatable: Bool = true,

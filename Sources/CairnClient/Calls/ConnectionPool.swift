@@ -9,6 +9,8 @@ internal import Synchronization
 ///
 /// Each slot is a client instance of its own (SPEC C5): a call that may have reached the server is repeated over the same
 /// slot, whose next HELLO the server answers only when the slot's older calls have ended.
+///
+/// It lives until it is closed: its links hold it, and not weakly, for that would make all counting of references to it dearer.
 final class ConnectionPool: Caller {
     private struct Slot {
         let instance: [UInt8] = (0..<16).map { _ in .random(in: 0...255) }
@@ -91,7 +93,6 @@ extension ConnectionPool {
     /// Sends the call, or puts it in line and sees to it that a connection comes.
     private func place(_ pending: PendingCall) {
         guard !pending.isEnded else { return }
-        let now = ConnectionPool.now()
         let placement = state.withLock { state -> Placement in
             guard !state.isClosed else { return .refuse }
             let index = pending.boundSlot ?? state.slots.indices.min { state.slots[$0].cost < state.slots[$1].cost }!
@@ -102,6 +103,7 @@ extension ConnectionPool {
             state.slots[index].waiting.append(pending)
             guard !state.slots[index].isConnecting else { return .wait }
             state.slots[index].isConnecting = true
+            let now = ConnectionPool.now()
             state.firstTry = state.firstTry ?? now
             let notBefore = state.slots[index].notBefore
             return .connect(slot: index, after: .nanoseconds(notBefore > now ? notBefore - now : 0))
@@ -118,15 +120,13 @@ extension ConnectionPool {
 
     private func send(_ pending: PendingCall, over link: any Link, slot: Int) {
         let attempt = pending.attempt
-        let request = Request(
+        var request = Request(
             method: pending.call.method,
             message: pending.call.message,
-            payload: pending.call.payload,
-            timeout: max(pending.remaining(), .milliseconds(1))
+            payload: pending.call.payload
         )
-        let cancel = link.start(request) { [weak self] result in
-            self?.ended(pending, slot: slot, result)
-        }
+        request.deadline = pending.deadline
+        let cancel = link.start(request) { [self] result in ended(pending, slot: slot, result) }
         pending.sent(attempt: attempt, cancel: cancel)
     }
 
@@ -186,15 +186,9 @@ extension ConnectionPool {
 extension ConnectionPool {
     private func connect(_ index: Int, after wait: Duration) {
         let instance = state.withLock { $0.slots[index].instance }
-        Task { [weak self, open] in
+        Task {
             if wait > .zero { try? await Task.sleep(for: wait) }
-            do throws(RPCError) {
-                let link = try await open(instance)
-                guard let self else { return link.close() }
-                self.connected(index, link)
-            } catch {
-                self?.connectFailed(index, error)
-            }
+            do throws(RPCError) { connected(index, try await open(instance)) } catch { connectFailed(index, error) }
         }
     }
 
@@ -211,8 +205,8 @@ extension ConnectionPool {
         }
         guard let waiting else { return link.close() }
         let identity = ObjectIdentifier(link)
-        link.onClose { [weak self] _ in
-            self?.state.withLock { state in
+        link.onClose { [self] _ in
+            state.withLock { state in
                 if state.slots[index].link.map(ObjectIdentifier.init) == identity { state.slots[index].link = nil }
             }
         }
