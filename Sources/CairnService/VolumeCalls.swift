@@ -188,6 +188,7 @@ extension Service {
         guard let id = VolumeID(bytes: request.volumeID), let shard = self.shard(of: id.uuid) else {
             return answer(.failure(.noSuchVolume))
         }
+        // One's own volume that was looked at lately, which is what most calls ask for: there sooner than whether anybody still waits.
         if context.mayAnswerHere, !workers.isCrowded, let volume = shard.volumeAtHand(id),
             volume.account == context.account, volume.state == .active
         {

@@ -33,10 +33,14 @@ import Testing
         let harness = try ServiceHarness()
         for round in 1...20 {
             let volume = try harness.createVolume().volumeID
-            let size = UInt64(round + 4) << 20
-            _ = try harness.call(harness.service.resizeVolume, Wire.ResizeVolumeRequest(volumeID: volume, size: size))
-            let seen = try answeredHere(volume, harness, Self.here).get()
-            #expect(seen.volume?.volumeID == volume && seen.volume?.size == size)
+            for size in [UInt64(round + 4) << 20, UInt64(round + 5) << 20] {
+                let resize = Wire.ResizeVolumeRequest(volumeID: volume, size: size)
+                _ = try harness.call(harness.service.resizeVolume, resize)
+                let seen = try answeredHere(volume, harness, Self.here).get()
+                #expect(seen.volume?.volumeID == volume && seen.volume?.size == size)
+                // It is at hand now.
+                #expect(try answeredHere(volume, harness, Self.here).get() == seen)
+            }
             let bob = CallContext(account: ServiceHarness.bob.account, mayAnswerHere: true)
             #expect(try answeredHere(volume, harness, bob) == .failure(.noSuchVolume))
             _ = try harness.call(harness.service.deleteVolume, Wire.DeleteVolumeRequest(volumeID: volume))
