@@ -14,6 +14,8 @@ static inline int cairn_ssl_ctx_tls13_only(SSL_CTX *c) {
     return SSL_CTX_set_min_proto_version(c, TLS1_3_VERSION) && SSL_CTX_set_max_proto_version(c, TLS1_3_VERSION);
 }
 static inline void cairn_ssl_ctx_set_mode(SSL_CTX *c, long mode) { SSL_CTX_set_mode(c, mode); }
+static inline void cairn_ssl_set_mode(SSL *s, long mode) { SSL_set_mode(s, mode); }
+static inline void cairn_ssl_clear_mode(SSL *s, long mode) { SSL_clear_mode(s, mode); }
 static inline void cairn_ssl_ctx_no_session_cache(SSL_CTX *c) {
     SSL_CTX_set_session_cache_mode(c, SSL_SESS_CACHE_OFF);
 }

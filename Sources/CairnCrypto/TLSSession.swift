@@ -26,6 +26,19 @@ public final class TLSSession {
     private let context: TLSContext
     /// After a fatal error OpenSSL must not be asked to go on.
     private var failed = false
+    /// Whether OpenSSL keeps its own buffers, 34 KiB, from one record to the next, or gives them back whenever they are empty.
+    public var keepsBuffers = false {
+        didSet {
+            guard keepsBuffers != oldValue else { return }
+            if keepsBuffers {
+                cairn_ssl_clear_mode(ssl, Int(SSL_MODE_RELEASE_BUFFERS))
+            } else {
+                cairn_ssl_set_mode(ssl, Int(SSL_MODE_RELEASE_BUFFERS))
+                // Those with something in them go when that has been taken.
+                SSL_free_buffers(ssl)
+            }
+        }
+    }
 
     /// - Parameter host: the name or address that the server's certificate must carry; only for clients.
     public init(context: TLSContext, buffers: TLSBuffers, host: String? = nil) throws(TLSError) {

@@ -130,8 +130,15 @@ public final class Connection {
         isWritable = isWritable || writable
     }
 
+    /// See ``TLSSession/keepsBuffers``.
+    var keepsBuffers: Bool {
+        get { session.keepsBuffers }
+        set { session.keepsBuffers = newValue }
+    }
+
     func haveTurn() {
         isInLine = false
+        if state == .open, !keepsBuffers { loop.letKeepBuffers(self) }
         let (readable, writable) = (isReadable, isWritable)
         (isReadable, isWritable) = (false, false)
         if writable { writeReady() } else if isDirty { flush() }

@@ -23,6 +23,8 @@ public final class EventLoop: @unchecked Sendable {
     private static let smallBytes: UInt64 = 64 << 10
     /// What looking at a ready connection costs, in bytes that would take as long to decrypt.
     private static let leastCost = 4 << 10
+    /// Connections that keep TLS's buffers: 4 MiB of them.
+    private static let keeperCount = 128
     /// How often work that makes new work is seen to before the sockets are looked at again.
     private static let rounds = 16
 
@@ -46,6 +48,10 @@ public final class EventLoop: @unchecked Sendable {
     private var dirty: [Connection] = []
     /// The tokens of connections that are ready.
     private var line = FairQueue<LoopShare, UInt64>(quantum: EventLoop.turnBytes)
+    /// The tokens of connections that keep TLS's buffers: those that had their first turn last. To take and give them back with each turn
+    /// costs busy ones some percent, and idle ones must not have any.
+    private var keepers = [UInt64](repeating: SocketSet.wakeToken, count: EventLoop.keeperCount)
+    private var nextKeeper = 0
     private var isInTurn = false
     /// What was received and sent in the turn of a connection.
     var movedBytes = 0
@@ -192,6 +198,14 @@ public final class EventLoop: @unchecked Sendable {
             return nil
         }
         return lastToken
+    }
+
+    /// `connection` keeps TLS's buffers, and the one that has kept them for longest no longer does.
+    func letKeepBuffers(_ connection: Connection) {
+        connections[keepers[nextKeeper]]?.keepsBuffers = false
+        keepers[nextKeeper] = connection.token
+        nextKeeper = (nextKeeper + 1) % keepers.count
+        connection.keepsBuffers = true
     }
 
     func setWantsWrite(_ wants: Bool, descriptor: Int32, token: UInt64) {

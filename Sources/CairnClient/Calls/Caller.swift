@@ -62,7 +62,8 @@ extension Caller {
     ) async throws(ClientError) -> (Message.Response, BufferSlice?) {
         let cell = CancelCell()
         let result = await withTaskCancellationHandler {
-            await withCheckedContinuation { continuation in
+            // Unchecked: a completion is called exactly once.
+            await withUnsafeContinuation { continuation in
                 cell.hold(
                     start(request, payload: payload, repeatable: repeatable, limit: limit) {
                         continuation.resume(returning: $0)

@@ -238,11 +238,12 @@ extension ServiceModelRun {
         if chance(15), refusal == nil {
             request.progress = .init(percent: chance(40) ? 100 : UInt32(random.below(100)))
             let after = missing(snapshot, after: blocks, place)
+            if !after.isDecided { request.progress!.percent = min(request.progress!.percent, 99) }
             refusal = self.refusal(
                 ofReport: request.progress!.percent,
                 snapshot,
                 rebased: request.rebased,
-                missing: after.count
+                missing: after.chunks.count
             )
             // The parts that make a chunk up are looked at before the call, and a chunk that is overwritten counts as missing.
             let expected = Set(snapshot.expected.keys)
@@ -264,15 +265,31 @@ extension ServiceModelRun {
         if percent == 100 { world.complete(snapshot) }
     }
 
-    /// Chunks that are expected of a snapshot and not there.
-    func missing(_ snapshot: World.Snapshot) -> [Int] {
-        let source = world.source(snapshot)
-        return snapshot.expected.keys.sorted().filter { chunk in
-            contents.fingerprint(source.show(chunk).stamps) != snapshot.expected[chunk]
-        }
+    /// Chunks that are expected of a snapshot and not there, in order.
+    struct Missing {
+        var chunks: [Int] = []
+        /// Those that show what is expected, over what is closed to the snapshot's account: what it may not have is missing, and whether
+        /// it counts as that depends on when parts are merged (``World/Verdict/either``).
+        var perhaps: [Int] = []
+        var isDecided: Bool { perhaps.isEmpty }
     }
 
-    private func missing(_ snapshot: World.Snapshot, after blocks: [Block], _ place: Place) -> [Int] {
+    func missing(_ snapshot: World.Snapshot) -> Missing {
+        let source = world.source(snapshot)
+        let opened = world.opened(source, to: snapshot.account, .export)
+        var missing = Missing()
+        for (chunk, token) in snapshot.expected.sorted(by: { $0.key < $1.key }) {
+            let shown = source.show(chunk)
+            if contents.fingerprint(shown.stamps) != token {
+                missing.chunks.append(chunk)
+            } else if world.verdict(shown, source, opened, snapshot.account) != .allowed {
+                missing.perhaps.append(chunk)
+            }
+        }
+        return missing
+    }
+
+    private func missing(_ snapshot: World.Snapshot, after blocks: [Block], _ place: Place) -> Missing {
         let before = place.pile.versions[snapshot.version]
         let writers = world.writers
         apply(blocks.flatMap(\.edits), place)
