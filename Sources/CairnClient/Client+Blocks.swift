@@ -70,10 +70,17 @@ extension Client {
     }
 
     /// Tells which chunks need not be sent, and pins them for a lease of 15 minutes or more (SPEC A1).
-    /// - Returns: for each token, in order, whether the account has it here.
-    public func queryChunks(_ tokens: [Fingerprint], for volume: VolumeID? = nil) async throws(ClientError) -> [Bool] {
+    /// - Parameter volume: where they are wanted: it is looked at first.
+    public func queryChunks(
+        _ tokens: [Fingerprint],
+        for volume: VolumeID? = nil
+    ) async throws(ClientError) -> ChunkPresence {
         let request = Wire.QueryChunksRequest(tokens: tokens.map(\.bytes), volumeID: volume?.bytes ?? [])
-        return try QueryAnswer.bits(try await caller.call(request).0, count: tokens.count)
+        let answer = try await caller.call(request).0
+        return ChunkPresence(
+            isPresent: try QueryAnswer.bits(answer, count: tokens.count),
+            leaseExpiresAt: Timestamp(milliseconds: answer.leaseExpiresAtMs)
+        )
     }
 
     /// Makes durable all that was answered before (SPEC U8).

@@ -26,7 +26,8 @@ public final class TLSSession {
     private let context: TLSContext
     /// After a fatal error OpenSSL must not be asked to go on.
     private var failed = false
-    /// Whether OpenSSL keeps its own buffers, 34 KiB, from one record to the next, or gives them back whenever they are empty.
+    /// Whether OpenSSL keeps its own buffers, 34 KiB, from one record to the next, or gives them back whenever they are empty. (OpenSSL 3.2
+    /// and later keep none in either case.)
     public var keepsBuffers = false {
         didSet {
             guard keepsBuffers != oldValue else { return }
@@ -34,8 +35,9 @@ public final class TLSSession {
                 cairn_ssl_clear_mode(ssl, Int(SSL_MODE_RELEASE_BUFFERS))
             } else {
                 cairn_ssl_set_mode(ssl, Int(SSL_MODE_RELEASE_BUFFERS))
-                // Those with something in them go when that has been taken.
-                SSL_free_buffers(ssl)
+                // Those with something in them go when that has been taken: so does one of which only a record's header has come,
+                // which releases before 3.0.14 would free here while they still point into it (CVE-2024-4741).
+                if SSL_rstate_string(ssl).map({ String(cString: $0) }) == "RH" { SSL_free_buffers(ssl) }
             }
         }
     }

@@ -75,8 +75,11 @@ extension RPCConnection {
         isSettling = true
         defer { isSettling = false }
         if !isDecoding {
-            deliverCalls()
-            grantTurns()
+            // A turn that ends at once may make room for calls that have not begun.
+            repeat {
+                deliverCalls()
+                grantTurns()
+            } while budget.hasRoom && !undelivered.isEmpty
         }
         sendCalls()
         guard !isDecoding else { return }

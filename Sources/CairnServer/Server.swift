@@ -38,6 +38,8 @@ public final class Server: Sendable {
     private let network: RPCServer
     private let certificates: CertificateWatch
     private let logger: Logger
+    /// What QueryChunks promises at the least (SPEC A1).
+    private static let promisedLeaseSeconds = 15 * 60
 
     /// Makes an empty store in the folder `data`: once, before the first start.
     public static func initialize(data: String, shards: Int, segmentSize: UInt64) throws(ServerError) {
@@ -109,6 +111,9 @@ public final class Server: Sendable {
         options.promptMilliseconds = UInt64(configuration.promptSeconds) * 1000
         options.snapshotIdleMilliseconds = UInt64(configuration.snapshotIdleSeconds) * 1000
         options.accountLimits = configuration.accountLimits
+        if configuration.leaseSeconds < Self.promisedLeaseSeconds {
+            logger.warning("lease-seconds is less than the 15 minutes that clients may count on: for tests alone")
+        }
         options.logger = logger
         if configuration.workers > 0 { options.workers = configuration.workers }
         service = Service(store: store, options: options)

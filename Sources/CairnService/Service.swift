@@ -70,7 +70,8 @@ public final class Service: Sendable {
     /// Ends it: before the store is closed. Without it, the store and the service hold one another.
     public func stop() {
         store.whenRecovered { _ in }
-        store.growth.set { _, _ in true }
+        // What has not been merged when the store closes stays in parts: nobody says any more what an account may have.
+        store.growth.set { _, _ in false }
         let watch = watch.withLock { watch in
             defer { watch = nil }
             return watch

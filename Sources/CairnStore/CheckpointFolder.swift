@@ -21,8 +21,10 @@ final class CheckpointFolder: Sendable {
     private struct State {
         /// Rising.
         var checkpoints: [Checkpoint] = []
-        /// Folders whose contents cannot be read.
+        /// Folders whose contents are of no use.
         var damaged: [UInt32] = []
+        /// Those of them that the disk would not read: they may be whole.
+        var unread: Set<UInt32> = []
         var isGivenUp = false
         /// Where the index stood when the making of a copy began.
         var begun: LogPosition?
@@ -41,14 +43,14 @@ final class CheckpointFolder: Sendable {
 
     /// Those that can be used as far as their contents tell, oldest first.
     var checkpoints: [Checkpoint] { state.withLock { $0.checkpoints } }
-    /// Numbers of folders whose contents are missing or damaged.
+    /// Numbers of folders whose contents are missing, damaged, or not to be read.
     var damaged: [UInt32] { state.withLock { $0.damaged } }
 
-    /// What of the log the checkpoints want, also the one that is being made; without any, all of it, for it may be all that there is
-    /// beside the index.
+    /// What of the log the checkpoints want, also the one that is being made. Without any, all of it, for it may be all that there is
+    /// beside the index; and all while there are some of which it is not known.
     var retention: LogRetention {
         state.withLock { state in
-            if state.checkpoints.isEmpty, !state.isGivenUp { return .all }
+            if !state.unread.isEmpty || state.checkpoints.isEmpty && !state.isGivenUp { return .all }
             let positions = state.checkpoints.map(\.contents.position) + [state.begun].compactMap(\.self)
             return positions.min { $0.lsn < $1.lsn }.map { .after($0) } ?? .none
         }
@@ -74,11 +76,13 @@ final class CheckpointFolder: Sendable {
         for name in try Files.names(in: path) {
             if name == "given-up" { found.isGivenUp = true }
             guard let number = UInt32(name), Self.name(number) == name else { continue }
-            if let contents = readContents(of: number) {
-                found.checkpoints.append(Checkpoint(number: number, contents: contents))
-            } else {
-                found.damaged.append(number)
-            }
+            do throws(StoreError) {
+                if let contents = try readContents(of: number) {
+                    found.checkpoints.append(Checkpoint(number: number, contents: contents))
+                    continue
+                }
+            } catch { found.unread.insert(number) }
+            found.damaged.append(number)
         }
         found.checkpoints.sort { $0.number < $1.number }
         found.damaged.sort()
@@ -86,9 +90,15 @@ final class CheckpointFolder: Sendable {
     }
 
     /// What lies on the disk. Nil where it is missing, damaged, or another shard's.
-    private func readContents(of number: UInt32) -> CheckpointContents? {
-        let bytes = try? Files.read("\(folder(number))/contents", limit: CheckpointContents.byteLimit)
-        guard let contents = bytes.flatMap(CheckpointContents.decode), contents.identity == identity else { return nil }
+    /// - Throws: `.io`.
+    private func readContents(of number: UInt32) throws(StoreError) -> CheckpointContents? {
+        let path = "\(folder(number))/contents"
+        let bytes: [UInt8]
+        do throws(StoreError) { bytes = try Files.read(path, limit: CheckpointContents.byteLimit) } catch {
+            if error.code == .damaged || !Files.exists(path) { return nil }
+            throw error
+        }
+        guard let contents = CheckpointContents.decode(bytes), contents.identity == identity else { return nil }
         return contents
     }
 
@@ -228,9 +238,10 @@ final class CheckpointFolder: Sendable {
         for number in old.map(\.number) + damaged { try remove(number) }
     }
 
-    /// Removes the oldest, for room. Without any left, the index alone counts from now on.
+    /// Removes the oldest, for room; before it one that cannot be read, and holds back more. Without any left, the index alone counts
+    /// from now on.
     func giveUpOldest() throws(StoreError) {
-        if let oldest = checkpoints.first { try remove(oldest.number) }
+        if let number = state.withLock({ $0.unread.min() ?? $0.checkpoints.first?.number }) { try remove(number) }
         if checkpoints.isEmpty { try setGivenUp(true) }
     }
 
@@ -242,6 +253,7 @@ final class CheckpointFolder: Sendable {
         state.withLock { state in
             state.checkpoints.removeAll { $0.number == number }
             state.damaged.removeAll { $0 == number }
+            state.unread.remove(number)
         }
         try Files.removeFolder(doomed)
     }
@@ -276,9 +288,11 @@ final class CheckpointFolder: Sendable {
     func verify(_ checkpoint: Checkpoint) -> [String] {
         var problems: [String] = []
         // What is known of it here may have been read long ago.
-        if readContents(of: checkpoint.number) != checkpoint.contents {
-            problems.append("contents is missing or damaged")
-        }
+        do throws(StoreError) {
+            if try readContents(of: checkpoint.number) != checkpoint.contents {
+                problems.append("contents is missing or damaged")
+            }
+        } catch { problems.append("contents: \(error)") }
         for file in checkpoint.contents.files {
             do throws(StoreError) {
                 let found = try Files.checksum(of: "\(folder(checkpoint.number))/\(file.name)")

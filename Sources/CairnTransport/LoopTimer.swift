@@ -41,6 +41,8 @@ public final class LoopTimer {
 
     /// For the owner's end: the action is let go.
     public func invalidate() {
+        // Of an owner that ended before, the last reference may go on any thread, while the loop looks at the timer.
+        guard action != nil else { return }
         deadline = nil
         action = nil
     }

@@ -181,6 +181,33 @@ import Testing
         stuck.close()
     }
 
+    /// Fifteen and the one that held them up fill a packet: they leave in the midst of what makes it possible.
+    @Test(arguments: [1, 15, 16, 31]) func callsBehindTurnsThatFailBeginAtOnce(turns: Int) async throws {
+        var options = RPCServer.Options()
+        options.rpc.answerBudgetBytes = 4000
+        let server = try TestServer(options: options)
+        let client = try await server.connect()
+        defer { client.close() }
+        let call = { (method: UInt32, bytes: Int) in
+            Task { try await client.call(Request(method: method, message: size(bytes), timeout: .seconds(10))) }
+        }
+        let holding = call(TestMethod.chargeAndHold, 3500)
+        #expect(await eventually { server.handler.held.withLock { $0.count } == 1 })
+        server.handler.elsewhere.suspend()
+        let failing = (0..<turns).map { _ in call(TestMethod.chargeAndFail, 1000) }
+        #expect(await eventually { server.handler.handled.load(ordering: .relaxed) == 1 + turns })
+        // All want to be charged for, and none is: there is no room. What comes now does not begin.
+        server.handler.elsewhere.resume()
+        try await Task.sleep(for: .milliseconds(100))
+        let behind = (0..<3).map { _ in call(TestMethod.echo, 1) }
+        try await Task.sleep(for: .milliseconds(100))
+        #expect(server.handler.handled.load(ordering: .relaxed) == 1 + turns)
+        server.handler.releaseHeld()
+        #expect(try await holding.value.message == [1])
+        for task in failing { await #expect(throws: RPCError.self) { try await task.value } }
+        for task in behind { #expect(try await task.value.message == size(1)) }
+    }
+
     @Test func whoMakesUsAnswerWithoutReadingIsCut() async throws {
         let server = try TestServer()
         let peer = try #require(try DeafPeer(to: server.endpoint))

@@ -78,10 +78,14 @@ enum TestMethod {
     static let drop: UInt32 = 5
     /// Echoes from another thread.
     static let echoElsewhere: UInt32 = 6
+    /// Charges as many bytes as the message says for its answer, from another thread, then fails.
+    static let chargeAndFail: UInt32 = 7
+    /// Charges as many bytes as the message says for its answer, then never answers by itself.
+    static let chargeAndHold: UInt32 = 8
 }
 
 final class TestHandler: CallHandler {
-    private let elsewhere = DispatchQueue(label: "test.handler")
+    let elsewhere = DispatchQueue(label: "test.handler")
     let held = Mutex<[IncomingCall]>([])
     let handled = Atomic<Int>(0)
     let abandoned = Atomic<Int>(0)
@@ -100,7 +104,7 @@ final class TestHandler: CallHandler {
         case TestMethod.echo: echo(call)
         case TestMethod.echoElsewhere: elsewhere.async { self.echo(call) }
         case TestMethod.download:
-            let bytes = Int(call.message.withUnsafeBytes { $0.loadUnaligned(as: UInt64.self) })
+            let bytes = Self.bytes(call)
             call.chargeAnswer(bytes) {
                 self.granted.add(1, ordering: .relaxed)
                 let buffer = BufferPool.shared.buffer(capacity: max(1, bytes))
@@ -114,11 +118,22 @@ final class TestHandler: CallHandler {
                 self.abandoned.add(1, ordering: .relaxed)
                 call.abandon()
             }
-        case TestMethod.fail:
-            let error = CallError(.invalidArgument, "as asked", blockIndex: 7)
-            call.fail(status: error.status.rawValue, detail: error.detail.encode())
+        case TestMethod.chargeAndFail:
+            elsewhere.async { call.chargeAnswer(Self.bytes(call)) { self.fail(call) } }
+        case TestMethod.chargeAndHold:
+            call.chargeAnswer(Self.bytes(call)) { self.held.withLock { $0.append(call) } }
+        case TestMethod.fail: fail(call)
         default: break
         }
+    }
+
+    private static func bytes(_ call: IncomingCall) -> Int {
+        Int(call.message.withUnsafeBytes { $0.loadUnaligned(as: UInt64.self) })
+    }
+
+    private func fail(_ call: IncomingCall) {
+        let error = CallError(.invalidArgument, "as asked", blockIndex: 7)
+        call.fail(status: error.status.rawValue, detail: error.detail.encode())
     }
 
     private func echo(_ call: IncomingCall) {

@@ -23,6 +23,16 @@ import Testing
         }
     }
 
+    @Test("S11, A1: an idle snapshot has 72 hours, a promise is for 15 minutes, unless the settings say otherwise")
+    func times() throws {
+        #expect(Configuration().snapshotIdleSeconds == 72 * 3600 && Configuration().leaseSeconds == 15 * 60)
+        let changed = try Configuration(text: "snapshot-idle-seconds = 60\nlease-seconds = 1800", file: "f")
+        #expect(changed.snapshotIdleSeconds == 60 && changed.leaseSeconds == 1800)
+        for wrong in ["snapshot-idle-seconds = 0", "lease-seconds = 0", "lease-seconds = 31d"] {
+            #expect(throws: ConfigurationError.self) { try Configuration(text: wrong, file: "f") }
+        }
+    }
+
     @Test("R3: what may be under way is a setting: a size, or a part of the memory") func bytesInFlight() throws {
         #expect(try Configuration(text: "bytes-in-flight = 1GiB", file: "f").bytesInFlight == 1 << 30)
         #expect(try Configuration(text: "bytes-in-flight = auto", file: "f").bytesInFlight == nil)

@@ -31,6 +31,7 @@ import Testing
         let clone = try harness.createVolume(.init(snapshotID: first)).volumeID
         let second = try harness.begin(volume).snapshotID
         harness.service.cancelIdleSnapshots(at: UnixTime.milliseconds + 71 * Self.hour)
+        #expect(try state(harness, first) == .inProgress)
         harness.service.cancelIdleSnapshots(at: UnixTime.milliseconds + 73 * Self.hour)
         #expect(try harness.eventually { try state(harness, first) == .error })
         // The second one's time begins now.

@@ -129,6 +129,43 @@ import Testing
         #expect(try scratch.shard.audit().problems == [])
     }
 
+    @Test("a copy that a start cannot read is not taken for damaged: all of the log is kept, and it counts again")
+    func unread() throws {
+        let scratch = try ScratchStore(segmentBytes: 1 << 20) { $0.indexBackupBytes = 1 << 40 }
+        let volume = try scratch.volume()
+        try write(scratch, volume, 0..<64)
+        try RepairImage.copyIndex(of: flushed(scratch))
+        let held = scratch.shard.checkpoints.folder.retention
+        let before = scratch.shard.checkpoints.folder.checkpoints.count
+        let made = try #require(scratch.shard.checkpoints.folder.checkpoints.first)
+        let contents = scratch.shard.checkpoints.folder.folder(made.number) + "/contents"
+        // Reading a folder fails with another error than what is missing or wrong.
+        try FileManager.default.moveItem(atPath: contents, toPath: contents + ".away")
+        try FileManager.default.createDirectory(atPath: contents, withIntermediateDirectories: false)
+        try scratch.reopen { $0.indexBackupBytes = 1 << 40 }
+        #expect(scratch.shard.checkpoints.folder.checkpoints.count == before - 1)
+        #expect(scratch.shard.checkpoints.folder.damaged == [made.number])
+        #expect(scratch.shard.checkpoints.folder.retention == .all)
+        // Another copy, which alone would hold back less.
+        try RepairImage.copyIndex(of: flushed(scratch))
+        #expect(scratch.shard.checkpoints.folder.retention == .all)
+        try FileManager.default.removeItem(atPath: contents)
+        try FileManager.default.moveItem(atPath: contents + ".away", toPath: contents)
+        try scratch.reopen { $0.indexBackupBytes = 1 << 40 }
+        let folder = scratch.shard.checkpoints.folder
+        #expect(folder.damaged == [] && folder.checkpoints.first == made && folder.retention == held)
+        // For room it is the first to go.
+        try FileManager.default.removeItem(atPath: contents)
+        try FileManager.default.createDirectory(atPath: contents, withIntermediateDirectories: false)
+        try scratch.reopen { $0.indexBackupBytes = 1 << 40 }
+        #expect(scratch.shard.checkpoints.folder.damaged == [made.number])
+        try FileManager.default.removeItem(atPath: contents)
+        try scratch.shard.checkpoints.folder.giveUpOldest()
+        #expect(scratch.shard.checkpoints.folder.damaged == [])
+        #expect(scratch.shard.checkpoints.folder.checkpoints.count == 1)
+        #expect(scratch.shard.checkpoints.folder.retention != .all)
+    }
+
     @Test(
         "what is recycled while the first copy is made leaves it the log that it needs; so does what is freed after a restart"
     )

@@ -360,7 +360,8 @@ struct GrantTests {
         try await expectFailure(.invalidVolumeID) { try await stranger.download(clone, whole) }
         try await expectFailure(.invalidSnapshotID) { try await stranger.download(owner.target, [whole]) }
         try await withdraw(owner.caller, .use, owner.target, from: account)
-        #expect(try await failure { try await node.download(clone, whole) }.status != .ok)
+        let refusal = try await failure { try await node.download(clone, whole) }
+        #expect(refusal.reason == .permissionDenied && refusal.text.contains(owner.account), "\(refusal)")
         try await expectFailure(.invalidSnapshotID) { try await node.download(owner.target, [whole]) }
     }
 

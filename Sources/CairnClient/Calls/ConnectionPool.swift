@@ -188,6 +188,7 @@ extension ConnectionPool {
         let instance = state.withLock { $0.slots[index].instance }
         Task {
             if wait > .zero { try? await Task.sleep(for: wait) }
+            if state.withLock({ $0.isClosed }) { return }
             do throws(RPCError) { connected(index, try await open(instance)) } catch { connectFailed(index, error) }
         }
     }

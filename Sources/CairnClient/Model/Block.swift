@@ -93,6 +93,14 @@ public struct UploadResult: Sendable, Hashable {
     }
 }
 
+/// Which of some chunks the account has on the server (SPEC A1).
+public struct ChunkPresence: Sendable, Hashable {
+    /// In the order of the question: whether it need not be sent.
+    public let isPresent: [Bool]
+    /// Until when those that are there stay, whatever is deleted.
+    public let leaseExpiresAt: Timestamp
+}
+
 /// Chunks that wait on the server for a place (SPEC U7).
 public struct StagedChunks: Sendable, Hashable {
     /// In the chunks' order.

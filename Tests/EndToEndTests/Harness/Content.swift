@@ -27,6 +27,17 @@ enum Content {
         return Array(packed[0..<count!])
     }
 
+    /// A valid LZ4 block of ``text(_:_:)`` that no compressor makes: its one match begins two lines back, and not one.
+    static func handmadeLZ4(_ text: [UInt8]) -> [UInt8] {
+        let (head, tail) = (194, 64)
+        /// What a length has beyond the 15 of its half of the token.
+        func more(_ length: Int) -> [UInt8] {
+            [UInt8](repeating: 255, count: (length - 15) / 255) + [UInt8((length - 15) % 255)]
+        }
+        return [0xff] + more(head) + text.prefix(head) + [UInt8(head), 0] + more(text.count - head - tail - 4)
+            + [0xf0] + more(tail) + text.suffix(tail)
+    }
+
     static func crc32c(_ bytes: [UInt8]) -> Wire.Checksum {
         let value = bytes.withUnsafeBytes { CRC32C.extend(0, $0) }
         return Wire.Checksum(algorithm: .crc32c, value: littleEndian(value))

@@ -55,6 +55,25 @@ struct LibraryCallTests {
         }
     }
 
+    @Test("C1: a client is out when its certificate has expired")
+    func expiry() async throws {
+        let end = Validity.now + 4
+        let brief = try server.issue(
+            "brief",
+            [.uri("cairn://account/brief")],
+            validity: Validity(notBefore: end - 3600, notAfter: end)
+        )
+        let client = try Client(server: server.endpoint, credentials: brief)
+        #expect(try await client.serverFacts().identity == "brief")
+        try await eventually("the client is out") {
+            do throws(ClientError) {
+                _ = try await client.serverFacts()
+                return false
+            } catch { return error.code == .insecure }
+        }
+        #expect(Validity.now >= end)
+    }
+
     @Test("C2: what is not there and what is another account's give the same answer, whatever is asked")
     func absence() async throws {
         let (owner, stranger) = (try server.client(freshAccount()), try server.client(freshAccount()))
@@ -99,7 +118,8 @@ struct LibraryCallTests {
         #expect(try await stranger.volumes().all().map(\.id) == [own.id])
         #expect(try await stranger.snapshots().all().map(\.id) == [own.initialSnapshot])
         #expect(try await stranger.usage().total.unique == 0)
-        #expect(try await stranger.queryChunks([bytes.token, bytes.token], for: own.id) == [false, false])
+        let known = try await stranger.queryChunks([bytes.token, bytes.token], for: own.id)
+        #expect(known.isPresent == [false, false])
         try await expectFailure(.invalidChunkToken, block: 1) {
             try await stranger.upload([.zeros(65536, 512), .token(0, bytes.token)], to: .volume(own.id))
         }
@@ -240,6 +260,14 @@ struct LibraryCallTests {
         #expect(seal == Content.noise(3, 1 << 20).seal)
         let again = try await client.reportProgress(100, of: taken.id)
         #expect(again.state == .complete && again.seal == .value(seal))
+        let other = try await client.createSnapshot(of: made.id).id
+        // The longest key there is.
+        let long = try #require(IdempotencyKey([UInt8](repeating: 7, count: 64)))
+        for _ in 0..<2 { try await client.deleteSnapshot(taken.id, key: long) }
+        try await expectFailure(.idempotencyMismatch) { try await client.deleteSnapshot(other, key: long) }
+        try await expectFailure(.idempotencyMismatch) { try await client.deleteVolume(made.id, key: long) }
+        #expect(try await client.describeSnapshot(other).state == .inProgress)
+        try await client.deleteSnapshot(other)
         for _ in 0..<2 { try await client.deleteVolume(made.id, key: delete) }
         try await expectFailure(.invalidVolumeID) { try await client.deleteVolume(made.id) }
         #expect(IdempotencyKey([UInt8](repeating: 1, count: 65)) == nil && IdempotencyKey([]) == nil)

@@ -2,6 +2,7 @@ import CairnClient
 import CairnCore
 import CairnWire
 import Foundation
+import Synchronization
 import Testing
 
 /// SPEC sections 5 and 6 through the library. (D4: `DamageTests`.)
@@ -99,6 +100,15 @@ struct LibraryDownloadTests {
             #expect(received.progress.payload == sent.progress.payload && received.sealCheck == .matched)
             #expect(try Image.bytes(back) == bytes)
         }
+        // Another's LZ4 stays what it is: the server neither unpacks nor packs it.
+        let (chunk, packed) = (Content.text(9, 65536), Content.handmadeLZ4(Content.text(9, 65536)))
+        #expect(packed.count != Content.lz4(chunk).count)
+        let volume = try await client.volume().id
+        _ = try await client.upload([.lz4(0, chunk, packed: packed)], to: .volume(volume))
+        #expect(try await client.usage(of: [.volume(volume)]).total.stored == UInt64(packed.count))
+        let (back, received) = try await exported(client, volume)
+        #expect(received.progress.payload == UInt64(packed.count))
+        #expect(try Image.bytes(back).prefix(65536) == chunk[...])
     }
 
     @Test(
@@ -127,8 +137,11 @@ struct LibraryDownloadTests {
         let tokens = (0..<64).map { Array(bytes[$0 * 65536..<($0 + 1) * 65536]).token }
         let unknown = Content.noise(6, 65536).token
         for place in [volume, nil] {
-            let present = try await client.queryChunks([unknown] + tokens + [unknown], for: place)
-            #expect(present == [false] + [Bool](repeating: true, count: 64) + [false])
+            let asked = UnixTime.milliseconds
+            let found = try await client.queryChunks([unknown] + tokens + [unknown], for: place)
+            #expect(found.isPresent == [false] + [Bool](repeating: true, count: 64) + [false])
+            // What is there is promised for a quarter of an hour.
+            #expect((asked + 900_000...UnixTime.milliseconds + 900_000).contains(found.leaseExpiresAt.milliseconds))
         }
         let (copy, second) = try await imported(client, source)
         #expect(second.progress.transferred == 0 && second.progress.deduplicated == 4 << 20)
@@ -165,5 +178,35 @@ struct LibraryDownloadTests {
             }
             try await group.waitForAll()
         }
+    }
+
+    @Test("A3: on one connection, a quick call is answered before a slow one that came first")
+    func overtaking() async throws {
+        let relay = try Relay(to: server.endpoint)
+        defer { relay.stop() }
+        var options = ClientOptions()
+        options.connections = 1
+        let client = try Client(
+            server: relay.endpoint,
+            credentials: try server.credentials(freshAccount()),
+            options: options
+        )
+        let volume = try await client.volume(size: 8 << 20).id
+        let line = try #require(relay.lines.first)
+        var overtaken = false
+        // What is slow on an idle machine may be quick once.
+        for round in 0..<50 where !overtaken {
+            let (before, bytes) = (line.passedBytes, Content.noise(UInt64(700 + round), 8 << 20))
+            let isAnswered = Atomic(false)
+            async let slow: Void = {
+                try await client.write(bytes, to: .volume(volume))
+                isAnswered.store(true, ordering: .sequentiallyConsistent)
+            }()
+            try await eventually("the upload has begun") { line.passedBytes > before + 65536 }
+            _ = try await client.describeVolume(volume)
+            overtaken = !isAnswered.load(ordering: .sequentiallyConsistent)
+            try await slow
+        }
+        #expect(overtaken && relay.lines.count == 1)
     }
 }

@@ -75,6 +75,32 @@ struct LibraryInProgressTests {
         #expect(try await client.seal(of: open[2].id) == second.replacing(0, [UInt8](repeating: 0, count: 512)).seal)
     }
 
+    @Test(
+        "V5, S4: a clone of a later snapshot that is cancelled still shows what the earlier one gets, on which it stands"
+    )
+    func laterIsCancelled() async throws {
+        let base = Content.noise(20, 1 << 20)
+        let (client, _, open) = try await disk(base, open: 3)
+        let clone = try await client.clone(open[1].id).id
+        let own = Content.noise(21, 512)
+        try await client.write(own, at: 512, to: .volume(clone))
+        let waiting = try await client.createSnapshot(of: clone).id
+        try await client.deleteSnapshot(open[1].id)
+        let late = Content.noise(22, 65536)
+        try await client.write(late, to: .snapshot(open[0].id))
+        let expected = base.replacing(0, late).replacing(512, own)
+        #expect(try await client.read(.volume(clone)) == expected)
+        #expect(try await client.describeSnapshot(waiting).state == .inProgress)
+        try await client.reportProgress(100, of: open[0].id)
+        #expect(try await client.seal(of: waiting) == expected.seal)
+        // The last one counted on the one in the middle.
+        #expect(try await client.describeSnapshot(open[2].id).needsRebase)
+        try await expectFailure(.needsRebase) { try await client.reportProgress(100, of: open[2].id) }
+        // What comes after it is none of the clone's.
+        _ = try await client.upload([.zeros(0, 65536)], to: .snapshot(open[2].id), progress: 100, rebased: true)
+        #expect(try await client.read(.volume(clone)) == expected)
+    }
+
     @Test("V5, G1: an import or backup onto a clone of a snapshot in progress hides what is uploaded to that one later")
     func imagesOverIncomplete() async throws {
         let base = Content.noise(18, 512 << 10)
@@ -188,11 +214,20 @@ struct LibraryInProgressTests {
         let volume = try await client.volume(.local).id
         let first = try await client.createSnapshot(of: volume).id
         let second = try await client.createSnapshot(of: volume).id
-        try await client.write(Content.noise(16, 65536), to: .snapshot(first))
+        let sent = Content.noise(16, 65536)
+        try await client.write(sent, to: .snapshot(first))
+        let clone = try await client.clone(first).id
+        let waiting = try await client.createSnapshot(of: clone).id
         try await eventually("the idle snapshot is cancelled") {
             try await client.describeSnapshot(first).state == .error
         }
         let bytes = Content.noise(17, 65536)
+        // It counted on the other's data, as after a deletion.
+        #expect(try await client.describeSnapshot(second).needsRebase)
+        try await expectFailure(.needsRebase) { try await client.reportProgress(100, of: second) }
+        try await expectFailure(.needsRebase) {
+            try await client.upload([.plain(chunk, bytes)], to: .snapshot(second), progress: 100)
+        }
         _ = try await client.upload([.plain(chunk, bytes)], to: .snapshot(second), progress: 100, rebased: true)
         #expect(try await client.describeSnapshot(second).state == .complete)
         #expect(try await client.snapshots(of: volume, state: .error).all().map(\.id) == [first])
@@ -200,6 +235,11 @@ struct LibraryInProgressTests {
         try await expectFailure(.failedPrecondition) { try await client.write(bytes, to: .snapshot(first)) }
         try await expectFailure(.failedPrecondition) { try await client.reportProgress(100, of: first) }
         try await expectFailure(.failedPrecondition) { try await client.clone(first) }
-        #expect(try await client.seal(of: second) == [UInt8](repeating: 0, count: 1 << 20).replacing(65536, bytes).seal)
+        let empty = [UInt8](repeating: 0, count: 1 << 20)
+        #expect(try await client.seal(of: second) == empty.replacing(65536, bytes).seal)
+        // SPEC V5: what stands on it keeps what was uploaded.
+        #expect(try await client.seal(of: waiting) == empty.replacing(0, sent).seal)
+        #expect(try await client.read(.volume(clone)) == empty.replacing(0, sent))
+        #expect(try await client.createSnapshot(of: clone).state == .complete)
     }
 }

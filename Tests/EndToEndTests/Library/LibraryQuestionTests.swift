@@ -89,6 +89,19 @@ struct LibraryQuestionTests {
         let other = try await client.volume().id
         try await client.write(expected, to: .volume(other))
         #expect(try await client.changedBlocks(from: .snapshot(after), to: .volume(other)).all().isEmpty)
+        // In pages: more chunks than one answer lists.
+        let large = try await client.volume(size: 36 << 20, chunkSize: 4096).id
+        let empty = try await client.createSnapshot(of: large).id
+        for part in 0..<9 as Range<UInt64> {
+            try await client.write(Content.noise(40 + part, 4 << 20), at: part << 22, to: .volume(large))
+        }
+        let pages = [
+            try await client.blocks(of: .volume(large)).all(),
+            try await client.changedBlocks(from: .snapshot(empty), to: .volume(large)).all(),
+        ]
+        for blocks in pages {
+            #expect(blocks.map(\.offset) == (0..<9216).map { $0 * 4096 } && blocks.allSatisfy { $0.token != nil })
+        }
         let missing = BlockTarget.volume(VolumeID(.random(shard: ShardIndex(0))))
         try await expectFailure(.invalidVolumeID) {
             try await client.changedBlocks(from: .snapshot(before), to: missing).all()
@@ -216,6 +229,25 @@ struct LibraryQuestionTests {
             #expect(try await patient.read(target, start..<start + 786_432) == bytes)
         }
         withExtendedLifetime(server) {}
+    }
+
+    @Test("R3: volumes' sizes together over the limit are QUOTA_EXCEEDED, of new ones, clones, and of those that grow")
+    func logicalLimit() async throws {
+        let account = freshAccount()
+        let client = try server.client(account)
+        var limits = AccountLimits()
+        limits.logicalBytes = 3 << 20
+        try await operatorClient().setLimits(limits, of: account)
+        let first = try await client.volume(size: 2 << 20)
+        try await expectFailure(.quotaExceeded) { try await client.volume(size: 2 << 20) }
+        try await expectFailure(.quotaExceeded) { try await client.clone(first.initialSnapshot) }
+        try await expectFailure(.quotaExceeded) { try await client.resizeVolume(first.id, to: 4 << 20) }
+        let second = try await client.volume().id
+        #expect(try await client.describeAccount().usage.logical == 3 << 20)
+        try await expectFailure(.quotaExceeded) { try await client.resizeVolume(second, to: (1 << 20) + 512) }
+        try await client.deleteVolume(second)
+        #expect(try await client.resizeVolume(first.id, to: 3 << 20) == 3 << 20)
+        #expect(try await client.volumes().all().map(\.id) == [first.id])
     }
 
     @Test("R3: limits are QUOTA_EXCEEDED, or THROTTLED with the time to come again, after which the library comes in")

@@ -29,13 +29,16 @@ struct LibrarySharingTests {
         return try Image.bytes(path)
     }
 
-    /// An export, a read and the listings of what is `account`'s own must say that `owner` does not permit it.
+    /// An export, a read and the listings of what is the client's own must say that `owner` does not permit it.
     private func expectRefusal(_ client: Client, _ targets: [BlockTarget], naming owner: String) async throws {
+        let empty = BlockTarget.volume(try await client.volume().id)
         for target in targets {
             for error in [
                 try await failure { try await exported(client, target) },
                 try await failure { try await client.read(target, 0..<chunk) },
                 try await failure { try await client.blocks(of: target).all() },
+                try await failure { try await client.changedBlocks(from: empty, to: target).all() },
+                try await failure { try await client.changedBlocks(from: target, to: empty).all() },
             ] { #expect(error.reason == .permissionDenied && error.text.contains(owner), "\(error)") }
         }
     }
@@ -55,13 +58,16 @@ struct LibrarySharingTests {
         try await expectFailure(.invalidSnapshotID) { try await exported(user, source) }
         try await expectFailure(.invalidSnapshotID) { try await user.read(source, 0..<512) }
         try await expectFailure(.invalidSnapshotID) { try await user.blocks(of: source).all() }
+        try await expectFailure(.invalidSnapshotID) {
+            try await user.changedBlocks(from: source, to: .volume(clone)).all()
+        }
         let own = Content.noise(2, 65536)
         try await user.write(own, at: 3 * chunk, to: .volume(clone))
         #expect(try await user.read(.volume(clone), 3 * chunk..<4 * chunk) == own)
         let copy = try await user.createSnapshot(of: clone).id
         try await expectRefusal(user, [.volume(clone), .snapshot(copy)], naming: owner.name)
         let tokens = (0..<16).map { Array(owner.bytes[$0 * 65536..<($0 + 1) * 65536]).token }
-        #expect(try await user.queryChunks(tokens, for: clone).allSatisfy { !$0 })
+        #expect(try await user.queryChunks(tokens, for: clone).isPresent.allSatisfy { !$0 })
         try await expectFailure(.invalidChunkToken, block: 0) {
             try await user.upload([.token(0, tokens[1])], to: .volume(clone))
         }
@@ -100,9 +106,20 @@ struct LibrarySharingTests {
         let copy = try await user.createSnapshot(of: clone).id
         #expect(try await exported(user, .snapshot(copy)) == owner.bytes)
         #expect(try await exported(user, .snapshot(owner.snapshot)) == owner.bytes)
+        // The volume itself, where the grant is for more than a snapshot of it.
+        let volume = BlockTarget.volume(owner.volume)
+        if scope > 0 {
+            #expect(try await user.read(volume) == owner.bytes)
+            #expect(try await user.blocks(of: volume).all().count == 16)
+            try await expectFailure(.invalidVolumeID) { try await user.write(owner.bytes, to: volume) }
+        } else {
+            try await expectFailure(.invalidVolumeID) { try await user.read(volume) }
+        }
         try await owner.client.deleteGrant(.export, on: resource, to: account)
         try await expectRefusal(user, [.volume(clone), .snapshot(copy)], naming: owner.name)
         try await expectFailure(.invalidSnapshotID) { try await user.read(.snapshot(owner.snapshot), 0..<512) }
+        try await expectFailure(.invalidVolumeID) { try await user.read(volume, 0..<512) }
+        try await expectFailure(.invalidVolumeID) { try await user.blocks(of: volume).all() }
         #expect(try await user.describeSnapshot(owner.snapshot).account == owner.name)
         try await owner.client.deleteGrant(.use, on: resource, to: account)
         try await expectFailure(.failedPrecondition) {
@@ -113,6 +130,28 @@ struct LibrarySharingTests {
         try await user.write(Content.noise(20, 512), to: .volume(clone))
         #expect(try await user.createSnapshot(of: clone).state == .complete)
         #expect(try await user.grants(received: true).all().isEmpty)
+    }
+
+    @Test("D5: where several owners do not permit it, all of them are named, and each of them has to")
+    func severalOwners() async throws {
+        let (first, second) = (try await owner(40), freshAccount("second"))
+        let account = freshAccount("reader")
+        let (middle, reader) = (try server.client(second), try server.client(account))
+        try await first.client.createGrant(.use, on: .snapshot(first.snapshot), to: second)
+        let part = Content.noise(41, 512)
+        let clone = try await middle.clone(first.snapshot).id
+        try await middle.write(part, at: 512, to: .volume(clone))
+        let shared = try await middle.createSnapshot(of: clone).id
+        try await middle.createGrant(.use, on: .snapshot(shared), to: account)
+        let copy = BlockTarget.volume(try await reader.clone(shared).id)
+        for owner in [first.name, second] { try await expectRefusal(reader, [copy], naming: owner) }
+        try await middle.createGrant(.export, on: .snapshot(shared), to: account)
+        try await expectRefusal(reader, [copy], naming: first.name)
+        #expect(!(try await failure { try await reader.read(copy, 0..<chunk) }.text.contains(second)))
+        try await first.client.createGrant(.export, on: .account, to: account)
+        #expect(try await exported(reader, copy) == first.bytes.replacing(512, part))
+        try await middle.deleteGrant(.export, on: .snapshot(shared), to: account)
+        try await expectRefusal(reader, [copy], naming: second)
     }
 
     @Test("D5, C1: a compute host reads what its account may use; nobody launders it through a third account")

@@ -60,6 +60,9 @@ struct LibraryUploadTests {
             (.lz4(chunk, text, packed: Content.lz4(text + [1, 2, 3])), .invalidArgument),
             (.lz4(chunk, text, packed: Content.lz4(Array(text.dropLast(512)))), .invalidArgument),
             (.lz4(chunk, text, packed: Content.noise(11, 2000)), .invalidArgument),
+            // Of LZ4, whole chunks alone.
+            (.lz4(chunk, Array(text.prefix(32768))), .invalidArgument), (.lz4(chunk + 512, text), .invalidArgument),
+            (.lz4(chunk, text + text), .invalidArgument),
         ]
         for (block, reason) in bad {
             try await expectFailure(reason, block: 1) { try await client.upload([good, block], to: target) }
@@ -130,6 +133,23 @@ struct LibraryUploadTests {
         #expect(answer.superseded == [chunk])
         #expect(Set(answer.tokens.keys) == [0, 2 * chunk])
         #expect(try await client.read(target) == bytes.replacing(0, late).replacing(65536, new))
+        // A discard and a part of a chunk are as new as a whole one.
+        let (range, part) = ([(4 * chunk..<5 * chunk).block], Content.noise(42, 512))
+        try await client.discard(range, of: target)
+        try await client.write(part, at: 5 * chunk + 512, to: target)
+        let again = try await client.upload([.plain(3 * chunk, late)], to: target, dataVersion: version)
+        #expect(again.superseded == [4 * chunk, 5 * chunk] && Set(again.tokens.keys) == [3 * chunk])
+        let expected = bytes.replacing(0, late).replacing(65536, new).replacing(3 * 65536, Array(late[0..<65536]))
+            .replacing(4 * 65536, [UInt8](repeating: 0, count: 65536)).replacing(5 * 65536 + 512, part)
+        #expect(try await client.read(target) == expected)
+        // Parts of chunks, too, come too late, whole calls of them.
+        let parts = try await client.upload(
+            [.plain(chunk + 512, part), .zeros(4 * chunk, 512), .plain(6 * chunk + 512, part)],
+            to: target,
+            dataVersion: version
+        )
+        #expect(parts.superseded == [chunk, 4 * chunk] && parts.tokens.isEmpty)
+        #expect(try await client.read(target) == expected.replacing(6 * 65536 + 512, part))
         try await expectFailure(.invalidDataVersion) {
             try await client.upload([.zeros(0, 512)], to: target, dataVersion: DataVersion(9))
         }
@@ -146,8 +166,8 @@ struct LibraryUploadTests {
         #expect((before + day...UnixTime.milliseconds + day).contains(staged.leaseExpiresAt.milliseconds))
         let renewed = try await client.renewLease(of: [staged.tokens[0]], for: .seconds(7200)).milliseconds
         #expect((before + 7_200_000...UnixTime.milliseconds + 7_200_000).contains(renewed))
-        #expect(try await client.queryChunks(staged.tokens) == [true, true, true])
-        #expect(try await other.queryChunks(staged.tokens) == [false, false, false])
+        #expect(try await client.queryChunks(staged.tokens).isPresent == [true, true, true])
+        #expect(try await other.queryChunks(staged.tokens).isPresent == [false, false, false])
         #expect(try await client.usage().total.unique == 3 * chunk)
         let target = BlockTarget.volume(try await client.volume().id)
         let sent = try await client.upload([.token(chunk, staged.tokens[1])], to: target)
@@ -165,7 +185,7 @@ struct LibraryUploadTests {
         try await eventually("only the volume's chunk is left") { try await client.usage().total.unique == chunk }
         try await Task.sleep(for: .milliseconds(1500))
         try await eventually("the others are gone", within: .seconds(60)) {
-            let found = try await client.queryChunks(staged.tokens)
+            let found = try await client.queryChunks(staged.tokens).isPresent
             guard found != [false, true, false] else { return true }
             try await Task.sleep(for: .milliseconds(1500))
             return false
@@ -177,6 +197,20 @@ struct LibraryUploadTests {
             _ = try await client.stage([Content.noise(20, 512).slice], chunkSize: chunkSize)
             Issue.record("a part of a chunk was staged")
         } catch { #expect(error.code == .invalidRequest) }
+    }
+
+    @Test("U7: at the end of its lease a staged chunk is gone")
+    func leaseEnd() async throws {
+        let client = try server.client(freshAccount(), .once)
+        let target = BlockTarget.volume(try await client.volume().id)
+        let bytes = Content.noise(46, 65536)
+        let staged = try await client.stage([bytes.slice], chunkSize: chunkSize, lease: .seconds(2))
+        try await eventually("the lease ends") { try await client.usage().total.unique == 0 }
+        #expect(UnixTime.milliseconds >= staged.leaseExpiresAt.milliseconds)
+        try await expectFailure(.invalidChunkToken, block: 0) {
+            try await client.upload([.token(0, staged.tokens[0])], to: target)
+        }
+        try await expectFailure(.invalidChunkToken, block: 0) { try await client.renewLease(of: staged.tokens) }
     }
 
     @Test("U8: what is answered is there after kill -9; ON_FLUSH and Flush carry one verifier, which recovery changes")
@@ -193,5 +227,41 @@ struct LibraryUploadTests {
         try await server.start(sameAddress: true)
         #expect(try await client.read(.volume(volume), 0..<chunk + 4096) == kept + flushed)
         #expect(try await client.flush(volume) != early.writeVerifier)
+    }
+
+    @Test(
+        "U8, R4: where a disk takes no writes, nothing is acknowledged, and health says so; then the verifier is another, and nothing is lost"
+    )
+    func fenced() async throws {
+        nonisolated(unsafe) var made: FaultPlan?
+        let server = try await ServerProcess(shards: 1) { folder in
+            let plan = try FaultPlan(folder: folder.file("store"), in: folder)
+            made = plan
+            return plan.environment
+        }
+        let plan = try #require(made)
+        try await server.start()
+        let (client, once) = (try server.client("writer"), try server.client("writer", .once))
+        let volume = try await client.volume().id
+        let kept = Content.noise(43, 65536)
+        let verifier = try await client.write(kept, to: .volume(volume)).writeVerifier
+        #expect(try await client.healthProblems() == [])
+        plan.arm([.write, .fsync, .fdatasync], at: 1, .eio, .on, in: ".seg")
+        for _ in 0..<2 {
+            let error = try await failure { try await once.write(Content.noise(44, 65536), to: .volume(volume)) }
+            #expect(error.reason == .unavailable && error.isRetryable, "\(error)")
+        }
+        let problems = try await client.healthProblems()
+        #expect(problems.count == 1 && problems[0].contains("shard 0"), "\(problems)")
+        // The library comes again until the disk does what it is told.
+        let last = Content.noise(45, 65536)
+        async let sent = client.write(last, at: chunk, to: .volume(volume))
+        try await Task.sleep(for: .milliseconds(500))
+        plan.disarm()
+        let answer = try await sent
+        #expect(answer.writeVerifier != verifier)
+        #expect(try await client.flush(volume) == answer.writeVerifier)
+        #expect(try await client.healthProblems() == [])
+        #expect(try await client.read(.volume(volume), 0..<2 * chunk) == kept + last)
     }
 }
