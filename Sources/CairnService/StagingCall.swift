@@ -21,7 +21,9 @@ extension Service {
         let lease = try LeaseTime(seconds: request.leaseSeconds)
         let chunkSize = try Self.stagingChunkSize(request, options.defaultChunkSize)
         let shard = try stagingShard(request.nearVolumeID, context)
-        let durability = try Self.durability(request.durability)
+        let asked = try Self.durability(request.durability)
+        // The caller knows no volume of the shard, and so no Flush for it.
+        let durability = request.nearVolumeID.isEmpty ? .durable : asked
         let plan = try StagingPlan(
             request.blocks,
             payloadCount: payload?.count ?? 0,

@@ -21,7 +21,7 @@ public struct ServerOptions: ParsableArguments, Sendable {
     )
     public var ca: String?
 
-    @Option(help: "How long a single call may take, repetitions included: 30s, 2m. (default: 60s)")
+    @Option(help: "How long a single call may take, repetitions included: 30s, 2m. (default: 60s; 30m for cairn usage)")
     public var timeout: String?
 
     public init() {}

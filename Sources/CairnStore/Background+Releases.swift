@@ -104,6 +104,7 @@ extension Background {
             // Deleted on the way: what it held may be gone already.
             return try finishSealing(id, nil, work: key)
         }
+        if let end = unsealable[id], execution.uptime < end { return nil }
         switch progress {
         case .walk(let walk, let isMerged): return try walkOn(walk, snapshot, work: key, isMerged)
         case .merge(let start): return try merge(snapshot, from: start, work: key)
@@ -136,10 +137,13 @@ extension Background {
             guard let seal else { return .walk(walk, isMerged: isMerged) }
             return try finishSealing(snapshot.id, seal, walk, work: isMerged ? key : nil)
         } catch {
-            // A snapshot with damaged data has no seal, and there is none to keep the rest for; scrub and reads name the damage.
             guard error.code == .damaged else { throw error }
-            if try isComplete(snapshot.id) { noteUnsealed(snapshot.id, error) }
-            return try finishSealing(snapshot.id, nil, work: key)
+            guard try isComplete(snapshot.id) else { return try finishSealing(snapshot.id, nil, work: key) }
+            // It keeps its item, and is sealed when the data is healed; scrub and reads name the damage.
+            if unsealable[snapshot.id] == nil { noteUnsealed(snapshot.id, error) }
+            if unsealable.count >= Self.mostUnsealable { unsealable = [:] }
+            unsealable[snapshot.id] = execution.uptime + UInt64(shard.options.sealRetry / .nanoseconds(1))
+            return nil
         }
     }
 
@@ -191,6 +195,7 @@ extension Background {
         work key: [UInt8]?
     ) throws(StoreError) -> Sealing? {
         let (earlier, base) = (walk?.earlierBase, walk?.base)
+        unsealable[id] = nil
         try change(entries: 4) { (transaction) throws(StoreError) in
             if let seal { try transaction.setSeal(seal, of: id) }
             if let base, let snapshot = try transaction.snapshot(id),

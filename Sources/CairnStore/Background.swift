@@ -37,6 +37,9 @@ final class Background: @unchecked Sendable {
     /// No release that can be carried out has a lower number.
     let firstRelease = Atomic<UInt64>(0)
     var seals = WorkLanes<Sealing>(mostBegun: Background.mostSealing) { $0.isSeal }
+    /// Snapshots that cannot be sealed for damage, and when it is tried again, in nanoseconds of uptime; the background's queue alone
+    /// uses it.
+    var unsealable: [SnapshotID: UInt64] = [:]
     /// Lineages of which something that is due cannot be carried out; the background's queue alone uses it.
     var stuck: Set<LineageID> = []
     /// What the last round of purging and merging left over; the background's queue alone uses it.
@@ -55,6 +58,8 @@ final class Background: @unchecked Sendable {
     private static let interval = Duration.seconds(1)
     /// Seals that are begun at a time: each may take 40 KiB.
     private static let mostSealing = 64
+    /// Beyond that many damaged snapshots all are tried again.
+    static let mostUnsealable = 1 << 16
 
     init(_ shard: Shard) {
         self.shard = shard

@@ -42,6 +42,8 @@ public struct StoreOptions: Sendable {
     /// Entries that one step of a release frees: its commit must fit in a segment of the smallest size. Tests take fewer, so that other
     /// changes come in between.
     var releaseStep = 256
+    /// After how long a snapshot that could not be sealed for damage is tried again: what was damaged may be healed by then.
+    var sealRetry = Duration.seconds(60)
     /// The store's; see ``Store/growth``.
     var growth = GrowthRule()
     /// What stands between a shard and its files: tests make it fail.

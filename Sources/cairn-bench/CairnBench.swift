@@ -15,7 +15,7 @@ struct CairnBenchCommand: AsyncParsableCommand {
               cairn-bench ceilings
 
             Whom to talk to, and as whom, is said as for `cairn`: by flags, by the environment (CAIRN_SERVER, CAIRN_IDENTITY, \
-            CAIRN_CERT, CAIRN_KEY, CAIRN_CA, CAIRN_TIMEOUT), or in ~/.config/cairn/config. A flag wins over the environment, and \
+            CAIRN_CERT, CAIRN_KEY, CAIRN_CA, CAIRN_TIMEOUT), or in the same file as `cairn` does. A flag wins over the environment, and \
             that over the file.
 
             Sizes are written like 64KiB, 4M or 1.5GiB; K, M, G and T are binary, KB, MB and GB decimal.

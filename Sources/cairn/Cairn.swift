@@ -8,7 +8,8 @@ struct Cairn: AsyncParsableCommand {
         abstract: "Remote volumes and snapshots.",
         discussion: """
             Whom to talk to, and as whom, is said by flags, by the environment (CAIRN_SERVER, CAIRN_IDENTITY, CAIRN_CERT, \
-            CAIRN_KEY, CAIRN_CA, CAIRN_TIMEOUT, CAIRN_CONNECTIONS), or in ~/.config/cairn/config, with lines like
+            CAIRN_KEY, CAIRN_CA, CAIRN_TIMEOUT, CAIRN_CONNECTIONS), or in $XDG_CONFIG_HOME/cairn/config (without that variable \
+            ~/.config/cairn/config), with lines like
 
               server = storage.example.com:7440
               identity = /home/me/pki/app

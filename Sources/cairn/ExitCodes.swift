@@ -9,7 +9,7 @@ enum ExitCodes {
           0    done
           1    another failure: the server refused the request
           44   there is no such volume or snapshot
-          64   wrong usage
+          64   wrong usage, or a request that cannot be made of what is there: see the text
           65   damaged data: a checksum, a token or a seal does not match
           66   the source cannot be read, or changed while it was read
           69   the server cannot be reached, or cannot serve now

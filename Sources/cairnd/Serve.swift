@@ -8,7 +8,8 @@ struct Serve: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Serve a store until SIGTERM or SIGINT.",
         discussion: """
-            Every setting has the same name in the configuration file (`listen = 0.0.0.0:7440`) and as a flag, and flags win. \
+            Settings are lines of the configuration file (`listen = 0.0.0.0:7440`); those listed here are flags too, and all can be \
+            given with --set, which wins over flags, as these do over the file. README.md has the list ("Settings"). \
             SIGHUP reads certificates and the revocation list again; so does changing the files. When clients can come in, \
             one line `cairnd ready on ADDRESS:PORT` goes to standard output.
             """

@@ -68,6 +68,63 @@ import Testing
         #expect(try scratch.shard.audit().problems == [])
     }
 
+    @Test("S6, D4: a snapshot that cannot be sealed for damage is sealed when that is healed, also after a restart")
+    func sealedWhenHealed() throws {
+        let scratch = try ScratchStore { $0.sealRetry = .milliseconds(20) }
+        let (volume, other) = (try scratch.volume(), try scratch.volume())
+        try write(scratch, volume, [0: 1, 1: 2])
+        let token = chunkData(noise(64 << 10, 1)).fingerprint
+        let key = ChunkKey(own: AccountNumber(rawValue: 1), token)
+        try scratch.spoil(Patch(start: 0, location: try #require(try scratch.shard.makeView().chunk(key)).location))
+        // A part over it: what it makes of the chunk is not known before both are read.
+        let part = noise(512, 3)
+        try scratch.change(records: 1, bytes: 512) { (transaction) throws(StoreError) in
+            try transaction.writePatch(at: 1024, part, of: volume)
+        }
+        let id = try scratch.change { (transaction) throws(StoreError) in
+            try transaction.createSnapshot(of: try transaction.volume(volume.id)!, description: "", tags: [:])
+        }.id
+        func seal() throws -> Fingerprint? { try scratch.shard.makeView().snapshot(id)?.seal }
+        #expect(try scratch.eventually { try damage(scratch, volume) == [0] })
+        usleep(200_000)
+        #expect(try seal() == nil && !scratch.isEmpty(.work))
+        try scratch.reopen()
+        usleep(200_000)
+        #expect(try seal() == nil && !scratch.isEmpty(.work))
+        try write(scratch, other, [5: 1])
+        #expect(try scratch.eventually { try seal() != nil })
+        let chunk = try bytes(scratch, volume, 0)
+        var builder = SealBuilder(size: volume.size, chunkSize: volume.chunkSize)
+        builder.add(chunk.withUnsafeBytes { SHA256.hash($0) })
+        builder.add(chunkData(noise(64 << 10, 2)).fingerprint)
+        builder.add(zeros: builder.leafCount - builder.leaves)
+        #expect(try seal() == builder.finish())
+        #expect(chunk[1024..<1536].elementsEqual(part.bytes))
+        #expect(try scratch.eventually { try scratch.isEmpty(.work) })
+        #expect(try scratch.shard.audit().problems == [])
+    }
+
+    @Test("S6, D4: a snapshot that cannot be sealed for damage can be deleted, and leaves nothing behind")
+    func unsealedAndDeleted() throws {
+        let scratch = try ScratchStore { $0.sealRetry = .seconds(3600) }
+        let volume = try scratch.volume()
+        try write(scratch, volume, [0: 1])
+        let key = ChunkKey(own: AccountNumber(rawValue: 1), chunkData(noise(64 << 10, 1)).fingerprint)
+        try scratch.spoil(Patch(start: 0, location: try #require(try scratch.shard.makeView().chunk(key)).location))
+        try scratch.change(records: 1, bytes: 512) { (transaction) throws(StoreError) in
+            try transaction.writePatch(at: 1024, noise(512, 3), of: volume)
+        }
+        let made = try scratch.change { (transaction) throws(StoreError) in
+            try transaction.createSnapshot(of: try transaction.volume(volume.id)!, description: "", tags: [:])
+        }
+        #expect(try scratch.eventually { try damage(scratch, volume) == [0] })
+        #expect(try !scratch.isEmpty(.work))
+        try scratch.change(reclaims: true) { (transaction) throws(StoreError) in
+            try transaction.deleteSnapshot(try transaction.snapshot(made.id)!)
+        }
+        #expect(try scratch.eventually { try scratch.isEmpty(.work) })
+    }
+
     private func bytes(_ scratch: ScratchStore, _ volume: VolumeRecord, _ chunk: UInt64) throws -> [UInt8] {
         let start = chunk * (64 << 10)
         let pieces = try scratch.shard.read(ReadSource(volume), [start..<start + (64 << 10)], acceptsLZ4: false)

@@ -36,6 +36,28 @@ struct StagingTests {
         }
     }
 
+    @Test("U7, U8: chunks that are staged near no volume, for which no Flush is, are durable when that is answered")
+    func earlyAnswers() async throws {
+        nonisolated(unsafe) var made: FaultPlan?
+        let server = try await ServerProcess(shards: 1) { folder in
+            let plan = try FaultPlan(folder: folder.file("store"), in: folder)
+            made = plan
+            return plan.environment
+        }
+        let plan = try #require(made)
+        try await server.start()
+        let caller = try await server.connect(freshAccount())
+        plan.arm([.fdatasync], at: 1, .eio, .on, in: ".seg")
+        let chunk = Content.noise(20, 65536)
+        let refused = try await failure { try await caller.stage([chunk], durability: .onFlush) }
+        #expect(refused.reason == .unavailable && plan.fired > 0, "\(refused)")
+        plan.disarm()
+        try await eventually("the shard takes chunks again") {
+            let answer = try? await caller.stage([chunk], durability: .onFlush)
+            return answer != nil
+        }
+    }
+
     @Test("U7: a lease ends when it was said to, unless it is renewed; released, the chunks go")
     func leases() async throws {
         let server = try await ServerProcess.started(shards: 2, settings: ["lease-seconds=1"])

@@ -137,7 +137,7 @@ extension Wire {
 
     /// What a listing's page asks for. Tokens are opaque and belong to the same call with the same filters.
     public struct PageRequest: Sendable, Hashable {
-        /// 1-1000; 0 means 100.
+        /// 1-1000, of ListBlocks and ListChangedBlocks 1-8192; 0 means 100.
         public var limit: UInt32 = 0
         public var pageToken: [UInt8] = []
 

@@ -8,8 +8,8 @@ struct ImportCommand: ServiceCommand {
         abstract: "Make a volume equal to a file, block device or standard input.",
         discussion: """
             Only what the service lacks is sent: holes and zeros are marks, chunks that the account has anywhere on the server \
-            are named, the rest is compressed where that helps. Run again after an interruption it goes on where it was. What \
-            the volume holds beyond the source's end becomes zeros. The volume should not be written by others meanwhile.
+            are named, the rest is compressed where that helps. Run again after an interruption, with --volume and not --new, it \
+            goes on where it was. What the volume holds beyond the source's end becomes zeros. The volume should not be written by others meanwhile.
 
             Any machine that has the source can go on: the service knows what it holds, and nothing is kept here. --resume says \
             how much was there already, and finds the volume by its name.

@@ -10,7 +10,7 @@ struct ConnectionOptions: ParsableArguments {
     @Flag(help: "Print one JSON object or array, and errors as {\"error\": {\"reason\": …, \"text\": …}}.")
     var json = false
 
-    @Option(help: "Connections to the server, 1 to 64. (default: 2, and 4 on four processors or more)")
+    @Option(help: "Connections to the server, 1 to 64. (default: one for each processor, from 2 to 4)")
     var connections: String?
 
     func validate() throws {

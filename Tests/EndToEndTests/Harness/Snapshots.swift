@@ -84,12 +84,17 @@ extension Caller {
 
     /// Chunks without a place (SPEC U7): their tokens.
     @discardableResult
-    func stage(_ chunks: [[UInt8]], chunkSize: UInt32 = 65536, leaseSeconds: UInt32 = 0, near volume: [UInt8] = [])
-        async throws -> Wire.UploadBlockResponse
-    {
+    func stage(
+        _ chunks: [[UInt8]],
+        chunkSize: UInt32 = 65536,
+        leaseSeconds: UInt32 = 0,
+        near volume: [UInt8] = [],
+        durability: Wire.Durability = .durable
+    ) async throws -> Wire.UploadBlockResponse {
         let uploads = chunks.enumerated().map { Upload.plain(UInt64($0) * UInt64(chunkSize), $1) }
         return try await call(
             Wire.UploadBlockRequest(
+                durability: durability,
                 blocks: uploads.map(\.block),
                 chunkSize: chunkSize,
                 leaseSeconds: leaseSeconds,

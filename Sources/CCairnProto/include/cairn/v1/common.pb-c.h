@@ -163,7 +163,7 @@ struct  Cairn__V1__PageRequest
 {
   ProtobufCMessage base;
   /*
-   * 1-1000; 0 means 100.
+   * 1-1000, of ListBlocks and ListChangedBlocks 1-8192; 0 means 100.
    */
   uint32_t limit;
   ProtobufCBinaryData page_token;
